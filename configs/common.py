@@ -1,0 +1,149 @@
+"""What every config starts from: all fields, with their defaults and meanings.
+
+A config file changes what it needs and documents the command and the result to expect. Fields can
+be overridden on the command line (`--config.batch_size=16`); the config is locked, so a misspelt
+name is an error.
+"""
+
+import difflib
+from collections.abc import Callable
+from typing import Any
+
+from ml_collections import ConfigDict
+
+
+def default_config() -> ConfigDict:
+    """Returns the defaults: the paper's recipe for COCO with a ResNet-50."""
+    config = ConfigDict()
+    config.seed = 0
+    config.batch_size = 32  # of all devices together
+    config.num_epochs = 12.0
+    config.num_steps = 0  # if not 0, instead of num_epochs
+    config.image_size = (800, 1333)  # short side at least this, long side at most that, in pixels
+    config.init_from = ""  # a workdir or checkpoints/<step> of another run to start from
+
+    config.log_every = 50  # in steps, as the next two
+    config.eval_every = 0  # 0: after each epoch; -1: only at the end
+    config.checkpoint_every = 1000
+    config.keep_checkpoints = 3  # the newest, besides the best
+
+    config.data = ConfigDict()
+    config.data.source = "coco"  # tfds | coco | voc | digits
+    # coco: folders with the images, JSON files with the annotations
+    config.data.train_images = "data/coco/train2017"
+    config.data.train_annotations = "data/coco/annotations/instances_train2017.json"
+    config.data.eval_images = "data/coco/val2017"
+    config.data.eval_annotations = "data/coco/annotations/instances_val2017.json"
+    # voc: a folder with JPEGImages, Annotations and ImageSets/Main
+    config.data.root = ""
+    # tfds: name of a prepared data set, and where it lies (local or gs://; empty: TFDS's default)
+    config.data.name = ""
+    config.data.data_dir = ""
+    # voc, tfds and digits: which splits
+    config.data.train_split = "train"
+    config.data.eval_split = "val"
+    # digits: how many scenes, and their side in pixels
+    config.data.train_scenes = 4000
+    config.data.eval_scenes = 200
+    config.data.scene_size = 192
+    config.data.class_names = ()  # empty: read from the data
+    config.data.drop_empty = False  # leave images without objects out of training
+    config.data.max_boxes = 0  # objects per image; 0: as many as the data has
+    config.data.flip = 0.5  # probability of a horizontal flip
+    config.data.verify = "headers"  # at start-up: headers | decode | none
+
+    config.model = ConfigDict()
+    config.model.num_classes = 80
+    config.model.depth = 50  # 18 | 34 | 50 | 101
+    config.model.num_stages = 4  # 4 to 7
+    config.model.keep = False  # stages beyond the fourth keep the resolution
+    config.model.dilation = 1  # of the stages beyond the fourth
+    config.model.norm = "batch_norm"  # frozen_batch_norm | batch_norm | group_norm
+    config.model.fusion = "sum"  # sum | product | concat | attention
+    config.model.fusion_stages = (2, 3, 4)  # () for the plain ResNet
+    config.model.fusion_init = "default"  # default | identity
+    config.model.guidance_channels = 0  # C1; 0: the width of stage 1
+    config.model.fpn_levels = (3, 7)  # first and last, P2 to P8
+    config.model.fpn_channels = 256
+    config.model.fpn_extra = "c"  # coarser levels from: c (backbone) | p (last output) | pool
+    config.model.head_convs = 4
+    config.model.head_channels = 256
+    config.model.head_norm = "none"  # none | group_norm
+    config.model.anchor_scale = 4.0  # side of a level's smallest anchor, in strides
+    config.model.anchor_octaves = 3  # sizes per level, 2^(i / octaves) apart
+    config.model.anchor_ratios = (0.5, 1.0, 2.0)  # height / width
+    config.model.box_loss = "l1"  # l1 | smooth_l1
+    config.model.dtype = "bfloat16"  # of the computation: bfloat16 | float32
+    config.model.param_dtype = "float32"
+
+    config.optimizer = ConfigDict()
+    config.optimizer.name = "sgd"  # sgd | adamw
+    config.optimizer.learning_rate = 0.01
+    config.optimizer.batch_size = 32  # the learning rate is for this batch, and scaled linearly
+    config.optimizer.momentum = 0.9
+    config.optimizer.weight_decay = 1e-4
+    config.optimizer.no_decay = ""  # parameters without decay: regular expression of whole paths
+    config.optimizer.frozen = ""  # parameters that are not trained: the same
+    config.optimizer.clip_norm = 0.0  # 0: no clipping
+    config.optimizer.schedule = "step"  # step | cosine
+    config.optimizer.milestones = (7.0, 11.0)  # epochs at which the rate is multiplied by 0.1
+    config.optimizer.warmup_steps = 500
+    config.optimizer.warmup_factor = 1 / 3
+    config.optimizer.accumulation = 1  # micro-batches per step
+    config.optimizer.ema_decay = 0.0  # of an average of the parameters to evaluate with; 0: none
+
+    config.eval = ConfigDict()
+    config.eval.batch_size = 0  # 0: that of training
+    config.eval.metric = "coco"  # coco | voc: which table is printed; AP is always COCO's
+    config.eval.score_threshold = 0.05
+    config.eval.nms_iou = 0.5
+    config.eval.max_detections = 100
+    config.eval.samples = 4  # pictures of predictions beside the ground truth
+
+    config.mesh = ConfigDict()
+    config.mesh.data = -1  # devices along the batch; -1: all the rest
+    config.mesh.space = 1  # devices along the image height
+    return config
+
+
+def parse_arguments(argument: str | None, setters: dict[str, Callable[[str], None]]) -> None:
+    """Applies the part of `--config=file.py:k=v,k=v` behind the colon.
+
+    Args:
+      argument: that part, or None.
+      setters: for each name, what sets it from its text.
+
+    Raises:
+      ValueError: an unknown name, with the nearest known one; or an argument without `=`.
+    """
+    for item in filter(None, (argument or "").split(",")):
+        name, equals, value = item.partition("=")
+        if name not in setters or not equals:
+            near = difflib.get_close_matches(name, setters, 1, 0.5)
+            hint = f"; did you mean {near[0]!r}?" if near and near[0] != name else ""
+            raise ValueError(
+                f"config arguments are k=v with k in {sorted(setters)}, not {item!r}{hint}"
+            )
+        setters[name](value)
+
+
+def model_arguments(config: ConfigDict) -> dict[str, Callable[[str], None]]:
+    """Returns setters for the model variants of the paper: `fusion=product,depth=101,stages=3`.
+
+    `stages` names the guided stages by their digits: `stages=234`, `stages=` for none. `keep=1` is
+    the "keep" of Table 3.
+    """
+
+    def set_field(name: str, kind: Callable[[str], Any]) -> Callable[[str], None]:
+        return lambda text: config.model.__setitem__(name, kind(text))
+
+    return {
+        "depth": set_field("depth", int),
+        "num_stages": set_field("num_stages", int),
+        "keep": set_field("keep", lambda text: bool(int(text))),
+        "fusion": set_field("fusion", str),
+        "stages": set_field("fusion_stages", lambda text: tuple(map(int, text))),
+        "fusion_init": set_field("fusion_init", str),
+        "norm": set_field("norm", str),
+        "dtype": set_field("dtype", str),
+    }

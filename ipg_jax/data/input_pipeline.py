@@ -1,0 +1,293 @@
+"""Batches for training and evaluation, built by tf.data from any source.
+
+Global batch `k` is a pure function of (source, seed, k) whatever the number of processes: a process
+reads only its rows of each batch, and a run resumes at any step at no cost.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from jaxtyping import Float32, Int32, UInt8
+
+from ipg_jax.data.images import Size
+from ipg_jax.data.sampler import BatchSampler, SequentialSampler, flips
+from ipg_jax.data.sources.base import ImageId, Objects, Source
+from ipg_jax.data.transforms import (
+    Geometry,
+    flip_horizontal,
+    make_geometry,
+    pad_objects,
+    padded_pyramid,
+)
+from ipg_jax.types import Batch
+
+# TensorFlow would otherwise take the memory of every GPU away from JAX.
+tf.config.set_visible_devices([], "GPU")
+
+logger = logging.getLogger(__name__)
+
+
+def train_batches(
+    source: Source,
+    *,
+    batch_size: int,
+    seed: int,
+    image_size: Size,
+    levels: int,
+    start_step: int = 0,
+    max_boxes: int = 0,
+    flip: float = 0.5,
+    pad_multiple: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+    prefetch: int = 2,
+) -> Iterator[Batch]:
+    """Endless shuffled batches; the rows of this process, as NumPy arrays.
+
+    Args:
+      source: the data set.
+      batch_size: global number of images in a batch `B`.
+      seed: decides order and augmentation.
+      image_size: limits of the (short, long) side of the resized images.
+      levels: number of levels of the pyramid.
+      start_step: the step of the first batch, to resume a run.
+      max_boxes: rows of ground truth for each image; 0 takes as many as the data need. Objects
+        beyond it are cut off, which is logged.
+      flip: probability of mirroring an image.
+      pad_multiple: see `make_geometry`.
+      process_index: which `B / process_count` rows of each batch are produced.
+      process_count: number of processes.
+      prefetch: number of batches prepared in advance.
+
+    Returns:
+      An iterator whose `j`-th item holds rows `[p B / P, (p + 1) B / P)` of batch
+      `start_step + j`. An image that cannot be read is blank, has no objects and weight 0.
+
+    Raises:
+      ValueError: the batch size is not a multiple of the process count, or the sizes contradict
+        each other.
+    """
+    geometry = make_geometry(image_size, levels, pad_multiple)
+    sampler = BatchSampler(geometry.buckets(source.records.sizes), batch_size, seed)
+    return _batches(
+        source,
+        sampler,
+        steps=range(start_step, 2**31),
+        rows=_process_rows(batch_size, process_index, process_count),
+        geometry=geometry,
+        max_boxes=_resolve_max_boxes(source, max_boxes),
+        flip=lambda epoch, index: flips(seed, epoch, index, flip),
+        prefetch=prefetch,
+    )
+
+
+def eval_batches(
+    source: Source,
+    *,
+    batch_size: int,
+    image_size: Size,
+    levels: int,
+    max_boxes: int = 0,
+    pad_multiple: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+    prefetch: int = 2,
+) -> Iterator[Batch]:
+    """Every image once, in the order of the source within each aspect-ratio bucket.
+
+    All processes get equally many batches. The last batch of a bucket is filled up with blank
+    images of `image_id` 0 and weight 0. See `train_batches` for the arguments and errors.
+    """
+    geometry = make_geometry(image_size, levels, pad_multiple)
+    sampler = SequentialSampler(geometry.buckets(source.records.sizes), batch_size)
+    return _batches(
+        source,
+        sampler,
+        steps=range(len(sampler)),
+        rows=_process_rows(batch_size, process_index, process_count),
+        geometry=geometry,
+        max_boxes=_resolve_max_boxes(source, max_boxes),
+        flip=lambda epoch, index: False,
+        prefetch=prefetch,
+    )
+
+
+def prepare_image(
+    image: UInt8[np.ndarray, "h w 3"], *, image_size: Size, levels: int, pad_multiple: int = 0
+) -> tuple[
+    tuple[UInt8[np.ndarray, "_ _ 3"], ...], Int32[np.ndarray, " 2"], Float32[np.ndarray, " 2"]
+]:
+    """Prepares one image for a detector, to the bit as the pipelines do.
+
+    Args:
+      image: RGB.
+      image_size: limits of the (short, long) side of the resized image.
+      levels: number of levels of the pyramid.
+      pad_multiple: see `make_geometry`.
+
+    Returns:
+      `pyramid`, `image_size` and `scale` as in `Batch`, without the batch axis.
+    """
+    geometry = make_geometry(image_size, levels, pad_multiple)
+    size = (image.shape[0], image.shape[1])
+    resized = geometry.resized(size)
+    canvas = geometry.canvases[int(geometry.buckets(np.array([size]))[0])]
+    pyramid = padded_pyramid(tf.constant(image), tf.constant(resized), tf.constant(canvas), levels)
+    return (
+        tuple(level.numpy() for level in pyramid),
+        np.array(resized, np.int32),
+        _scale(size, resized),
+    )
+
+
+def global_batch_records(
+    source: Source, step: int, *, batch_size: int, seed: int, image_size: Size
+) -> list[tuple[ImageId, str]]:
+    """Image ids and file names of global training batch `step`, for error messages.
+
+    The arguments are those of `train_batches`; nothing is read.
+    """
+    buckets = make_geometry(image_size, levels=1).buckets(source.records.sizes)
+    indices = BatchSampler(buckets, batch_size, seed).batch(step).indices
+    records = source.records
+    return [(records.image_ids[i], records.file_names[i]) for i in indices]
+
+
+def _batches(
+    source: Source,
+    sampler: BatchSampler | SequentialSampler,
+    *,
+    steps: range,
+    rows: range,
+    geometry: Geometry,
+    max_boxes: int,
+    flip: Callable[[int, int], bool],
+    prefetch: int,
+) -> Iterator[Batch]:
+    """The given rows of the given steps of a sampler."""
+
+    def load(position: np.int64) -> tuple[Any, ...]:
+        """Pixels and ground truth of one image, `position` counted in images of this process."""
+        step, row = divmod(int(position), len(rows))
+        bucket, indices, epochs = sampler.batch(step)
+        index, epoch = int(indices[rows[row]]), int(epochs[rows[row]])
+        return _example(source, index, flip(epoch, index), bucket, geometry, max_boxes)
+
+    def build(position: tf.Tensor) -> dict[str, Any]:
+        image, size, canvas, *rest = tf.numpy_function(load, [position], _DTYPES, stateful=False)
+        image, size, canvas = (
+            tf.ensure_shape(image, [None, None, 3]),
+            tf.ensure_shape(size, [2]),
+            tf.ensure_shape(canvas, [2]),
+        )
+        shapes = [[max_boxes, 4], [max_boxes], [max_boxes], [max_boxes], [2], [], []]
+        keys = ("boxes", "labels", "valid", "ignore", "scale", "image_id", "weight")
+        return {
+            "pyramid": padded_pyramid(image, size, canvas, geometry.levels),
+            "image_size": size,
+            **{k: tf.ensure_shape(v, s) for k, v, s in zip(keys, rest, shapes, strict=True)},
+        }
+
+    # An image is the unit of parallel work, so operations inside one stay on their thread.
+    options = tf.data.Options()
+    options.deterministic = True
+    options.threading.max_intra_op_parallelism = 1
+    dataset = (
+        tf.data.Dataset.range(steps.start * len(rows), steps.stop * len(rows))
+        .map(build, num_parallel_calls=tf.data.AUTOTUNE)
+        .batch(len(rows), drop_remainder=True)
+        .prefetch(prefetch)
+        .with_options(options)
+    )
+    return (Batch(**element) for element in dataset.as_numpy_iterator())
+
+
+_DTYPES = (
+    tf.uint8,  # pixels of the original image
+    tf.int32,  # resized size
+    tf.int32,  # canvas
+    tf.float32,  # boxes
+    tf.int32,  # labels
+    tf.bool,  # valid
+    tf.bool,  # ignore
+    tf.float32,  # scale
+    tf.int32,  # image_id
+    tf.float32,  # weight
+)
+"""What `_example` returns."""
+
+
+def _example(
+    source: Source, index: int, flipped: bool, bucket: int, geometry: Geometry, max_boxes: int
+) -> tuple[Any, ...]:
+    """The values of `_DTYPES` for image `index`, or for a blank one if `index` is -1."""
+    canvas = geometry.canvases[bucket]
+    image = source.try_load_image(index) if index >= 0 else None
+    size = source.size(index) if index >= 0 else canvas
+    resized = geometry.resized(size) if index >= 0 else canvas
+    scale = _scale(size, resized)
+    if image is None:
+        image, objects, weight = np.zeros((1, 1, 3), np.uint8), _NO_OBJECTS, 0.0
+    else:
+        objects, weight = source.records.objects(index), 1.0
+    boxes = objects.boxes
+    if flipped:
+        image, boxes = flip_horizontal(image, boxes)
+    objects = dataclasses.replace(objects, boxes=boxes * np.tile(scale[::-1], 2))
+    return (
+        image,
+        np.array(resized, np.int32),
+        np.array(canvas, np.int32),
+        *pad_objects(objects, max_boxes),
+        scale,
+        np.int32(max(index, 0)),
+        np.float32(weight),
+    )
+
+
+_NO_OBJECTS = Objects(
+    boxes=np.zeros((0, 4), np.float32),
+    labels=np.zeros(0, np.int32),
+    ignore=np.zeros(0, bool),
+    area=np.zeros(0, np.float32),
+)
+
+
+def _scale(size: Size, resized: Size) -> Float32[np.ndarray, " 2"]:
+    """Input pixels per original pixel, (y, x)."""
+    return np.divide(resized, size).astype(np.float32)
+
+
+def _process_rows(batch_size: int, process_index: int, process_count: int) -> range:
+    """The rows of a global batch that a process produces."""
+    if batch_size % process_count:
+        raise ValueError(
+            f"a global batch of {batch_size} images cannot be split over {process_count} processes"
+        )
+    rows = batch_size // process_count
+    return range(process_index * rows, (process_index + 1) * rows)
+
+
+def _resolve_max_boxes(source: Source, max_boxes: int) -> int:
+    """Rows of ground truth for each image: as asked, or enough for all in multiples of eight."""
+    if not max_boxes:
+        return max(-(-source.records.max_objects // 8) * 8, 8)
+    counts = np.diff(source.records.offsets)
+    over = np.flatnonzero(counts > max_boxes)
+    if len(over):
+        logger.warning(
+            "%s: max_boxes = %d cuts off %d objects in %d images; the fullest, %s, has %d",
+            source.name,
+            max_boxes,
+            int((counts[over] - max_boxes).sum()),
+            len(over),
+            source.records.file_names[int(np.argmax(counts))],
+            source.records.max_objects,
+        )
+    return max_boxes

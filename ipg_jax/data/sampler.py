@@ -1,0 +1,118 @@
+"""Which images make up batch `k`: a pure function of (seed, k), computed in O(1).
+
+Images are split into aspect-ratio buckets, landscape and portrait, because the batches of one
+bucket share one static shape. Each bucket is an endless stream, one permutation of its images after
+another; a batch takes the next `B` places of one stream. The batches of the two buckets interleave
+as evenly as their sizes allow, like the pixels of Bresenham's line: with `n0` of `n` images in
+bucket 0, batch `k` belongs to it iff `(k n0 + r) mod n` wraps around at the next step, so that
+`floor((k n0 + r) / n)` batches of bucket 0 come before batch `k`. No image is dropped and none is
+favoured, even in a bucket smaller than a batch.
+
+All randomness comes from raw 64 bit draws of a counter-based generator, whose values NumPy
+guarantees never to change (NEP 19), unlike those of `Generator.permutation`.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int64, Integer
+
+_ORDER, _INTERLEAVING, _FLIP = range(3)
+"""What a random number is for; the streams are independent."""
+
+
+class BatchIndices(NamedTuple):
+    """The images of one global batch.
+
+    Attributes:
+      bucket: the bucket that all of them belong to.
+      indices: positions in the source; -1 for rows that only fill up the last batch.
+      epochs: how often each image has been seen before.
+    """
+
+    bucket: int
+    indices: Int64[np.ndarray, " b"]
+    epochs: Int64[np.ndarray, " b"]
+
+
+class BatchSampler:
+    """Endless shuffled batches for training."""
+
+    def __init__(self, buckets: Integer[np.ndarray, " n"], batch_size: int, seed: int):
+        """Prepares the streams.
+
+        Args:
+          buckets: the bucket of each image, 0 or 1.
+          batch_size: global number of images in a batch.
+          seed: another seed gives another order.
+        """
+        self._members = [np.flatnonzero(buckets == bucket) for bucket in (0, 1)]
+        self._size = len(buckets)
+        self._batch_size = batch_size
+        self._seed = seed
+        self._offset = int(_draws(seed, (_INTERLEAVING,), 1)[0]) % self._size
+        self._permutation = functools.lru_cache(maxsize=8)(self._uncached_permutation)
+
+    def batch(self, step: int) -> BatchIndices:
+        """The global batch of a step, counted from 0."""
+        before = self._first_bucket_batches(step)
+        if self._first_bucket_batches(step + 1) > before:
+            bucket, place = 0, before
+        else:
+            bucket, place = 1, step - before
+        positions = place * self._batch_size + np.arange(self._batch_size)
+        epochs, slots = np.divmod(positions, len(self._members[bucket]))
+        indices = np.empty(self._batch_size, np.int64)
+        for epoch in range(epochs[0], epochs[-1] + 1):
+            rows = epochs == epoch
+            indices[rows] = self._permutation(bucket, epoch)[slots[rows]]
+        return BatchIndices(bucket, indices, epochs)
+
+    def _first_bucket_batches(self, step: int) -> int:
+        """How many of the batches before `step` belong to bucket 0, in exact arithmetic."""
+        return (step * len(self._members[0]) + self._offset) // self._size
+
+    def _uncached_permutation(self, bucket: int, epoch: int) -> Int64[np.ndarray, " m"]:
+        members = self._members[bucket]
+        draws = _draws(self._seed, (_ORDER, bucket, epoch), len(members))
+        return members[np.argsort(draws, kind="stable")]
+
+
+class SequentialSampler:
+    """Every image once, bucket after bucket, for evaluation."""
+
+    def __init__(self, buckets: Integer[np.ndarray, " n"], batch_size: int):
+        """Lists the batches.
+
+        Args:
+          buckets: the bucket of each image, 0 or 1.
+          batch_size: global number of images in a batch; the last batch of each bucket is filled up
+            with -1.
+        """
+        self._batches = []
+        for bucket in (0, 1):
+            members = np.flatnonzero(buckets == bucket)
+            padded = np.pad(members, (0, -len(members) % batch_size), constant_values=-1)
+            for indices in padded.reshape(-1, batch_size):
+                self._batches.append(BatchIndices(bucket, indices, np.zeros_like(indices)))
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def batch(self, step: int) -> BatchIndices:
+        """The global batch of a step, counted from 0."""
+        return self._batches[step]
+
+
+def flips(seed: int, epoch: int, index: int, probability: float) -> bool:
+    """Whether image `index` is mirrored in an epoch."""
+    return int(_draws(seed, (_FLIP, epoch, index), 1)[0]) < probability * 2**64
+
+
+def _draws(seed: int, stream: tuple[int, ...], count: int) -> np.ndarray:
+    """Uniform 64 bit integers of one of the independent streams of a seed."""
+    sequence = np.random.SeedSequence(seed, spawn_key=stream)
+    return np.random.Philox(sequence).random_raw(count)

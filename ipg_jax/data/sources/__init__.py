@@ -1,0 +1,19 @@
+"""Data sets: annotations in memory, images by position."""
+
+from ipg_jax.data.sources.base import DataReport, Objects, Records, Rule, Source
+from ipg_jax.data.sources.coco import CocoSource
+from ipg_jax.data.sources.digits import DigitsSource
+from ipg_jax.data.sources.tfds import TfdsSource
+from ipg_jax.data.sources.voc import VocSource
+
+__all__ = [
+    "CocoSource",
+    "DataReport",
+    "DigitsSource",
+    "Objects",
+    "Records",
+    "Rule",
+    "Source",
+    "TfdsSource",
+    "VocSource",
+]

@@ -1,0 +1,151 @@
+"""Collecting detections of a data set, in pixels of its original images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from etils import epath
+from jaxtyping import Float, Float32, Float64, Int, Int32
+
+from ipg_jax.evaluation.ground_truth import GroundTruth, ImageId, Result
+from ipg_jax.types import Array, Detections
+
+
+def boxes_to_original(
+    boxes: Float[np.ndarray, "n 4"], scale: Float[np.ndarray, " 2"], size: Int[np.ndarray, " 2"]
+) -> Float64[np.ndarray, "n 4"]:
+    """Maps boxes from the network's input to the original image and clips them to it.
+
+    Args:
+      boxes: `xyxy` in pixels of the network input.
+      scale: input pixels per original pixel, (y, x).
+      size: height and width of the original image.
+    """
+    y_scale, x_scale = scale.astype(np.float64)
+    height, width = size
+    original = boxes / np.array([x_scale, y_scale, x_scale, y_scale])
+    return np.clip(original, 0.0, np.array([width, height, width, height], np.float64))
+
+
+class _ImageDetections(NamedTuple):
+    boxes: np.ndarray  # float64 [k, 4], xyxy in pixels of the original image
+    scores: np.ndarray  # float32 [k]
+    labels: np.ndarray  # int32 [k]
+
+
+class DetectionCollector:
+    """Gathers the detections of a data set batch by batch.
+
+    A collector holds plain NumPy arrays, so it can be pickled and sent to another host.
+
+    Args:
+      ground_truth: the data set that is evaluated.
+    """
+
+    def __init__(self, ground_truth: GroundTruth):
+        self._image_ids: list[ImageId] = list(ground_truth.records.image_ids)
+        self._category_ids: list[int] = list(ground_truth.category_ids)
+        self._sizes = ground_truth.records.sizes
+        self._images: dict[int, _ImageDetections] = {}
+
+    def add(
+        self,
+        detections: Detections,
+        image_id: Int32[Array, " b"],
+        scale: Float32[Array, "b 2"],
+        weight: Float32[Array, " b"],
+    ) -> None:
+        """Adds the detections of one batch; arguments but the first are fields of its `Batch`.
+
+        Args:
+          detections: boxes in pixels of the network input.
+          image_id: index of each image in the data set.
+          scale: input pixels per original pixel, (y, x).
+          weight: rows of weight 0 are padding of the batch and are dropped.
+
+        Raises:
+          ValueError: if an image comes a second time, or a box or score is not finite.
+        """
+        boxes, scores, labels, valid, index, scale, weight = map(
+            np.asarray,
+            (
+                detections.boxes,
+                detections.scores,
+                detections.labels,
+                detections.valid,
+                image_id,
+                scale,
+                weight,
+            ),
+        )
+        added = {}
+        for row in np.flatnonzero(weight > 0):
+            image, keep = int(index[row]), valid[row]
+            if image in self._images or image in added:
+                raise ValueError(f"image {self._image_ids[image]!r} was added twice")
+            if not (np.isfinite(boxes[row, keep]).all() and np.isfinite(scores[row, keep]).all()):
+                raise ValueError(f"image {self._image_ids[image]!r} has detections not finite")
+            added[image] = _ImageDetections(
+                boxes=boxes_to_original(boxes[row, keep], scale[row], self._sizes[image]),
+                scores=scores[row, keep],
+                labels=labels[row, keep],
+            )
+        self._images |= added
+
+    def merge(self, other: DetectionCollector) -> None:
+        """Takes over the images of another collector of the same data set.
+
+        Raises:
+          ValueError: if the data sets differ, or both collectors have an image.
+        """
+        if (self._image_ids, self._category_ids) != (other._image_ids, other._category_ids):
+            raise ValueError("the collectors belong to different data sets")
+        if common := self._images.keys() & other._images.keys():
+            names = ", ".join(repr(self._image_ids[i]) for i in sorted(common)[:5])
+            raise ValueError(f"{len(common)} images were added twice: {names}")
+        self._images |= other._images
+
+    def missing(self) -> list[ImageId]:
+        """The data set's own ids of the images that have not been added, in its order."""
+        return [name for i, name in enumerate(self._image_ids) if i not in self._images]
+
+    def results(self) -> list[dict[str, Any]]:
+        """All detections in the COCO results format, with the data set's own ids.
+
+        They are in the order of the data set's images, whatever the order of adding, and best
+        first within an image. Numbers are not rounded.
+        """
+        results = []
+        for i in sorted(self._images):
+            boxes, scores, labels = self._images[i]
+            xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+            results += [
+                {
+                    "image_id": self._image_ids[i],
+                    "category_id": self._category_ids[label],
+                    "bbox": bbox,
+                    "score": score,
+                }
+                for bbox, score, label in zip(
+                    xywh.tolist(), scores.tolist(), labels.tolist(), strict=True
+                )
+            ]
+        return results
+
+
+def save_results(path: epath.PathLike, results: Sequence[Result]) -> None:
+    """Writes results as JSON that COCO's own tools read, local or `gs://`, making parent folders.
+
+    Numbers are written so that reading gives back the same floats.
+    """
+    path = epath.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(list(results), allow_nan=False))
+
+
+def load_results(path: epath.PathLike) -> list[dict[str, Any]]:
+    """Reads a file of COCO results, ours or another tool's."""
+    return json.loads(epath.Path(path).read_text())

@@ -1,0 +1,40 @@
+"""Metrics as text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def format_metrics(metrics: Mapping[str, Any]) -> str:
+    """The figures of `evaluate_coco` or `evaluate_voc` as aligned plain text.
+
+    Args:
+      metrics: what the evaluation returned.
+
+    Returns:
+      A table with a line per class, and below it a line per figure of the whole data set.
+      Fractions are in per cent, as papers quote them; `n/a` where nothing is defined.
+    """
+    summary = {name: value for name, value in metrics.items() if name != "per_class"}
+    per_class = metrics["per_class"]
+    header = ["class", *next(iter(per_class.values()))]
+    rows = [header, *([name, *map(_cell, row.values())] for name, row in per_class.items())]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    table = [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+    rule = "-" * len(table[0])
+    name_width = max(map(len, summary))
+    lines = [f"{name.ljust(name_width)}  {_cell(value):>6}" for name, value in summary.items()]
+    return "\n".join([table[0], rule, *table[1:], rule, *lines])
+
+
+def _cell(value: float | int | None) -> str:
+    if value is None:
+        return "n/a"
+    return str(value) if isinstance(value, int) else f"{100 * value:.2f}"

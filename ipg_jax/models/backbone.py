@@ -1,0 +1,139 @@
+"""The guided ResNet: a ResNet whose stages may be fused with features of the image pyramid."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from ipg_jax.models.fusion import FUSIONS
+from ipg_jax.models.ipg import IPGTransform
+from ipg_jax.models.norm import NormKind, norm_factory
+from ipg_jax.models.resnet import ARCHITECTURES, Stage, conv, max_pool
+from ipg_jax.types import Array
+
+
+class GuidedResNet(nn.Module):
+    """ResNet-18/34/50/101 with image-pyramid guidance; the plain ResNet with no `fusion_stages`.
+
+    Stage `s` is followed by `O = fusion(f(I_i), R)` for every `s` in `fusion_stages`, with the
+    pyramid level `i` that matches its stride (`i = s - 1`, unless `keep`). `O` takes the place of
+    the stage's output for the next stage and for whatever reads the backbone (paper, Eq. 1).
+
+    Attributes:
+      depth: 18, 34, 50 or 101.
+      num_stages: 4 to 7; each stage beyond the fourth is two bottlenecks of stage 4's width
+        (section 3.4, Table 3).
+      keep: the extra stages have stride 1 instead of 2 ("7(keep)" of Table 3).
+      dilation: dilation of the extra stages.
+      fusion: `sum`, `product`, `concat` or `attention`.
+      fusion_stages: which stages are guided, counted from 1; empty for the plain ResNet.
+      fusion_init: `default`, or `identity` to start as exactly the plain ResNet.
+      guidance_channels: `C1`, the width of the pyramid feature of level 0, doubled at each level;
+        0 takes the width of stage 1 (256 for bottlenecks, 64 for 18 and 34).
+      norm: kind of norm, of the pyramid's transformations too.
+
+    Raises (when called):
+      ValueError: an attribute is out of range, or the pyramid has too few levels for the stages.
+    """
+
+    depth: int = 50
+    num_stages: int = 4
+    keep: bool = False
+    dilation: int = 1
+    fusion: str = "sum"
+    fusion_stages: tuple[int, ...] = (2, 3, 4)
+    fusion_init: Literal["default", "identity"] = "default"
+    guidance_channels: int = 0
+    norm: NormKind = "batch_norm"
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    @property
+    def strides(self) -> dict[str, int]:
+        """Stride of each output, `{"c2": 4, "c3": 8, ...}`."""
+        return {
+            f"c{s + 1}": 2 ** (1 + (min(s, 4) if self.keep else s))
+            for s in range(1, self.num_stages + 1)
+        }
+
+    @property
+    def pyramid_levels(self) -> int:
+        """How many levels of the image pyramid are read: 1 without guidance."""
+        return 1 + max((self._level(s) for s in self.fusion_stages), default=0)
+
+    def _level(self, stage: int) -> int:
+        """The pyramid level whose feature has the size of this stage's output."""
+        return self.strides[f"c{stage + 1}"].bit_length() - 3
+
+    def _check(self) -> None:
+        if self.depth not in ARCHITECTURES:
+            raise ValueError(f"depth is one of {sorted(ARCHITECTURES)}, not {self.depth}")
+        if not 4 <= self.num_stages <= 7:
+            raise ValueError(f"num_stages is 4 to 7, not {self.num_stages}")
+        if self.fusion not in FUSIONS:
+            raise ValueError(f"fusion is one of {sorted(FUSIONS)}, not {self.fusion!r}")
+        if self.fusion_init not in ("default", "identity"):
+            raise ValueError(f"fusion_init is default or identity, not {self.fusion_init!r}")
+        if not set(self.fusion_stages) <= set(range(1, self.num_stages + 1)):
+            raise ValueError(
+                f"fusion_stages is a subset of 1..{self.num_stages} (num_stages), "
+                f"not {self.fusion_stages}"
+            )
+
+    @nn.compact
+    def __call__(
+        self, pyramid: tuple[Float[Array, "b _ _ 3"], ...], *, train: bool
+    ) -> dict[str, Float[Array, "b _ _ _"]]:
+        """Returns the output of every stage, `{"c2": stride 4, "c3": stride 8, ...}`.
+
+        `F_i`, `R_i` and `O_i` of each guided stage are sown into `intermediates` under
+        `guidance{s}`, `main{s}` and `fused{s}`.
+
+        Args:
+          pyramid: normalised images, level `i` at `1 / 2^i` of the size; levels that no stage
+            needs are not read.
+          train: whether batch norm uses and updates batch statistics.
+        """
+        self._check()
+        if len(pyramid) < self.pyramid_levels:
+            raise ValueError(
+                f"fusion_stages {self.fusion_stages} need {self.pyramid_levels} pyramid levels, "
+                f"got {len(pyramid)}"
+            )
+        architecture = ARCHITECTURES[self.depth]
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        first_guidance = self.guidance_channels or architecture.widths[0]
+
+        x = conv(64, 7, strides=2, name="conv1", **types)(pyramid[0])
+        x = nn.relu(norm_factory(self.norm, train=train, **types)(name="bn1")(x))
+        x = max_pool(x, 3, pad=1)
+
+        outputs = {}
+        for stage in range(1, self.num_stages + 1):
+            extra = stage > 4
+            x = Stage(
+                features=architecture.widths[min(stage, 4) - 1],
+                num_blocks=2 if extra else architecture.blocks[stage - 1],
+                strides=1 if stage == 1 or (extra and self.keep) else 2,
+                dilation=self.dilation if extra else 1,
+                bottleneck=extra or architecture.bottleneck,
+                norm=self.norm,
+                name=f"layer{stage}",
+                **types,
+            )(x, train=train)
+            if stage in self.fusion_stages:
+                level = self._level(stage)
+                guidance = IPGTransform(
+                    first_guidance * 2**level, norm=self.norm, name=f"ipg{stage}", **types
+                )(pyramid[level], train=train)
+                self.sow("intermediates", f"guidance{stage}", guidance)
+                self.sow("intermediates", f"main{stage}", x)
+                x = FUSIONS[self.fusion](
+                    identity_init=self.fusion_init == "identity", name=f"fusion{stage}", **types
+                )(guidance, x)
+                self.sow("intermediates", f"fused{stage}", x)
+            outputs[f"c{stage + 1}"] = x
+        return outputs

@@ -1,0 +1,96 @@
+"""The feature pyramid network (Lin et al., 2017)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from ipg_jax.models.resnet import conv
+from ipg_jax.types import Array
+
+# torch's kaiming_uniform_(a=1), torchvision's choice for the FPN
+kaiming_uniform = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
+
+
+def upsample_nearest(
+    x: Float[Array, "b h w c"], size: tuple[int, int]
+) -> Float[Array, "b {size[0]} {size[1]} c"]:
+    """Returns `x` repeated to twice its size, less the last row or column where `size` is odd.
+
+    That equals torch's nearest interpolation to `size`, for sizes `2h` and `2h - 1`; features of
+    the same size (stages that keep the resolution) pass unchanged.
+    """
+    height, width = size
+    for axis, length in ((1, height), (2, width)):
+        if x.shape[axis] != length:
+            x = jnp.repeat(x, 2, axis=axis)
+    return x[:, :height, :width]
+
+
+class FPN(nn.Module):
+    """Lateral 1x1 convolutions, a top-down path of nearest upsampling, 3x3 output convolutions.
+
+    Attributes:
+      in_features: the backbone's outputs that are read, finest first, e.g. `("c3", "c4", "c5")`.
+      channels: width of all outputs.
+      extra_levels: how many coarser levels follow the last output.
+      extra_source: what they are made from: `c` (3x3 convolutions of stride 2 from the last
+        backbone feature, as in RetinaNet), `p` (the same from the last output) or `pool`
+        (stride-2 subsampling of the last output, as in Faster R-CNN).
+    """
+
+    in_features: tuple[str, ...] = ("c3", "c4", "c5")
+    channels: int = 256
+    extra_levels: int = 2
+    extra_source: Literal["c", "p", "pool"] = "c"
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, features: dict[str, Float[Array, "b _ _ _"]]
+    ) -> tuple[Float[Array, "b _ _ {self.channels}"], ...]:
+        """Returns one feature per input and per extra level, finest first.
+
+        Args:
+          features: the backbone's outputs; those not in `in_features` are ignored.
+
+        Raises:
+          ValueError: `in_features` names a feature that the backbone does not have, or
+            `extra_source` is unknown.
+        """
+        missing = [name for name in self.in_features if name not in features]
+        if missing:
+            raise ValueError(f"the backbone gives {sorted(features)}, the FPN asks for {missing}")
+        kwargs = {
+            "use_bias": True,
+            "kernel_init": kaiming_uniform,
+            "dtype": self.dtype,
+            "param_dtype": self.param_dtype,
+        }
+        levels = [int(name[1:]) for name in self.in_features]
+        inputs = dict(zip(levels, (features[name] for name in self.in_features), strict=True))
+
+        outputs, above = {}, None
+        for level in reversed(levels):
+            x = conv(self.channels, 1, name=f"lateral{level}", **kwargs)(inputs[level])
+            if above is not None:
+                x = x + upsample_nearest(above, x.shape[1:3])
+            outputs[level] = conv(self.channels, 3, name=f"output{level}", **kwargs)(x)
+            above = x
+
+        last = levels[-1]
+        if self.extra_source not in ("c", "p", "pool"):
+            raise ValueError(f"extra_source is c, p or pool, not {self.extra_source!r}")
+        x = inputs[last] if self.extra_source == "c" else outputs[last]
+        for level in range(last + 1, last + 1 + self.extra_levels):
+            if self.extra_source == "pool":
+                x = x[:, ::2, ::2]
+            else:
+                x = nn.relu(x) if level > last + 1 else x
+                x = conv(self.channels, 3, strides=2, name=f"extra{level}", **kwargs)(x)
+            outputs[level] = x
+        return tuple(outputs[level] for level in sorted(outputs))

@@ -1,0 +1,159 @@
+"""The IPG fusion modules: `O_i = beta(F_i, R_i)` (paper, section 3.5).
+
+`F` is the feature of the image pyramid, `R` the backbone's. Every variant maps `F` to the width of
+`R` by the channel transform `CT` and keeps the size and width of `R`.
+
+With `identity_init=True` a fusion starts as exactly `O = R`, so that a trained plain backbone which
+is given guidance returns the same values before its first step. The residual product cannot: it
+ends in a layer norm.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from ipg_jax.models.norm import in_float32
+from ipg_jax.types import Array
+
+
+def channel_interpolation(in_channels: int, out_channels: int) -> Float[np.ndarray, "i o"]:
+    """Returns the matrix of linear interpolation along channels, `[in_channels, out_channels]`.
+
+    Half-pixel centres, clamped at the ends, no smoothing when the width shrinks: the matrix form of
+    torch's `interpolate(mode="linear", align_corners=False)`. Rows are inputs, columns sum to 1.
+    """
+    centre = (np.arange(out_channels) + 0.5) * in_channels / out_channels - 0.5
+    centre = np.clip(centre, 0, in_channels - 1)
+    distance = np.abs(np.arange(in_channels)[:, None] - centre[None, :])
+    return np.maximum(0.0, 1.0 - distance).astype(np.float32)
+
+
+def channel_transform(x: Float[Array, "*b c"], channels: int) -> Float[Array, "*b d"]:
+    """Interpolates the last axis of `x` linearly to `channels` (`CT`, section 3.5.2).
+
+    It is the identity when `x` has that width already.
+    """
+    if x.shape[-1] == channels:
+        return x
+    return x @ jnp.asarray(channel_interpolation(x.shape[-1], channels), x.dtype)
+
+
+def identity_kernel(
+    key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32
+) -> Float[Array, ...]:
+    """Initialises a kernel `[n * c, c]` with `n` identities on top of each other."""
+    del key
+    *window, rows, columns = shape
+    kernel = jnp.tile(jnp.eye(columns, dtype=dtype), (rows // columns, 1))
+    return jnp.broadcast_to(kernel, (*window, rows, columns))
+
+
+class Fusion(nn.Module):
+    """What the variants share: types, initialisation and the bias-free 1x1 convolution.
+
+    Attributes:
+      identity_init: start as `O = R` (see the module's text).
+    """
+
+    identity_init: bool = False
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    def linear(self, features: int, name: str, identity: Any = None, **kwargs: Any) -> nn.Dense:
+        """Returns a 1x1 convolution, started at `identity` under `identity_init`."""
+        init = nn.initializers.lecun_normal()
+        if self.identity_init and identity is not None:
+            init = identity
+        return nn.Dense(
+            features,
+            name=name,
+            kernel_init=init,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            **{"use_bias": False} | kwargs,
+        )
+
+
+class SumFusion(Fusion):
+    """Element-wise sum, `O = W (W_s CT(F) + W_m R)` (Eq. 2)."""
+
+    @nn.compact
+    def __call__(
+        self, guidance: Float[Array, "b h w f"], features: Float[Array, "b h w c"]
+    ) -> Float[Array, "b h w c"]:
+        """Fuses `guidance` (F) into `features` (R)."""
+        c = features.shape[-1]
+        guide = self.linear(c, "w_s", nn.initializers.zeros)(channel_transform(guidance, c))
+        main = self.linear(c, "w_m", identity_kernel)(features)
+        return self.linear(c, "w", identity_kernel)(guide + main)
+
+
+class ProductFusion(Fusion):
+    """Residual product, `O = LN((W_s CT(F)) * (W_m R) + R)` (Eq. 3), LN over channels."""
+
+    @nn.compact
+    def __call__(
+        self, guidance: Float[Array, "b h w f"], features: Float[Array, "b h w c"]
+    ) -> Float[Array, "b h w c"]:
+        """Fuses `guidance` (F) into `features` (R).
+
+        Raises:
+          ValueError: `identity_init` is set, which a layer norm makes impossible.
+        """
+        if self.identity_init:
+            raise ValueError(
+                "the product fusion ends in a layer norm and cannot start as the identity: use "
+                'fusion_init="default", or one of the fusions sum, concat, attention'
+            )
+        c = features.shape[-1]
+        guide = self.linear(c, "w_s")(channel_transform(guidance, c))
+        main = self.linear(c, "w_m")(features)
+        norm = nn.LayerNorm(epsilon=1e-5, name="norm", param_dtype=self.param_dtype)
+        return in_float32(norm, self.dtype)(guide * main + features)
+
+
+class ConcatFusion(Fusion):
+    """Concatenation, `O = W [W_s CT(F); W_m R]` (Eq. 4)."""
+
+    @nn.compact
+    def __call__(
+        self, guidance: Float[Array, "b h w f"], features: Float[Array, "b h w c"]
+    ) -> Float[Array, "b h w c"]:
+        """Fuses `guidance` (F) into `features` (R)."""
+        c = features.shape[-1]
+        guide = self.linear(c, "w_s", nn.initializers.zeros)(channel_transform(guidance, c))
+        main = self.linear(c, "w_m", identity_kernel)(features)
+        return self.linear(c, "w", identity_kernel)(jnp.concatenate([guide, main], axis=-1))
+
+
+class AttentionFusion(Fusion):
+    """Gated addition, `O = R + sigmoid(W_g [CT(F); R] + b) * W_s CT(F)`.
+
+    Beyond the paper, which names attention as future work (section 5). The gate has one value per
+    pixel and channel, and lets detail in only where it helps.
+    """
+
+    @nn.compact
+    def __call__(
+        self, guidance: Float[Array, "b h w f"], features: Float[Array, "b h w c"]
+    ) -> Float[Array, "b h w c"]:
+        """Fuses `guidance` (F) into `features` (R)."""
+        c = features.shape[-1]
+        guidance = channel_transform(guidance, c)
+        both = jnp.concatenate([guidance, features.astype(guidance.dtype)], axis=-1)
+        gate = nn.sigmoid(self.linear(c, "w_g", use_bias=True)(both))
+        return features + gate * self.linear(c, "w_s", nn.initializers.zeros)(guidance)
+
+
+FUSIONS: dict[str, type[Fusion]] = {
+    "sum": SumFusion,
+    "product": ProductFusion,
+    "concat": ConcatFusion,
+    "attention": AttentionFusion,
+}

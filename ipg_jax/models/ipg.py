@@ -1,0 +1,46 @@
+"""The IPG transformation module: a shallow feature of one level of the image pyramid."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from ipg_jax.models.norm import NormKind, norm_factory
+from ipg_jax.models.resnet import Bottleneck, conv, max_pool
+from ipg_jax.types import Array
+
+
+class IPGTransform(nn.Module):
+    """The map `F_i = f_i(I_i)` of the paper's section 3.3 and figure 2.
+
+    A 7x7 convolution of stride 2 to 64 channels, norm and ReLU, a 2x2 max-pool, and one bottleneck
+    residual block with a projection. It is shallow on purpose: its output keeps the spatial detail
+    that the deep stages of the backbone lose.
+
+    Attributes:
+      features: output channels, `C1 * 2^i` in the paper.
+    """
+
+    features: int
+    norm: NormKind = "batch_norm"
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, image: Float[Array, "b h w 3"], *, train: bool
+    ) -> Float[Array, "b h//4 w//4 f"]:
+        """Returns the pyramid feature `F_i` at a quarter of the resolution of `I_i`.
+
+        Args:
+          image: normalised pyramid level, height and width divisible by 4.
+          train: whether batch norm uses and updates batch statistics.
+        """
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        x = conv(64, 7, strides=2, name="conv1", **types)(image)
+        x = nn.relu(norm_factory(self.norm, train=train, **types)(name="bn1")(x))
+        x = max_pool(x, 2, pad=0)
+        return Bottleneck(self.features, norm=self.norm, name="block0", **types)(x, train=train)

@@ -1,0 +1,57 @@
+"""Detection operators: pure functions on one image, with static shapes.
+
+Callers map them over a batch with `jax.vmap`. Boxes are `xyxy` in pixels and float32; whatever is
+padded comes with a validity mask.
+"""
+
+from ipg_jax.ops.anchors import (
+    ASPECT_RATIOS,
+    RETINANET_SIZES,
+    base_anchors,
+    grid_anchors,
+    pyramid_anchors,
+)
+from ipg_jax.ops.box_coder import MAX_LOG_SCALE, decode_boxes, encode_boxes
+from ipg_jax.ops.boxes import box_area, box_sizes, clip_boxes, pairwise_iou
+from ipg_jax.ops.image_pyramid import image_pyramid, normalize_pyramid
+from ipg_jax.ops.losses import (
+    giou_loss,
+    l1_loss,
+    sigmoid_focal_loss,
+    sigmoid_focal_loss_with_integer_labels,
+    smooth_l1_loss,
+)
+from ipg_jax.ops.matching import Matches, MatchState, match_anchors
+from ipg_jax.ops.nms import batched_nms, nms
+from ipg_jax.ops.roi_align import multilevel_roi_align, roi_align
+from ipg_jax.ops.sampling import sample_matches
+
+__all__ = [
+    "ASPECT_RATIOS",
+    "MAX_LOG_SCALE",
+    "RETINANET_SIZES",
+    "MatchState",
+    "Matches",
+    "base_anchors",
+    "batched_nms",
+    "box_area",
+    "box_sizes",
+    "clip_boxes",
+    "decode_boxes",
+    "encode_boxes",
+    "giou_loss",
+    "grid_anchors",
+    "image_pyramid",
+    "l1_loss",
+    "match_anchors",
+    "multilevel_roi_align",
+    "nms",
+    "normalize_pyramid",
+    "pairwise_iou",
+    "pyramid_anchors",
+    "roi_align",
+    "sample_matches",
+    "sigmoid_focal_loss",
+    "sigmoid_focal_loss_with_integer_labels",
+    "smooth_l1_loss",
+]

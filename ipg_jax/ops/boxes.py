@@ -1,0 +1,68 @@
+"""Areas, overlaps and clipping of boxes.
+
+Boxes are `xyxy` in pixels: a box covers `[x1, x2] x [y1, y2]`, so its width is `x2 - x1`.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float, Int
+
+from ipg_jax.types import Array
+
+
+def box_sizes(boxes: Float[Array, "*n 4"]) -> Float[Array, "*n 2"]:
+    """Height and width of each box, in pixels; negative where the corners are swapped."""
+    boxes = jnp.asarray(boxes, jnp.float32)
+    x1, y1, x2, y2 = jnp.unstack(boxes, axis=-1)
+    return jnp.stack([y2 - y1, x2 - x1], axis=-1)
+
+
+def box_area(boxes: Float[Array, "*n 4"]) -> Float[Array, "*n"]:
+    """Area of each box in square pixels; 0 where the corners are swapped."""
+    return jnp.prod(jnp.maximum(box_sizes(boxes), 0), axis=-1)
+
+
+def pairwise_iou(a: Float[Array, "n 4"], b: Float[Array, "m 4"]) -> Float[Array, "n m"]:
+    """Intersection over union of every box of `a` with every box of `b`.
+
+    The value is in [0, 1]; it is 0, with finite gradients, where the union is empty. Corners are
+    compared one coordinate at a time, so that no array is larger than the result.
+
+    Args:
+      a: `n` boxes.
+      b: `m` boxes.
+
+    Returns:
+      Float32 `[n, m]`.
+    """
+    a, b = jnp.asarray(a, jnp.float32), jnp.asarray(b, jnp.float32)
+    ax1, ay1, ax2, ay2 = jnp.unstack(a[:, None], axis=-1)
+    bx1, by1, bx2, by2 = jnp.unstack(b[None, :], axis=-1)
+    width = jnp.maximum(jnp.minimum(ax2, bx2) - jnp.maximum(ax1, bx1), 0)
+    height = jnp.maximum(jnp.minimum(ay2, by2) - jnp.maximum(ay1, by1), 0)
+    intersection = width * height
+    # The barrier keeps the compiler from contracting the products inside the areas with the sum
+    # below, which it does differently in different loops. Without it the same pair of boxes can
+    # get two values in one program, and matching relies on `iou == iou.max()`.
+    area_a, area_b = jax.lax.optimization_barrier((box_area(a), box_area(b)))
+    union = area_a[:, None] + area_b[None, :] - intersection
+    return jnp.where(union > 0, intersection / jnp.where(union > 0, union, 1), 0)
+
+
+def clip_boxes(
+    boxes: Float[Array, "*n 4"], image_size: Int[Array, "2"] | Sequence[int]
+) -> Float[Array, "*n 4"]:
+    """Moves the corners of boxes into an image.
+
+    Args:
+      boxes: the boxes.
+      image_size: (height, width) of the image in pixels.
+
+    Returns:
+      The boxes with `0 <= x <= width` and `0 <= y <= height`.
+    """
+    boxes = jnp.asarray(boxes, jnp.float32)
+    height, width = jnp.asarray(image_size, jnp.float32)
+    return jnp.clip(boxes, 0, jnp.stack([width, height, width, height]))

@@ -1,0 +1,91 @@
+"""Image pyramids: building them and turning them into the network's input.
+
+Each level is the 2x2 mean of the one above, which is bilinear interpolation by 1/2 at half-pixel
+centres (IPG-Net, sections 3.3 and 4.1).
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Float, Int, UInt8
+
+from ipg_jax.types import Array
+
+
+def image_pyramid(
+    image: UInt8[Array, "*b h w c"] | Float[Array, "*b h w c"], levels: int
+) -> tuple[Array, ...]:
+    """The image and its successive halvings.
+
+    Args:
+      image: one image, or a batch; uint8 or floating.
+      levels: number of levels, the image being the first.
+
+    Returns:
+      `levels` arrays of the image's type, level `i` of size `h / 2^i` by `w / 2^i`. Floating
+      levels are exact means, uint8 levels are means rounded to nearest, halves up.
+
+    Raises:
+      ValueError: `levels` is not positive, or height or width is not a multiple of
+        `2^(levels - 1)`.
+    """
+    height, width = image.shape[-3:-1]
+    if levels < 1:
+        raise ValueError(f"A pyramid has at least one level, got levels={levels}.")
+    if height % 2 ** (levels - 1) or width % 2 ** (levels - 1):
+        raise ValueError(
+            f"Height and width must be multiples of {2 ** (levels - 1)} for {levels} levels, "
+            f"got {height} x {width}."
+        )
+    pyramid = [jnp.asarray(image)]
+    for _ in range(levels - 1):
+        pyramid.append(_halve(pyramid[-1]))
+    return tuple(pyramid)
+
+
+def normalize_pyramid(
+    pyramid: Sequence[UInt8[Array, "b _ _ c"]],
+    image_size: Int[Array, "b 2"],
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: DTypeLike = jnp.float32,
+) -> tuple[Float[Array, "b _ _ c"], ...]:
+    """A batch of pyramids as the network takes it: `(x / 255 - mean) / std`, and 0 in the padding.
+
+    Zero is the padding of every convolution, so an image's features do not depend on how far its
+    batch is padded, save for rounding. At level `i` the content is `ceil(size / 2^i)` pixels.
+
+    Args:
+      pyramid: levels of a batch of pyramids.
+      image_size: (height, width) of each image's content in level 0.
+      mean: of each channel, in units of [0, 1].
+      std: of each channel, in units of [0, 1].
+      dtype: type of the result; the arithmetic is float32.
+
+    Returns:
+      The levels, normalised.
+    """
+    mean_, std_ = np.asarray(mean, np.float32), np.asarray(std, np.float32)
+
+    def normalize(image: Array, content: Array) -> jax.Array:
+        normalized = (jnp.asarray(image, jnp.float32) / 255 - mean_) / std_
+        rows = jnp.arange(image.shape[1], dtype=content.dtype) < content[:, :1]
+        columns = jnp.arange(image.shape[2], dtype=content.dtype) < content[:, 1:]
+        inside = rows[:, :, None, None] & columns[:, None, :, None]
+        return jnp.where(inside, normalized, 0).astype(dtype)
+
+    return tuple(
+        normalize(image, -(-image_size // 2**level)) for level, image in enumerate(pyramid)
+    )
+
+
+def _halve(image: jax.Array) -> jax.Array:
+    *batch, height, width, channels = image.shape
+    blocks = image.reshape(*batch, height // 2, 2, width // 2, 2, channels)
+    if image.dtype == jnp.uint8:
+        total = jnp.sum(blocks, axis=(-4, -2), dtype=jnp.uint16)
+        return ((total + 2) // 4).astype(jnp.uint8)
+    return jnp.mean(blocks, axis=(-4, -2))

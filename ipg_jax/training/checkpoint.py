@@ -1,0 +1,208 @@
+"""Checkpoints of a run: asynchronous, atomic, with the best one kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+from jax.sharding import Sharding
+from orbax.checkpoint import checkpoint_managers
+
+from ipg_jax.training.state import TrainState
+from ipg_jax.types import PyTree
+
+logger = logging.getLogger(__name__)
+
+BEST_METRIC = "AP"
+
+
+def config_digest(config: Mapping[str, Any]) -> str:
+    """Returns a short hash that changes when any value of `config` does."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _quality(metrics: Mapping[str, Any]) -> float:
+    value = metrics.get(BEST_METRIC)
+    return -1.0 if value is None else value  # undefined where the data has no objects
+
+
+class Checkpoints:
+    """The folder `checkpoints/<step>/` of a workdir.
+
+    Saving is asynchronous and atomic: a run killed at any moment leaves only whole checkpoints
+    behind. The newest `keep` stay, and the one with the best AP of those saved with an evaluation.
+    """
+
+    def __init__(
+        self, directory: epath.PathLike, *, keep: int = 3, digest: str = "", read_only: bool = False
+    ) -> None:
+        """Opens `directory` and makes it if need be.
+
+        Args:
+          directory: local folder or `gs://` URL.
+          keep: how many of the newest checkpoints to keep.
+          digest: `config_digest` of the run, stored with each checkpoint.
+          read_only: never write or delete.
+
+        Raises:
+          FileNotFoundError: `read_only`, and there is no checkpoint.
+        """
+        self._directory = epath.Path(directory).absolute()
+        self._digest = digest
+        if read_only and not self._directory.exists():
+            raise FileNotFoundError(f"no checkpoints in {directory}: was this run trained?")
+        self._manager = ocp.CheckpointManager(
+            self._directory,
+            options=ocp.CheckpointManagerOptions(
+                create=not read_only,
+                read_only=read_only,
+                cleanup_tmp_directories=not read_only,
+                best_fn=_quality,
+                preservation_policy=checkpoint_managers.AnyPreservationPolicy(
+                    [
+                        checkpoint_managers.LatestN(keep),
+                        checkpoint_managers.BestN(
+                            get_metric_fn=_quality, n=1, keep_checkpoints_without_metrics=False
+                        ),
+                    ]
+                ),
+            ),
+        )
+
+    def save(self, step: int, state: TrainState, metrics: Mapping[str, Any] | None = None) -> None:
+        """Starts to write `state`, which may be donated to the next step at once.
+
+        Args:
+          step: the state's step.
+          state: what to write.
+          metrics: of an evaluation of this state; its AP ranks the checkpoint.
+        """
+        self._manager.save(
+            step,
+            args=ocp.args.StandardSave(state),
+            metrics=None if metrics is None else {BEST_METRIC: _quality(metrics)},
+            custom_metadata={"config_digest": self._digest},
+            force=True,
+        )
+
+    def restore(self, template: TrainState, sharding: Sharding, step: int | None = None) -> Any:
+        """Returns a checkpoint as a `TrainState` on the devices of `sharding`.
+
+        Args:
+          template: a state, or its shapes, of the same structure.
+          sharding: where each array goes; the run that wrote the checkpoint may have had others.
+          step: which; the newest by default.
+
+        Raises:
+          FileNotFoundError: there is no such checkpoint; the message lists those that exist.
+          ValueError: the checkpoint has another structure or other shapes.
+        """
+        step = self.latest if step is None else step
+        if step is None or step not in self.steps:
+            raise FileNotFoundError(
+                f"no checkpoint {'' if step is None else step} in {self._directory}; "
+                f"there are {self.steps or 'none'}"
+            )
+        abstract = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), template
+        )
+        try:
+            state = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+        except ValueError as error:
+            raise ValueError(
+                f"checkpoint {step} in {self._directory} does not fit this config's model or "
+                f"optimizer: {error}"
+            ) from error
+        metadata = self._manager.metadata(step).custom_metadata or {}
+        written = metadata.get("config_digest", "")
+        if self._digest and written and written != self._digest:
+            logger.warning(
+                "checkpoint %d was written with another config (digest %s, now %s); "
+                "the differences were listed against config.json",
+                step,
+                written,
+                self._digest,
+            )
+        return state
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps of all checkpoints, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    @property
+    def latest(self) -> int | None:
+        """The newest checkpoint's step, or None."""
+        return self._manager.latest_step()
+
+    @property
+    def best(self) -> int | None:
+        """Step of the checkpoint with the best AP, or None if none was evaluated."""
+        return self._manager.best_step()
+
+    def reached_preemption(self, step: int) -> bool:
+        """Returns whether all processes of a multi-host run agreed to stop after this step."""
+        return self._manager.reached_preemption(step)
+
+    def close(self) -> None:
+        """Waits for the last write to end."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def load_variables(path: str) -> PyTree:
+    """Returns the variables to evaluate with from a checkpoint of another run, as NumPy arrays.
+
+    Args:
+      path: a workdir (its best checkpoint, or else its newest), or one `checkpoints/<step>`.
+
+    Raises:
+      FileNotFoundError: there is no checkpoint.
+    """
+    folder = epath.Path(path).absolute()
+    if not folder.name.isdigit():
+        checkpoints = Checkpoints(folder / "checkpoints", read_only=True)
+        step = checkpoints.best if checkpoints.best is not None else checkpoints.latest
+        checkpoints.close()
+        folder = folder / "checkpoints" / str(step)
+    if not folder.exists():
+        raise FileNotFoundError(f"no checkpoint {path}")
+    with ocp.PyTreeCheckpointer() as reader:
+        state = reader.restore(folder / "default")
+    params = state.get("ema") or state["params"]
+    return {"params": params, "batch_stats": state.get("batch_stats") or {}}
+
+
+def merge_variables(fresh: PyTree, loaded: PyTree) -> PyTree:
+    """Returns `loaded`, placed and typed like `fresh`, which it must match exactly.
+
+    Raises:
+      ValueError: an array is missing, unexpected or of another shape; all are listed.
+    """
+
+    def flat(tree: PyTree) -> dict[str, Any]:
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+        return {"/".join(str(key.key) for key in path): leaf for path, leaf in leaves}
+
+    want, have = flat(fresh), flat(loaded)
+    problems = [f"missing {name} {want[name].shape}" for name in sorted(want.keys() - have.keys())]
+    problems += [f"unexpected {name}" for name in sorted(have.keys() - want.keys())]
+    problems += [
+        f"{name}: {have[name].shape} instead of {want[name].shape}"
+        for name in sorted(want.keys() & have.keys())
+        if have[name].shape != want[name].shape
+    ]
+    if problems:
+        raise ValueError("the loaded variables do not fit the model:\n  " + "\n  ".join(problems))
+    return jax.tree_util.tree_map_with_path(
+        lambda path, x: jax.device_put(
+            have["/".join(str(key.key) for key in path)].astype(x.dtype), x.sharding
+        ),
+        fresh,
+    )

@@ -1,0 +1,55 @@
+"""What the command lines do before their work: join the other hosts, set up messages."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import jax
+
+
+def start(*, distributed: bool = False) -> None:
+    """Prepares the process; call it before anything else of JAX.
+
+    Args:
+      distributed: let JAX find the other hosts (see `initialize_distributed`).
+    """
+    initialize_distributed(distributed)
+    setup_logging(chief=jax.process_index() == 0)
+
+
+def initialize_distributed(detect: bool) -> None:
+    """Joins the processes of a multi-host run; call it before anything else of JAX.
+
+    Args:
+      detect: let JAX find its peers (TPU pods, SLURM, Kubernetes, Open MPI). Without it, the
+        environment may name them: `JAX_COORDINATOR_ADDRESS` (host:port of process 0),
+        `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`. With neither, the process runs alone.
+
+    Raises:
+      ValueError: only some of the three variables are set.
+    """
+    names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+    given = [name for name in names if name in os.environ]
+    if detect:
+        jax.distributed.initialize()
+    elif len(given) == len(names):
+        address, count, index = (os.environ[name] for name in names)
+        jax.distributed.initialize(address, int(count), int(index))
+    elif given:
+        missing = sorted(set(names) - set(given))
+        raise ValueError(f"{', '.join(given)} set without {', '.join(missing)}: set all or none")
+
+
+def setup_logging(chief: bool) -> None:
+    """Lets the package's own messages through, bare, and other libraries' warnings only.
+
+    Args:
+      chief: whether this process speaks for the run; the others only warn.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    package = logging.getLogger("ipg_jax")
+    package.handlers = [handler]
+    package.propagate = False
+    package.setLevel(logging.INFO if chief else logging.WARNING)

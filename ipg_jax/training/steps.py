@@ -1,0 +1,117 @@
+"""The two programs of a run: one training step and one prediction step, jitted over the mesh."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Float
+
+from ipg_jax.tasks import RetinaNetTask
+from ipg_jax.training.sharding import replicated
+from ipg_jax.training.state import TrainState
+from ipg_jax.types import Array, Batch, Detections, PyTree
+
+Metrics = dict[str, Float[Array, ""]]
+TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
+PredictStep = Callable[[PyTree, Batch], tuple[Detections, Batch]]
+
+
+def split_batch(batch: Batch, parts: int) -> Batch:
+    """Returns `batch` with a new leading axis of `parts` micro-batches.
+
+    Micro-batch `j` has the rows `j, j + parts, ...`, so that every device keeps the rows it has.
+    """
+
+    def split(array: Array) -> Array:
+        rows = array.reshape(array.shape[0] // parts, parts, *array.shape[1:])
+        return jnp.swapaxes(rows, 0, 1)
+
+    return jax.tree.map(split, batch)
+
+
+def make_train_step(
+    task: RetinaNetTask,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    mesh: Mesh,
+    *,
+    accumulation: int = 1,
+    ema_decay: float = 0.0,
+) -> TrainStep:
+    """Returns `step(state, batch, rng) -> (state, metrics)`; the state is donated.
+
+    Losses are means over the global batch, whatever the mesh. With `accumulation`, gradients and
+    metrics are means over equal micro-batches that run one after another; batch norm sees each
+    micro-batch by itself.
+
+    Args:
+      task: what to train.
+      optimizer: how.
+      schedule: the optimizer's learning rate, which is reported as `learning_rate`.
+      mesh: where; batches come sharded by `shard_batch`.
+      accumulation: micro-batches per step.
+      ema_decay: of the average of parameters, for a state that keeps one.
+    """
+
+    def gradients(params: PyTree, batch_stats: PyTree, batch: Batch, rng: jax.Array) -> Any:
+        def loss(params: PyTree) -> Any:
+            variables = {"params": params, "batch_stats": batch_stats}
+            return task.loss_and_updates(variables, batch, rng=rng)
+
+        (_, (metrics, updates)), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        return grads, metrics, batch_stats | updates
+
+    def accumulated(params: PyTree, batch_stats: PyTree, batch: Batch, rng: jax.Array) -> Any:
+        def body(batch_stats: PyTree, part: tuple[Batch, jax.Array]) -> Any:
+            grads, metrics, batch_stats = gradients(params, batch_stats, *part)
+            return batch_stats, (grads, metrics)
+
+        parts = (split_batch(batch, accumulation), jax.random.split(rng, accumulation))
+        batch_stats, sums = jax.lax.scan(body, batch_stats, parts)
+        grads, metrics = jax.tree.map(lambda x: x.mean(axis=0), sums)
+        return grads, metrics, batch_stats
+
+    def step(state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, Metrics]:
+        compute = gradients if accumulation == 1 else accumulated
+        grads, metrics, batch_stats = compute(
+            state.params, state.batch_stats, batch, jax.random.fold_in(rng, state.step)
+        )
+        metrics["grad_norm"] = optax.global_norm(grads)
+        metrics["learning_rate"] = schedule(state.step)
+        # Optax mixes weak types in its bias corrections, which strict promotion forbids.
+        with jax.numpy_dtype_promotion("standard"):
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema = state.ema
+        if ema is not None:
+            ema = optax.incremental_update(params, ema, 1 - ema_decay)
+        state = TrainState(
+            step=state.step + 1,
+            params=params,
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+            ema=ema,
+        )
+        return state, metrics
+
+    return jax.jit(step, donate_argnums=0, out_shardings=replicated(mesh))
+
+
+def make_predict_step(task: RetinaNetTask, mesh: Mesh) -> PredictStep:
+    """Returns `predict(variables, batch)`, whose results every process holds whole.
+
+    These are the detections, in pixels of the network input, and the batch without its pyramid.
+    """
+
+    @functools.partial(jax.jit, out_shardings=replicated(mesh))
+    def predict(variables: PyTree, batch: Batch) -> tuple[Detections, Batch]:
+        detections = task.predict(variables, batch.pyramid, batch.image_size)
+        return detections, batch.replace(pyramid=())
+
+    return predict

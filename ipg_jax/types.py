@@ -1,0 +1,69 @@
+"""The values that cross module borders: batches, detections and array aliases.
+
+Conventions, everywhere in the package:
+
+* boxes are `xyxy`, absolute pixels of the network input, float32;
+* labels are int32 and 0-based, the background is `num_classes`;
+* images are NHWC; sizes and scales are ordered (height, width), like the array axes;
+* padding is described by a validity mask, never by zero boxes or magic labels.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import flax.struct
+import jax
+import numpy as np
+
+Array: TypeAlias = jax.Array | np.ndarray
+PyTree: TypeAlias = Any
+
+Pyramid: TypeAlias = tuple[Array, ...]
+"""Images `(I_0, ..., I_{N-1})`, `I_i` of shape `[batch, H / 2^i, W / 2^i, 3]`, uint8."""
+
+
+@flax.struct.dataclass
+class Batch:
+    """One padded batch of images and their ground truth.
+
+    Attributes:
+      pyramid: `N` levels, level `i` uint8 `[B, H / 2^i, W / 2^i, 3]`, zero outside the content.
+      boxes: float32 `[B, M, 4]`, `xyxy` in pixels of level 0.
+      labels: int32 `[B, M]`, 0-based.
+      valid: bool `[B, M]`, False for padding rows.
+      ignore: bool `[B, M]`, True for crowd and "difficult" objects: training leaves them out,
+        evaluation treats them as its benchmark says.
+      image_size: int32 `[B, 2]`, height and width of the content in level 0.
+      scale: float32 `[B, 2]`, input pixels per pixel of the original image, (y, x).
+      image_id: int32 `[B]`, index of the record in its source (`source.image_ids[index]` is the
+        data set's own name for it).
+      weight: float32 `[B]`, 1 for an image and 0 for padding of the batch or an unreadable file.
+    """
+
+    pyramid: Pyramid
+    boxes: Array
+    labels: Array
+    valid: Array
+    ignore: Array
+    image_size: Array
+    scale: Array
+    image_id: Array
+    weight: Array
+
+
+@flax.struct.dataclass
+class Detections:
+    """Boxes found in a batch of images, best first, padded to `D` a picture.
+
+    Attributes:
+      boxes: float32 `[B, D, 4]`, `xyxy` in pixels of the network input.
+      scores: float32 `[B, D]`.
+      labels: int32 `[B, D]`.
+      valid: bool `[B, D]`, False for padding rows.
+    """
+
+    boxes: Array
+    scores: Array
+    labels: Array
+    valid: Array

@@ -1,0 +1,191 @@
+"""Boxes on pictures, drawn with Pillow alone."""
+
+from __future__ import annotations
+
+import colorsys
+import math
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+from etils import epath
+from jaxtyping import Float, Int, UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+_GOLDEN_RATIO = (math.sqrt(5.0) - 1.0) / 2.0
+_BACKGROUND = (24, 24, 27)
+_FOREGROUND = (240, 240, 240)
+_Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
+_Rectangle: TypeAlias = tuple[int, int, int, int]
+
+
+def class_color(label: int) -> tuple[int, int, int]:
+    """RGB colour of a class, the same in every picture and run.
+
+    Hues advance by the golden ratio, which keeps any first few classes far apart; lightness
+    alternates among three, so that neighbours in hue differ too.
+    """
+    hue = (0.02 + label * _GOLDEN_RATIO) % 1.0
+    red, green, blue = colorsys.hls_to_rgb(hue, (0.55, 0.42, 0.68)[label % 3], 0.9)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def draw_boxes(
+    image: UInt8[np.ndarray, "h w 3"],
+    boxes: Float[np.ndarray, "n 4"],
+    labels: Int[np.ndarray, " n"],
+    class_names: Sequence[str],
+    scores: Float[np.ndarray, " n"] | None = None,
+) -> UInt8[np.ndarray, "h w 3"]:
+    """A copy of the image with labelled boxes, whose lines and text grow with the picture.
+
+    The best-scored boxes (the first ones, without scores) lie on top. Captions stay inside the
+    picture, and one wider than that loses its end. A caption that would cover a better box's is
+    left out; the colour still tells the class.
+
+    Args:
+      image: RGB.
+      boxes: `xyxy` in pixels of the image.
+      labels: 0-based classes.
+      class_names: name of each label.
+      scores: shown behind the name when given.
+    """
+    height, width = image.shape[:2]
+    picture = Image.fromarray(image)
+    draw = ImageDraw.Draw(picture)
+    line = max(1, round(min(height, width) / 250))
+    font = _font(image.shape)
+    order = range(len(boxes)) if scores is None else np.argsort(-scores, kind="stable").tolist()
+
+    outlines = [_outline(box, line, width, height) for box in boxes]
+    for i in reversed(order):
+        draw.rectangle(outlines[i], outline=class_color(int(labels[i])), width=line)
+    taken: list[_Rectangle] = []
+    for i in order:  # the best choose their place first
+        caption = class_names[labels[i]] + ("" if scores is None else f" {scores[i]:.2f}")
+        place = _place(outlines[i], _caption_size(caption, font), taken, width, height)
+        if place is None:
+            continue
+        taken.append(place)
+        color = class_color(int(labels[i]))
+        draw.rectangle(place, fill=color)
+        _write(draw, place[:2], caption, font, _readable_on(color))
+    return np.array(picture)
+
+
+def side_by_side(
+    left: UInt8[np.ndarray, "h1 w1 3"],
+    right: UInt8[np.ndarray, "h2 w2 3"],
+    titles: tuple[str, str] | None = None,
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Two pictures in a row, such as predictions and ground truth, with titles above if given."""
+    pictures = [left, right]
+    if titles is not None:
+        pictures = [_titled(*pair) for pair in zip(pictures, titles, strict=True)]
+    return contact_sheet(pictures, columns=2)
+
+
+def contact_sheet(
+    images: Sequence[UInt8[np.ndarray, "_ _ 3"]], columns: int
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Pictures in a grid, row by row, in cells of the largest picture's size.
+
+    Args:
+      images: at least one picture; sizes may differ.
+      columns: pictures in a row; fewer pictures make a shorter row.
+
+    Raises:
+      ValueError: if there is no picture or `columns` is not positive.
+    """
+    if not images or columns < 1:
+        raise ValueError(f"a sheet needs images and columns, got {len(images)} and {columns}")
+    columns = min(columns, len(images))
+    rows = math.ceil(len(images) / columns)
+    cell_height, cell_width = (max(image.shape[axis] for image in images) for axis in range(2))
+    gap = max(2, round(min(cell_height, cell_width) / 100))
+    sheet = np.empty(
+        (rows * (cell_height + gap) - gap, columns * (cell_width + gap) - gap, 3), np.uint8
+    )
+    sheet[:] = _BACKGROUND
+    for i, image in enumerate(images):
+        top, left = i // columns * (cell_height + gap), i % columns * (cell_width + gap)
+        sheet[top : top + image.shape[0], left : left + image.shape[1]] = image
+    return sheet
+
+
+def save_image(path: epath.PathLike, image: UInt8[np.ndarray, "h w 3"]) -> None:
+    """Writes a picture as PNG, local or `gs://`, making parent directories."""
+    path = epath.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        Image.fromarray(image).save(file, format="PNG")
+
+
+def _titled(image: np.ndarray, title: str) -> np.ndarray:
+    """The picture below a bar with its title."""
+    font = _font(image.shape)
+    bar = Image.new("RGB", (image.shape[1], _caption_size(title, font)[1]), _BACKGROUND)
+    _write(ImageDraw.Draw(bar), (0, 0), title, font, _FOREGROUND)
+    return np.concatenate([np.array(bar), image])
+
+
+def _outline(box: np.ndarray, line: int, width: int, height: int) -> _Rectangle:
+    """First and last pixels of a frame around the box, as far as the picture goes.
+
+    The frame surrounds the box, so that a small object stays visible inside.
+    """
+    x1, y1, x2, y2 = np.round(box).astype(int).tolist()
+    left, top = (min(max(v - line, 0), end - 1) for v, end in ((x1, width), (y1, height)))
+    right, bottom = (max(v + line - 1, first) for v, first in ((x2, left), (y2, top)))
+    return left, top, min(right, width - 1), min(bottom, height - 1)
+
+
+def _place(
+    frame: _Rectangle, size: tuple[int, int], taken: list[_Rectangle], width: int, height: int
+) -> _Rectangle | None:
+    """Where a caption goes: above its box, inside or below, the first that is free if any is."""
+    x = max(0, min(frame[0], width - size[0]))
+    for y in (frame[1] - size[1], frame[1], frame[3] + 1, frame[3] + 1 - size[1]):
+        y = max(0, min(y, height - size[1]))
+        place = x, y, min(x + size[0], width) - 1, min(y + size[1], height) - 1
+        if not any(_overlap(place, other) for other in taken):
+            return place
+    return None
+
+
+def _overlap(a: _Rectangle, b: _Rectangle) -> bool:
+    return all(a[i] <= b[i + 2] and b[i] <= a[i + 2] for i in range(2))
+
+
+def _font(shape: Sequence[int]) -> _Font:
+    """Pillow's own font; below ten pixels its letters cannot be told apart."""
+    return ImageFont.load_default(max(10, round(min(shape[:2]) / 36)))
+
+
+def _text_box(font: _Font) -> tuple[int, int, int]:
+    """Top and bottom of a line of text, the same for every text, and the margin around it."""
+    _, top, _, bottom = font.getbbox("\u00c5g")
+    return math.floor(top), math.ceil(bottom), max(1, round((bottom - top) / 8))
+
+
+def _caption_size(text: str, font: _Font) -> tuple[int, int]:
+    top, bottom, margin = _text_box(font)
+    return math.ceil(font.getlength(text)) + 2 * margin, bottom - top + 2 * margin
+
+
+def _write(
+    draw: ImageDraw.ImageDraw,
+    corner: tuple[int, int],
+    text: str,
+    font: _Font,
+    color: tuple[int, int, int],
+) -> None:
+    """Writes into the rectangle of `_caption_size` whose top left corner is given."""
+    top, _, margin = _text_box(font)
+    draw.text((corner[0] + margin, corner[1] + margin - top), text, fill=color, font=font)
+
+
+def _readable_on(color: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Black or white, whichever stands out more (luma of ITU-R BT.601)."""
+    luma = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
+    return (0, 0, 0) if luma > 140 else (255, 255, 255)

@@ -1,0 +1,34 @@
+"""Detects objects in images: `python predict.py --config=... --workdir=DIR --out=DIR IMAGE...`.
+
+Writes a picture with boxes for each image and one `detections.json` in COCO's format.
+"""
+
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "The config that the run was trained with.", lock_config=True
+)
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, local or gs://.")
+OUT = flags.DEFINE_string("out", None, "Folder for the pictures and detections.json.")
+CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "Which one: a step, best or latest.")
+
+
+def main(arguments: list[str]) -> None:
+    """Runs the command line."""
+    from ipg_jax.training import command_line, loop
+
+    images = arguments[1:]
+    if not images:
+        raise app.UsageError("name at least one image file")
+    command_line.start()
+    failed = loop.predict(CONFIG.value, WORKDIR.value, images, OUT.value, CHECKPOINT.value)
+    if failed:
+        sys.exit(f"{len(failed)} of {len(images)} images could not be read: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "workdir", "out"])
+    app.run(main)

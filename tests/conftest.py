@@ -1,0 +1,35 @@
+"""What every test runs under: eight virtual devices, strict promotion, shapes checked at run time.
+
+The environment is set before JAX or TensorFlow is imported by anything.
+"""
+
+import os
+
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+).strip()
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import hypothesis
+import jax
+from jaxtyping import install_import_hook
+
+# `types` is left out: its dataclasses are pytrees, which also hold shardings and shape structs.
+install_import_hook(
+    [
+        "ipg_jax.ops",
+        "ipg_jax.models",
+        "ipg_jax.tasks",
+        "ipg_jax.data",
+        "ipg_jax.evaluation",
+        "ipg_jax.training",
+        "ipg_jax.visualize",
+    ],
+    "beartype.beartype",
+)
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, max_examples=30)
+hypothesis.settings.load_profile("ci")

@@ -1,0 +1,14 @@
+from pathlib import Path
+
+import pytest
+from made_files import CocoFolder, VocFolder
+
+
+@pytest.fixture
+def coco(tmp_path: Path) -> CocoFolder:
+    return CocoFolder(tmp_path)
+
+
+@pytest.fixture
+def voc(tmp_path: Path) -> VocFolder:
+    return VocFolder(tmp_path)

@@ -1,0 +1,104 @@
+"""Small image files and data sets, made by the tests themselves."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import ExifTags, Image
+
+
+def random_image(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def encode(
+    pixels: np.ndarray, image_format: str = "PNG", orientation: int = 1, mode: str | None = None
+) -> bytes:
+    image = Image.fromarray(pixels)
+    if mode is not None:
+        image = image.convert(mode)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    buffer = io.BytesIO()
+    image.save(buffer, image_format, **({"exif": exif} if orientation != 1 else {}))
+    return buffer.getvalue()
+
+
+class CocoFolder:
+    """A COCO data set under construction: images of 40 x 60 pixels by default."""
+
+    def __init__(self, root: Path):
+        self.images = root / "images"
+        self.images.mkdir()
+        self.json = root / "instances.json"
+        self.content: dict[str, list[dict[str, Any]]] = {
+            "images": [],
+            "annotations": [],
+            "categories": [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}],
+        }
+
+    def add_image(self, image_id: int, size: tuple[int, int] = (40, 60), **record: Any) -> None:
+        name = f"{image_id}.png"
+        (self.images / name).write_bytes(encode(random_image(*size, seed=image_id)))
+        self.content["images"].append(
+            {"id": image_id, "file_name": name, "height": size[0], "width": size[1], **record}
+        )
+
+    def add_box(self, image_id: int, *bbox: float, category_id: int = 3, **fields: Any) -> None:
+        annotation_id = len(self.content["annotations"]) + 1
+        self.content["annotations"].append(
+            {
+                "id": annotation_id,
+                "image_id": image_id,
+                "category_id": category_id,
+                "bbox": list(bbox),
+                "iscrowd": 0,
+                **fields,
+            }
+        )
+
+    def write(self) -> tuple[Path, Path]:
+        self.json.write_text(json.dumps(self.content))
+        return self.images, self.json
+
+
+class VocFolder:
+    """A VOC data set under construction."""
+
+    def __init__(self, root: Path):
+        self.root = root / "VOC"
+        for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
+            (self.root / folder).mkdir(parents=True)
+
+    def add(
+        self,
+        image_id: str,
+        *objects: tuple[str, tuple[Any, ...], int],
+        size: tuple[int, int] = (40, 60),
+        suffix: str = "jpg",
+    ) -> None:
+        """Each object is a name, VOC's (xmin, ymin, xmax, ymax) and the difficult flag."""
+        image_format = {"jpg": "JPEG", "png": "PNG"}[suffix]
+        file_name = f"{image_id}.{suffix}"
+        data = encode(random_image(*size), image_format)
+        (self.root / "JPEGImages" / file_name).write_bytes(data)
+        body = "".join(
+            f"<object><name>{name}</name><difficult>{difficult}</difficult><bndbox>"
+            + "".join(
+                f"<{side}>{value}</{side}>"
+                for side, value in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
+            )
+            + "</bndbox></object>"
+            for name, box, difficult in objects
+        )
+        (self.root / "Annotations" / f"{image_id}.xml").write_text(
+            f"<annotation><filename>{file_name}</filename><size><width>{size[1]}</width>"
+            f"<height>{size[0]}</height><depth>3</depth></size>{body}</annotation>"
+        )
+
+    def split(self, name: str, *lines: str) -> None:
+        (self.root / "ImageSets" / "Main" / f"{name}.txt").write_text("\n".join(lines) + "\n")
