@@ -39,7 +39,7 @@ def default_config() -> ConfigDict:
     # tfds: name of a prepared data set, and where it lies (local or gs://; empty: TFDS's default)
     config.data.name = ""
     config.data.data_dir = ""
-    # voc, tfds and digits: which splits
+    # voc, tfds and digits (train | eval): which splits
     config.data.train_split = "train"
     config.data.eval_split = "val"
     # digits: how many scenes, and their side in pixels

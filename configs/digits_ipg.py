@@ -21,6 +21,7 @@ def get_config(argument: str | None = None) -> ConfigDict:
     config.checkpoint_every = 100
 
     config.data.source = "digits"
+    config.data.eval_split = "eval"
     config.data.flip = 0.0  # a mirrored digit is no digit
 
     config.model.num_classes = 10

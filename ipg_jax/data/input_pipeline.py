@@ -172,27 +172,21 @@ def _batches(
 ) -> Iterator[Batch]:
     """The given rows of the given steps of a sampler."""
 
-    def load(position: np.int64) -> tuple[Any, ...]:
-        """Pixels and ground truth of one image, `position` counted in images of this process."""
+    def load(position: np.int64) -> list[np.ndarray]:
+        """The values of `_FIELDS` for one image, `position` counted in images of this process."""
         step, row = divmod(int(position), len(rows))
         bucket, indices, epochs = sampler.batch(step)
         index, epoch = int(indices[rows[row]]), int(epochs[rows[row]])
-        return _example(source, index, flip(epoch, index), bucket, geometry, max_boxes)
+        example = _example(source, index, flip(epoch, index), bucket, geometry, max_boxes)
+        return [example[name] for name in _FIELDS]
 
+    @tf.autograph.experimental.do_not_convert  # its loops are Python's, not the graph's
     def build(position: tf.Tensor) -> dict[str, Any]:
-        image, size, canvas, *rest = tf.numpy_function(load, [position], _DTYPES, stateful=False)
-        image, size, canvas = (
-            tf.ensure_shape(image, [None, None, 3]),
-            tf.ensure_shape(size, [2]),
-            tf.ensure_shape(canvas, [2]),
-        )
-        shapes = [[max_boxes, 4], [max_boxes], [max_boxes], [max_boxes], [2], [], []]
-        keys = ("boxes", "labels", "valid", "ignore", "scale", "image_id", "weight")
-        return {
-            "pyramid": padded_pyramid(image, size, canvas, geometry.levels),
-            "image_size": size,
-            **{k: tf.ensure_shape(v, s) for k, v, s in zip(keys, rest, shapes, strict=True)},
-        }
+        values = tf.numpy_function(load, [position], list(_FIELDS.values()), stateful=False)
+        element = dict(zip(_FIELDS, values, strict=True))
+        image, canvas = element.pop("image"), element.pop("canvas")
+        pyramid = padded_pyramid(image, element["image_size"], canvas, geometry.levels)
+        return {"pyramid": pyramid, **element}
 
     # An image is the unit of parallel work, so operations inside one stay on their thread.
     options = tf.data.Options()
@@ -208,47 +202,50 @@ def _batches(
     return (Batch(**element) for element in dataset.as_numpy_iterator())
 
 
-_DTYPES = (
-    tf.uint8,  # pixels of the original image
-    tf.int32,  # resized size
-    tf.int32,  # canvas
-    tf.float32,  # boxes
-    tf.int32,  # labels
-    tf.bool,  # valid
-    tf.bool,  # ignore
-    tf.float32,  # scale
-    tf.int32,  # image_id
-    tf.float32,  # weight
-)
-"""What `_example` returns."""
+_FIELDS = {
+    "image": tf.uint8,
+    "canvas": tf.int32,
+    "boxes": tf.float32,
+    "labels": tf.int32,
+    "valid": tf.bool,
+    "ignore": tf.bool,
+    "image_size": tf.int32,
+    "scale": tf.float32,
+    "image_id": tf.int32,
+    "weight": tf.float32,
+}
+"""What `_example` returns: the original pixels, the size to pad to, and the fields of `Batch`."""
 
 
 def _example(
     source: Source, index: int, flipped: bool, bucket: int, geometry: Geometry, max_boxes: int
-) -> tuple[Any, ...]:
-    """The values of `_DTYPES` for image `index`, or for a blank one if `index` is -1."""
+) -> dict[str, np.ndarray]:
+    """One image and its ground truth; blank if it cannot be read or `index` is -1."""
     canvas = geometry.canvases[bucket]
-    image = source.try_load_image(index) if index >= 0 else None
-    size = source.size(index) if index >= 0 else canvas
-    resized = geometry.resized(size) if index >= 0 else canvas
-    scale = _scale(size, resized)
-    if image is None:
-        image, objects, weight = np.zeros((1, 1, 3), np.uint8), _NO_OBJECTS, 0.0
+    if index < 0:
+        image, size, resized = None, canvas, canvas
     else:
-        objects, weight = source.records.objects(index), 1.0
+        image, size = source.try_load_image(index), source.size(index)
+        resized = geometry.resized(size)
+    readable = image is not None
+    objects = source.records.objects(index) if readable else _NO_OBJECTS
+    if image is None:
+        image = np.zeros((1, 1, 3), np.uint8)  # blank at any size
     boxes = objects.boxes
     if flipped:
         image, boxes = flip_horizontal(image, boxes)
-    objects = dataclasses.replace(objects, boxes=boxes * np.tile(scale[::-1], 2))
-    return (
-        image,
-        np.array(resized, np.int32),
-        np.array(canvas, np.int32),
-        *pad_objects(objects, max_boxes),
-        scale,
-        np.int32(max(index, 0)),
-        np.float32(weight),
-    )
+    scale = _scale(size, resized)
+    boxes = boxes * np.tile(scale[::-1], 2)
+    padded = pad_objects(dataclasses.replace(objects, boxes=boxes), max_boxes)
+    return {
+        "image": image,
+        "canvas": np.array(canvas, np.int32),
+        **dict(zip(("boxes", "labels", "valid", "ignore"), padded, strict=True)),
+        "image_size": np.array(resized, np.int32),
+        "scale": scale,
+        "image_id": np.array(max(index, 0), np.int32),
+        "weight": np.array(readable, np.float32),
+    }
 
 
 _NO_OBJECTS = Objects(

@@ -134,5 +134,5 @@ def padded_pyramid(
         content = tf.cast(pixels[0], tf.uint8)
         missing = canvas // 2**level - tf.shape(content)[:2]
         padding = tf.pad(tf.stack([tf.zeros_like(missing), missing], axis=1), [[0, 1], [0, 0]])
-        pyramid.append(tf.ensure_shape(tf.pad(content, padding), [None, None, 3]))
+        pyramid.append(tf.pad(content, padding))
     return tuple(pyramid)

@@ -35,8 +35,9 @@ class GuidedResNet(nn.Module):
         0 takes the width of stage 1 (256 for bottlenecks, 64 for 18 and 34).
       norm: kind of norm, of the pyramid's transformations too.
 
-    Raises (when called):
-      ValueError: an attribute is out of range, or the pyramid has too few levels for the stages.
+    Raises:
+      ValueError: an attribute is out of range, or (when called) the pyramid has too few levels for
+        the guided stages.
     """
 
     depth: int = 50
@@ -50,6 +51,23 @@ class GuidedResNet(nn.Module):
     norm: NormKind = "batch_norm"
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
+
+    def __post_init__(self) -> None:
+        if self.depth not in ARCHITECTURES:
+            raise ValueError(f"depth is one of {sorted(ARCHITECTURES)}, not {self.depth}")
+        if not 4 <= self.num_stages <= 7:
+            raise ValueError(f"num_stages is 4 to 7, not {self.num_stages}")
+        if self.fusion not in FUSIONS:
+            raise ValueError(f"fusion is one of {sorted(FUSIONS)}, not {self.fusion!r}")
+        if self.fusion_init not in ("default", "identity"):
+            raise ValueError(f"fusion_init is default or identity, not {self.fusion_init!r}")
+        if not set(self.fusion_stages) <= set(range(1, self.num_stages + 1)):
+            raise ValueError(
+                f"fusion_stages is a subset of 1..{self.num_stages} (num_stages), "
+                f"not {self.fusion_stages}"
+            )
+        norm_factory(self.norm, train=False, dtype=self.dtype, param_dtype=self.param_dtype)
+        super().__post_init__()
 
     @property
     def strides(self) -> dict[str, int]:
@@ -68,21 +86,6 @@ class GuidedResNet(nn.Module):
         """The pyramid level whose feature has the size of this stage's output."""
         return self.strides[f"c{stage + 1}"].bit_length() - 3
 
-    def _check(self) -> None:
-        if self.depth not in ARCHITECTURES:
-            raise ValueError(f"depth is one of {sorted(ARCHITECTURES)}, not {self.depth}")
-        if not 4 <= self.num_stages <= 7:
-            raise ValueError(f"num_stages is 4 to 7, not {self.num_stages}")
-        if self.fusion not in FUSIONS:
-            raise ValueError(f"fusion is one of {sorted(FUSIONS)}, not {self.fusion!r}")
-        if self.fusion_init not in ("default", "identity"):
-            raise ValueError(f"fusion_init is default or identity, not {self.fusion_init!r}")
-        if not set(self.fusion_stages) <= set(range(1, self.num_stages + 1)):
-            raise ValueError(
-                f"fusion_stages is a subset of 1..{self.num_stages} (num_stages), "
-                f"not {self.fusion_stages}"
-            )
-
     @nn.compact
     def __call__(
         self, pyramid: tuple[Float[Array, "b _ _ 3"], ...], *, train: bool
@@ -97,7 +100,6 @@ class GuidedResNet(nn.Module):
             needs are not read.
           train: whether batch norm uses and updates batch statistics.
         """
-        self._check()
         if len(pyramid) < self.pyramid_levels:
             raise ValueError(
                 f"fusion_stages {self.fusion_stages} need {self.pyramid_levels} pyramid levels, "

@@ -5,7 +5,6 @@ Boxes are `xyxy` in pixels: a box covers `[x1, x2] x [y1, y2]`, so its width is 
 
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
@@ -21,6 +20,9 @@ def box_sizes(boxes: Float[Array, "*n 4"]) -> Float[Array, "*n 2"]:
 
 def box_area(boxes: Float[Array, "*n 4"]) -> Float[Array, "*n"]:
     """Area of each box in square pixels; 0 where the corners are swapped."""
+    # A reduction and not `*`, which XLA would contract with the sum of areas in `pairwise_iou` to
+    # a multiply-add: compiled and uncompiled overlaps would differ in the last bit, and matching
+    # and suppression decide by comparing overlaps.
     return jnp.prod(jnp.maximum(box_sizes(boxes), 0), axis=-1)
 
 
@@ -43,11 +45,7 @@ def pairwise_iou(a: Float[Array, "n 4"], b: Float[Array, "m 4"]) -> Float[Array,
     width = jnp.maximum(jnp.minimum(ax2, bx2) - jnp.maximum(ax1, bx1), 0)
     height = jnp.maximum(jnp.minimum(ay2, by2) - jnp.maximum(ay1, by1), 0)
     intersection = width * height
-    # The barrier keeps the compiler from contracting the products inside the areas with the sum
-    # below, which it does differently in different loops. Without it the same pair of boxes can
-    # get two values in one program, and matching relies on `iou == iou.max()`.
-    area_a, area_b = jax.lax.optimization_barrier((box_area(a), box_area(b)))
-    union = area_a[:, None] + area_b[None, :] - intersection
+    union = box_area(a)[:, None] + box_area(b)[None, :] - intersection
     return jnp.where(union > 0, intersection / jnp.where(union > 0, union, 1), 0)
 
 

@@ -27,7 +27,7 @@ class Matches(NamedTuple):
       state: int32 `[a]`, values of `MatchState`.
     """
 
-    index: Int[Array, " a"]
+    index: Int[Array, " a"]  # type: ignore[assignment]  # hides `tuple.index`, which is no loss
     state: Int[Array, " a"]
 
 

@@ -18,7 +18,8 @@ from jaxtyping import Bool, Float, Int
 from ipg_jax.ops.boxes import pairwise_iou
 from ipg_jax.types import Array
 
-_TILE = 256
+_TILE = 128
+"""Boxes a step; the fastest of 64 to 512 by `benchmarks/ops.py`, and a TPU's row of lanes."""
 
 
 def nms(
@@ -91,7 +92,7 @@ def batched_nms(
     num_boxes = jnp.sum(participates, dtype=jnp.int32)
     # Kept boxes are looked up by chunks, so that slots which are not filled yet cost nothing.
     chunk = max(1, min(tile, max_output_size))
-    num_slots = -(-max_output_size // chunk) * chunk
+    num_slots = max(1, -(-max_output_size // chunk)) * chunk
 
     def unfinished(state: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
         start, count, _ = state
@@ -129,16 +130,16 @@ def batched_nms(
 
 def _overlaps(
     a: Array, labels_a: Array, b: Array, labels_b: Array, iou_threshold: float | Array
-) -> jax.Array:
+) -> Array:
     """Whether each box of `a` would suppress each box of `b`, bool `[n, m]`."""
     return (pairwise_iou(a, b) > iou_threshold) & (labels_a[:, None] == labels_b)
 
 
-def _greedy(alive: jax.Array, over: jax.Array) -> jax.Array:
+def _greedy(alive: Array, over: Array) -> Array:
     """Greedy suppression among boxes in order, from their pairwise overlaps `[n, n]`."""
     over = jnp.triu(over, k=1)
 
-    def step(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def step(state: tuple[Array, Array]) -> tuple[Array, Array]:
         _, keep = state
         return keep, alive & ~jnp.any(keep[:, None] & over, axis=0)
 

@@ -28,8 +28,8 @@ def config_digest(config: Mapping[str, Any]) -> str:
 
 
 def _quality(metrics: Mapping[str, Any]) -> float:
-    value = metrics.get(BEST_METRIC)
-    return -1.0 if value is None else value  # undefined where the data has no objects
+    """Ranks checkpoints: those that were not evaluated, or without objects, come last."""
+    return metrics.get(BEST_METRIC, -1.0)
 
 
 class Checkpoints:
@@ -67,9 +67,7 @@ class Checkpoints:
                 preservation_policy=checkpoint_managers.AnyPreservationPolicy(
                     [
                         checkpoint_managers.LatestN(keep),
-                        checkpoint_managers.BestN(
-                            get_metric_fn=_quality, n=1, keep_checkpoints_without_metrics=False
-                        ),
+                        checkpoint_managers.BestN(get_metric_fn=_quality, n=1),
                     ]
                 ),
             ),
@@ -86,7 +84,9 @@ class Checkpoints:
         self._manager.save(
             step,
             args=ocp.args.StandardSave(state),
-            metrics=None if metrics is None else {BEST_METRIC: _quality(metrics)},
+            metrics={
+                k: v for k, v in (metrics or {}).items() if k == BEST_METRIC and v is not None
+            },
             custom_metadata={"config_digest": self._digest},
             force=True,
         )
@@ -144,7 +144,8 @@ class Checkpoints:
     @property
     def best(self) -> int | None:
         """Step of the checkpoint with the best AP, or None if none was evaluated."""
-        return self._manager.best_step()
+        step = self._manager.best_step()
+        return step if step is not None and self._manager.metrics(step) else None
 
     def reached_preemption(self, step: int) -> bool:
         """Returns whether all processes of a multi-host run agreed to stop after this step."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 
+import absl.logging
 import jax
 
 
@@ -49,6 +50,7 @@ def setup_logging(chief: bool) -> None:
     """
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
+    absl.logging.set_verbosity(absl.logging.WARNING)
     package = logging.getLogger("ipg_jax")
     package.handlers = [handler]
     package.propagate = False

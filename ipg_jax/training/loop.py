@@ -163,8 +163,9 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any] | None:
             images = ", ".join(f"{number} ({name})" for number, name in records)
             raise DivergedError(
                 f"step {step}: {', '.join(f'{k}={v:.4g}' for k, v in values.items())}; "
-                f"its images were {images}. The last good checkpoint is {checkpoints.latest}. Lower config.optimizer.learning_rate, set "
-                "config.optimizer.clip_norm, or look at these images."
+                f"its images were {images}. The last good checkpoint is {checkpoints.latest}. "
+                "Lower config.optimizer.learning_rate, set config.optimizer.clip_norm, or look "
+                "at these images."
             )
         window.append(values)
         progress.tick(step)
@@ -306,16 +307,20 @@ def predict(
         pyramid, size, scale = data.prepare_image(
             image, image_size=tuple(config.image_size), levels=task.pyramid_levels
         )
-        found = jax.device_get(run(variables, [level[None] for level in pyramid], size[None]))
+        found = jax.device_get(run(variables, tuple(x[None] for x in pyramid), size[None]))
         if pyramid[0].shape in shapes:  # the first of a shape compiles
             seconds, timed = seconds + time.perf_counter() - begin, timed + 1
         shapes.add(pyramid[0].shape)
 
-        boxes, scores, labels = to_original(found, scale, image.shape[:2])
+        keep = found.valid[0]
+        scores, labels = found.scores[0][keep], found.labels[0][keep]
+        boxes = evaluation.boxes_to_original(
+            found.boxes[0][keep], scale, np.array(image.shape[:2], np.int32)
+        )
         number = len(document["images"]) + 1
         name = path.stem if path.stem not in written else f"{path.stem}_{number}"
         written.add(name)
-        drawn = visualize.draw_boxes(image, boxes, labels, names, scores)
+        drawn = visualize.draw_boxes(image, boxes.astype(np.float32), labels, names, scores)
         visualize.save_image(out / f"{name}.png", drawn)
         height, width = image.shape[:2]
         document["images"].append(
@@ -450,16 +455,6 @@ def draw_sample(
         image, batch.boxes[row][real], batch.labels[row][real], source.class_names
     )
     return visualize.side_by_side(predicted, truth, ("prediction", "ground truth"))
-
-
-def to_original(
-    found: Detections, scale: np.ndarray, size: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns boxes in pixels of the original image, scores and labels of a batch of one."""
-    keep = found.valid[0]
-    limits = np.array([size[1], size[0], size[1], size[0]], np.float32)
-    boxes = np.clip(found.boxes[0][keep] / scale[[1, 0, 1, 0]], 0, limits)
-    return boxes.astype(np.float32), found.scores[0][keep], found.labels[0][keep]
 
 
 def state_initializer(

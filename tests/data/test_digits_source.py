@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ipg_jax.data import DigitsSource
+from ipg_jax.data.sources.digits import _load_glyphs
 
 
 @pytest.fixture(scope="module")
@@ -71,13 +72,20 @@ def test_boxes_are_tight_around_the_ink(train, monkeypatch):
         assert not (ink & ~expected).any()
 
 
-def test_splits_share_no_digit():
-    from ipg_jax.data.sources.digits import _load_glyphs
-
-    train, eval_ = (_load_glyphs(split) for split in ("train", "eval"))
-    assert (len(train[0]), len(eval_[0])) == (1438, 359)
-    shared = {glyph.tobytes() for glyph in train[0]} & {glyph.tobytes() for glyph in eval_[0]}
-    assert not shared
+def test_splits_share_no_digit(monkeypatch):
+    """Every digit is replaced by its number in binary, written in faint and full ink."""
+    bits = (np.arange(40)[:, None] >> np.arange(64)) & 1
+    numbered = np.where(bits, 5.0, 16.0), np.arange(40) % 10
+    monkeypatch.setattr("sklearn.datasets.load_digits", lambda **_: numbered)
+    found = {}
+    for split in ("train", "eval"):
+        glyphs, labels = _load_glyphs(split)
+        numbers = [int(((glyph.ravel() < 1) * 2 ** np.arange(64)).sum()) for glyph in glyphs]
+        np.testing.assert_array_equal(labels, np.array(numbers) % 10)
+        found[split] = set(numbers)
+    assert found["train"] | found["eval"] == set(range(40))
+    assert not found["train"] & found["eval"]
+    assert len(found["eval"]) == 8
 
 
 def test_errors(monkeypatch):

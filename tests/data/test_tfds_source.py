@@ -1,16 +1,15 @@
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from made_files import encode, random_image
+from made_files import random_image
 
 from ipg_jax.data import Rule, TfdsSource
-from ipg_jax.data.sources.tfds import _TfRecords
 
 SIZES = [(20 + 2 * i, 30) for i in range(7)]
 
 
 def examples(split):
-    """Image `i` has `i % 3` objects; the last box of the fifth image sticks out."""
+    """Image `i` has `i % 3` objects; the second object of image 5 is a crowd."""
     for i, (height, width) in enumerate(SIZES[: 7 if split == "train" else 2]):
         boxes = [(0.1, 0.2, 0.5, 0.6), (0.5, 0.5, 1.0, 1.0)][: i % 3]
         yield (
@@ -23,7 +22,7 @@ def examples(split):
                     {
                         "bbox": tfds.features.BBox(*box),
                         "label": j,
-                        "is_crowd": i == 4 and j == 1,
+                        "is_crowd": i == 5 and j == 1,
                         "area": 17,
                     }
                     for j, box in enumerate(boxes)
@@ -83,8 +82,10 @@ def test_images_and_boxes(stored):
         ]
         np.testing.assert_allclose(objects.boxes, np.reshape(expected[: i % 3], (-1, 4)), rtol=1e-6)
         np.testing.assert_array_equal(objects.labels, np.arange(i % 3))
+        np.testing.assert_array_equal(objects.ignore, [i == 5 and j == 1 for j in range(i % 3)])
         np.testing.assert_array_equal(objects.area, np.full(i % 3, 17))
-    assert source.report.counts == {}
+    assert source.report.counts == {Rule.EMPTY_IMAGE: 3, Rule.IGNORED: 1}
+    assert source.report.examples[Rule.IGNORED] == ["5.png"]
 
 
 def test_slices_read_only_their_examples(stored):
@@ -103,7 +104,7 @@ def test_slices_read_only_their_examples(stored):
     assert sorted(both.records.image_ids) == sorted(whole)
 
 
-def test_crowds_empty_images_and_class_order(stored):
+def test_empty_images_and_class_order(stored):
     source = TfdsSource(
         "boxes", "train", data_dir=stored, class_names=("dog", "cat"), drop_empty=True
     )
@@ -144,3 +145,47 @@ def test_data_without_names_or_boxes_are_refused(tmp_path):
         )
         with pytest.raises(ValueError, match=message):
             TfdsSource(name, "train", data_dir=tmp_path)
+
+
+def damaged(data_dir, edit):
+    """A tfrecord data set of seven examples whose training file went through `edit`."""
+    builder = tfds.dataset_builders.store_as_tfds_dataset(
+        "damaged",
+        "1.0.0",
+        features(),
+        {"train": examples("train")},
+        data_dir=data_dir,
+        file_format="tfrecord",
+        disable_shuffling=True,
+    )
+    (path,) = builder.info.splits["train"].filepaths
+    path.write_bytes(edit(path.read_bytes()))
+    return path
+
+
+def test_damaged_images_are_dropped(tmp_path):
+    signature = b"\x89PNG"
+
+    def edit(data):
+        """Breaks the signature of the third image and the pixels of the fifth."""
+        starts = [i for i in range(len(data)) if data.startswith(signature, i)]
+        data = data[: starts[2]] + b"____" + data[starts[2] + 4 :]
+        return data[: starts[4] + 200] + bytes(400) + data[starts[4] + 600 :]
+
+    damaged(tmp_path, edit)
+    headers = TfdsSource("damaged", "train", data_dir=tmp_path)
+    assert headers.report.examples[Rule.UNREADABLE_IMAGE] == ["2.png"]
+    assert headers.records.image_ids == [100, 101, 103, 104, 105, 106]
+    np.testing.assert_array_equal(headers.load_image(2), random_image(*SIZES[3], seed=3))
+    assert headers.try_load_image(3) is None
+    assert headers.unreadable == 1
+    decoded = TfdsSource("damaged", "train", data_dir=tmp_path, verify="decode")
+    assert decoded.records.image_ids == [100, 101, 103, 105, 106]
+
+
+def test_cut_off_file_is_named(tmp_path):
+    path = damaged(tmp_path, lambda data: data[:-100])
+    with pytest.raises(ValueError, match=f"{path.name} is damaged"):
+        TfdsSource("damaged", "train", data_dir=tmp_path)
+    # A slice that ends before the damage is unharmed.
+    assert len(TfdsSource("damaged", "train[:6]", data_dir=tmp_path)) == 6

@@ -33,21 +33,14 @@ def test_iou_properties(a, b):
     np.testing.assert_array_equal(jax.jit(ops.pairwise_iou)(a, b), iou)
 
 
-def test_one_pair_has_one_value_in_a_compiled_program():
-    # What matching relies on: the maximum over boxes is found again, bit for bit, by `==`.
+def test_compiled_overlaps_are_the_same_to_the_last_bit():
+    # Matching relies on it: the best overlap of a box is found again by `==`.
     rng = np.random.default_rng(0)
     corner = rng.uniform(0, 1000, (2, 3000, 2)).astype(np.float32)
     side = rng.uniform(1, 300, (2, 3000, 2)).astype(np.float32)
     a, b = np.concatenate([corner, corner + side], axis=-1)
-
-    @jax.jit
-    def ties(a, b):
-        iou = ops.pairwise_iou(a, b)
-        by_row = (iou == iou.max(axis=1, keepdims=True)).any(axis=1)
-        by_column = (iou == iou.max(axis=0, keepdims=True)).any(axis=0)
-        return by_row.all() & by_column.all()
-
-    assert ties(a[:100], b)
+    eager = ops.pairwise_iou(a[:100], b)
+    np.testing.assert_array_equal(jax.jit(ops.pairwise_iou)(a[:100], b), eager)
 
 
 def test_no_intermediate_is_larger_than_the_result():

@@ -73,8 +73,8 @@ def test_matches_torchvision(golden):
         assert len(expected) < len(boxes)
 
 
-@pytest.mark.parametrize("n", [255, 256, 257, 700])
-@pytest.mark.parametrize("max_output_size", [30, 900])
+@pytest.mark.parametrize("n", [128, 129, 400])
+@pytest.mark.parametrize("max_output_size", [30, 500])
 def test_matches_slow_twin_over_several_tiles(n, max_output_size):
     rng = np.random.default_rng(n)
     boxes = clustered_boxes(rng, n)
@@ -127,14 +127,6 @@ def test_vmap_equals_loop():
     for i in range(3):
         assert kept((indices[i], filled[i])) == kept(one(boxes[i], scores[i], labels[i], valid[i]))
     assert not filled[2].any()
-
-
-def test_jit_equals_eager():
-    rng = np.random.default_rng(0)
-    boxes, scores = clustered_boxes(rng, 60), rng.uniform(size=60).astype(np.float32)
-    compiled = kept(ops.nms(boxes, scores, 0.3, 60))
-    with jax.disable_jit():
-        assert kept(ops.nms(boxes, scores, 0.3, 60)) == compiled
 
 
 def test_padding_changes_nothing(golden):

@@ -1,0 +1,140 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ipg_jax.models import GuidedResNet
+
+
+def pyramid(levels: int, side: int = 64, batch: int = 1) -> tuple[jax.Array, ...]:
+    keys = jax.random.split(jax.random.key(7), levels)
+    return tuple(
+        jax.random.normal(key, (batch, side >> i, side >> i, 3)) for i, key in enumerate(keys)
+    )
+
+
+def shapes(backbone: GuidedResNet, side: int = 64):
+    images = pyramid(max(backbone.pyramid_levels, 1), side)
+    init = functools.partial(backbone.init, train=False)
+    variables = jax.eval_shape(init, jax.random.key(0), images)
+    outputs = jax.eval_shape(functools.partial(backbone.apply, train=False), variables, images)
+    return variables, {name: x.shape for name, x in outputs.items()}
+
+
+@pytest.mark.parametrize(
+    ("depth", "widths", "millions"),
+    # Parameters of torchvision's models without their last, fully connected layer.
+    [
+        (18, (64, 128, 256, 512), 11.177),
+        (34, (64, 128, 256, 512), 21.285),
+        (50, (256, 512, 1024, 2048), 23.508),
+        (101, (256, 512, 1024, 2048), 42.500),
+    ],
+)
+def test_plain_resnet_has_torchvisions_shapes_and_size(depth, widths, millions):
+    variables, outputs = shapes(GuidedResNet(depth=depth, fusion_stages=()))
+    assert outputs == {f"c{i + 2}": (1, 16 >> i, 16 >> i, width) for i, width in enumerate(widths)}
+    size = sum(x.size for x in jax.tree.leaves(variables["params"]))
+    assert round(size / 1e6, 3) == millions
+
+
+def test_names_are_torchvisions_with_slashes():
+    variables, _ = shapes(GuidedResNet(depth=50, fusion_stages=(3,)))
+    paths = {
+        "/".join(key.key for key in path)
+        for path, _ in jax.tree_util.tree_leaves_with_path(variables["params"])
+    }
+    assert {
+        "conv1/kernel",
+        "bn1/scale",
+        "layer1/block0/downsample_conv/kernel",
+        "layer4/block2/conv3/kernel",
+        "ipg3/conv1/kernel",
+        "ipg3/block0/downsample_conv/kernel",
+        "fusion3/w_s/kernel",
+    } <= paths
+    assert not [path for path in paths if path.startswith(("ipg2", "ipg4", "fusion2"))]
+
+
+@pytest.mark.parametrize("num_stages", [4, 5, 6, 7])
+@pytest.mark.parametrize("keep", [False, True])
+def test_extra_stages(num_stages: int, keep: bool):
+    backbone = GuidedResNet(
+        depth=50, num_stages=num_stages, keep=keep, fusion_stages=tuple(range(1, num_stages + 1))
+    )
+    _, outputs = shapes(backbone, side=256)
+    assert len(outputs) == num_stages
+    for name, stride in backbone.strides.items():
+        assert outputs[name][1:3] == (256 // stride, 256 // stride)
+    assert outputs[f"c{num_stages + 1}"][3] == 2048
+    assert backbone.pyramid_levels == (4 if keep else num_stages)
+
+
+def test_guidance_has_the_width_of_its_stage():
+    variables, _ = shapes(GuidedResNet(depth=50))
+    for stage, width in ((2, 512), (3, 1024), (4, 2048)):
+        block = variables["params"][f"ipg{stage}"]["block0"]
+        assert block["conv3"]["kernel"].shape[-1] == width  # C1 * 2^i of the paper's figure 2
+
+
+def test_identity_graft_equals_the_plain_backbone_bit_for_bit():
+    plain = GuidedResNet(depth=18, fusion_stages=())
+    guided = GuidedResNet(depth=18, fusion_stages=(1, 2, 3, 4), fusion_init="identity")
+    images = pyramid(4)
+    init = jax.jit(functools.partial(guided.init, train=False))
+    variables = init(jax.random.key(0), images)
+    trunk = {
+        kind: {k: v for k, v in tree.items() if not k.startswith(("ipg", "fusion"))}
+        for kind, tree in variables.items()
+        if kind in ("params", "batch_stats")
+    }
+    want = jax.jit(functools.partial(plain.apply, train=False))(trunk, images)
+    got = jax.jit(functools.partial(guided.apply, train=False))(variables, images)
+    for name in want:
+        np.testing.assert_array_equal(np.asarray(got[name]), np.asarray(want[name]))
+
+
+def test_bfloat16_computes_in_bfloat16_with_float32_parameters():
+    backbone = GuidedResNet(depth=18, dtype=jnp.bfloat16, norm="group_norm")
+    images = tuple(x.astype(jnp.bfloat16) for x in pyramid(4))
+    init = functools.partial(backbone.init, train=False)
+    variables = jax.eval_shape(init, jax.random.key(0), images)
+    assert {x.dtype for x in jax.tree.leaves(variables["params"])} == {jnp.dtype("float32")}
+    outputs = jax.eval_shape(functools.partial(backbone.apply, train=True), variables, images)
+    assert {x.dtype for x in outputs.values()} == {jnp.dtype("bfloat16")}
+
+
+def test_activations_can_be_captured():
+    backbone = GuidedResNet(depth=18, fusion_stages=(2,))
+    images = pyramid(2)
+    variables = jax.eval_shape(
+        functools.partial(backbone.init, train=False), jax.random.key(0), images
+    )
+    apply = functools.partial(backbone.apply, train=False, mutable=["intermediates"])
+    outputs, state = jax.eval_shape(apply, variables, images)
+    seen = {name: x[0].shape for name, x in state["intermediates"].items()}
+    assert seen == dict.fromkeys(("guidance2", "main2", "fused2"), outputs["c3"].shape)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"depth": 20}, "depth"),
+        ({"num_stages": 3}, "num_stages"),
+        ({"fusion": "max"}, "fusion"),
+        ({"fusion_stages": (5,)}, "fusion_stages"),
+        ({"fusion_init": "zero"}, "fusion_init"),
+        ({"norm": "layer"}, "norm"),
+    ],
+)
+def test_wrong_attributes_are_named(kwargs, message):
+    with pytest.raises(Exception, match=message):
+        GuidedResNet(**kwargs)
+
+
+def test_too_few_pyramid_levels_are_an_error():
+    backbone = GuidedResNet(depth=18)
+    with pytest.raises(ValueError, match="need 4 pyramid levels, got 2"):
+        jax.eval_shape(functools.partial(backbone.init, train=False), jax.random.key(0), pyramid(2))

@@ -1,0 +1,93 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ipg_jax.models import FPN, GuidedResNet, RetinaNet, RetinaNetHead
+from ipg_jax.models.fpn import upsample_nearest
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.booleans(), st.booleans())
+def test_upsampling_equals_torchs_nearest(height: int, width: int, odd_h: bool, odd_w: bool):
+    target = (2 * height - odd_h, 2 * width - odd_w)
+    x = np.arange(height * width, dtype=np.float32).reshape(1, height, width, 1)
+    rows = [i * height // target[0] for i in range(target[0])]  # torch's floor(i * in / out)
+    columns = [i * width // target[1] for i in range(target[1])]
+    np.testing.assert_array_equal(upsample_nearest(x, target), x[:, rows][:, :, columns])
+
+
+def backbone_features(sizes: dict[str, int]) -> dict[str, jax.Array]:
+    return {name: jnp.ones((1, size, size, 6)) for name, size in sizes.items()}
+
+
+@pytest.mark.parametrize(
+    ("source", "sizes"), [("c", [9, 5, 3, 2, 1]), ("p", [9, 5, 3, 2, 1]), ("pool", [9, 5, 3, 2, 1])]
+)
+def test_levels_come_finest_first_with_odd_sizes(source, sizes):
+    fpn = FPN(channels=8, extra_source=source)
+    features = backbone_features({"c2": 18, "c3": 9, "c4": 5, "c5": 3})
+    outputs, variables = fpn.init_with_output(jax.random.key(0), features)
+    assert [x.shape for x in outputs] == [(1, size, size, 8) for size in sizes]
+    extra = {"extra6", "extra7"} if source != "pool" else set()
+    names = {f"{kind}{i}" for kind in ("lateral", "output") for i in (3, 4, 5)}
+    assert set(variables["params"]) == names | extra
+
+
+def test_pool_subsamples_the_last_output():
+    fpn = FPN(in_features=("c4", "c5"), channels=8, extra_levels=1, extra_source="pool")
+    features = {
+        "c4": jax.random.normal(jax.random.key(1), (1, 8, 8, 6)),
+        "c5": jax.random.normal(jax.random.key(2), (1, 4, 4, 6)),
+    }
+    outputs, _ = fpn.init_with_output(jax.random.key(0), features)
+    np.testing.assert_array_equal(outputs[2], outputs[1][:, ::2, ::2])
+
+
+def test_a_missing_feature_is_an_error():
+    with pytest.raises(ValueError, match="c5"):
+        FPN().init(jax.random.key(0), backbone_features({"c3": 8, "c4": 4}))
+
+
+def test_head_starts_at_its_prior_for_classes_and_not_for_boxes():
+    head = RetinaNetHead(num_classes=3, num_anchors=2, channels=32, num_convs=1, prior=0.01)
+    features = (jnp.zeros((2, 4, 5, 32)), jnp.zeros((2, 2, 3, 32)))
+    outputs, _ = head.init_with_output(jax.random.key(0), features)
+    assert [x.logits.shape for x in outputs] == [(2, 40, 3), (2, 12, 3)]
+    assert [x.deltas.shape for x in outputs] == [(2, 40, 4), (2, 12, 4)]
+    np.testing.assert_allclose(jax.nn.sigmoid(outputs[0].logits), 0.01, rtol=1e-5)
+    np.testing.assert_array_equal(outputs[0].deltas, 0.0)
+
+
+def test_head_orders_anchors_by_row_column_anchor():
+    head = RetinaNetHead(num_classes=3, num_anchors=2, channels=32, num_convs=0)
+    x = jax.random.normal(jax.random.key(0), (1, 4, 5, 32))
+    (whole,), variables = head.init_with_output(jax.random.key(1), (x,))
+    row, column = 2, 3
+    window = x[:, row - 1 : row + 2, column - 1 : column + 2]
+    (part,) = head.apply(variables, (window,))
+    index = (row * 5 + column) * 2
+    np.testing.assert_allclose(
+        whole.logits[0, index : index + 2], part.logits[0, 8:10], rtol=1e-4, atol=1e-5
+    )
+
+
+def test_head_with_group_norm_and_bfloat16():
+    head = RetinaNetHead(
+        num_classes=3, channels=32, num_convs=1, norm="group_norm", dtype=jnp.bfloat16
+    )
+    (out,), variables = head.init_with_output(
+        jax.random.key(0), (jnp.zeros((1, 2, 2, 32), jnp.bfloat16),)
+    )
+    assert out.logits.dtype == jnp.bfloat16
+    assert set(variables["params"]["class_tower"]["conv0"]) == {"kernel"}  # the norm has the bias
+
+
+def test_detector_strides_with_levels_from_the_last_stages():
+    model = RetinaNet(
+        backbone=GuidedResNet(num_stages=7),
+        fpn=FPN(in_features=("c5", "c6", "c7", "c8"), extra_levels=0),
+        head=RetinaNetHead(num_classes=2),
+    )
+    assert model.strides == (32, 64, 128, 256)

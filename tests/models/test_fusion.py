@@ -1,0 +1,119 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ipg_jax.models import FUSIONS, channel_transform
+from ipg_jax.models.fusion import channel_interpolation
+
+
+def features(key: int, width: int) -> jax.Array:
+    return jax.random.normal(jax.random.key(key), (2, 3, 5, width))
+
+
+def run(name: str, guide_width: int = 12, width: int = 8, **kwargs):
+    fusion = FUSIONS[name](**kwargs)
+    guide, main = features(0, guide_width), features(1, width)
+    variables = fusion.init(jax.random.key(2), guide, main)
+    return np.asarray(fusion.apply(variables, guide, main)), variables["params"], guide, main
+
+
+def test_channel_interpolation_doubles_by_hand():
+    # torch.nn.functional.interpolate([0, 1], size=4, mode="linear") is [0, 0.25, 0.75, 1]
+    np.testing.assert_allclose(
+        np.array([0.0, 1.0]) @ channel_interpolation(2, 4), [0, 0.25, 0.75, 1]
+    )
+
+
+def test_channel_interpolation_halves_by_hand():
+    np.testing.assert_allclose(
+        np.array([1.0, 3.0, 5.0, 9.0]) @ channel_interpolation(4, 2), [2.0, 7.0]
+    )
+
+
+@given(st.integers(1, 40), st.integers(1, 40))
+def test_channel_interpolation_keeps_constants_and_stays_inside(inputs: int, outputs: int):
+    matrix = channel_interpolation(inputs, outputs)
+    np.testing.assert_allclose(matrix.sum(axis=0), 1.0, rtol=1e-6)
+    assert (matrix >= 0).all()
+
+
+def test_channel_transform_of_equal_width_is_the_same_array():
+    x = features(0, 8)
+    assert channel_transform(x, 8) is x
+
+
+def kernels(params) -> dict[str, np.ndarray]:
+    return {k: np.asarray(v["kernel"]) for k, v in params.items() if "kernel" in v}
+
+
+def test_sum_is_equation_2():
+    out, params, guide, main = run("sum")
+    k = kernels(params)
+    ct = np.asarray(guide) @ channel_interpolation(12, 8)
+    np.testing.assert_allclose(
+        out, (ct @ k["w_s"] + np.asarray(main) @ k["w_m"]) @ k["w"], rtol=1e-4, atol=1e-5
+    )
+
+
+def test_product_is_equation_3():
+    out, params, guide, main = run("product")
+    k = kernels(params)
+    ct = np.asarray(guide) @ channel_interpolation(12, 8)
+    x = (ct @ k["w_s"]) * (np.asarray(main) @ k["w_m"]) + np.asarray(main)
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+    np.testing.assert_allclose(out, x, rtol=1e-4, atol=1e-4)
+
+
+def test_concat_is_equation_4():
+    out, params, guide, main = run("concat")
+    k = kernels(params)
+    ct = np.asarray(guide) @ channel_interpolation(12, 8)
+    both = np.concatenate([ct @ k["w_s"], np.asarray(main) @ k["w_m"]], axis=-1)
+    np.testing.assert_allclose(out, both @ k["w"], rtol=1e-4, atol=1e-5)
+
+
+def test_attention_is_its_equation():
+    out, params, guide, main = run("attention")
+    k = kernels(params)
+    ct = np.asarray(guide) @ channel_interpolation(12, 8)
+    logits = np.concatenate([ct, np.asarray(main)], axis=-1) @ k["w_g"]
+    gate = 1 / (1 + np.exp(-logits - np.asarray(params["w_g"]["bias"])))
+    np.testing.assert_allclose(out, np.asarray(main) + gate * (ct @ k["w_s"]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("name", ["sum", "concat", "attention"])
+def test_identity_init_gives_back_the_features_bit_for_bit(name: str, dtype):
+    fusion = FUSIONS[name](identity_init=True, dtype=dtype)
+    guide, main = features(0, 12).astype(dtype), features(1, 8).astype(dtype)
+    variables = fusion.init(jax.random.key(2), guide, main)
+    out = fusion.apply(variables, guide, main)
+    assert out.dtype == dtype
+    np.testing.assert_array_equal(np.asarray(out), np.asarray(main))
+
+
+@pytest.mark.parametrize("name", ["sum", "concat", "attention"])
+def test_identity_init_still_learns_from_the_guidance(name: str):
+    fusion = FUSIONS[name](identity_init=True)
+    guide, main = features(0, 12), features(1, 8)
+    variables = fusion.init(jax.random.key(2), guide, main)
+    grads = jax.grad(lambda v: (fusion.apply(v, guide, main) ** 2).sum())(variables)
+    assert np.abs(grads["params"]["w_s"]["kernel"]).max() > 0
+
+
+def test_product_cannot_start_as_the_identity():
+    with pytest.raises(ValueError, match="layer norm"):
+        run("product", identity_init=True)
+
+
+@pytest.mark.parametrize("name", FUSIONS)
+def test_each_pixel_is_fused_by_itself(name: str):
+    fusion = FUSIONS[name]()
+    guide, main = features(0, 12), features(1, 8)
+    variables = fusion.init(jax.random.key(2), guide, main)
+    whole = fusion.apply(variables, guide, main)
+    pixel = fusion.apply(variables, guide[:1, 1:2, 2:3], main[:1, 1:2, 2:3])
+    np.testing.assert_allclose(whole[:1, 1:2, 2:3], pixel, rtol=1e-5, atol=1e-6)

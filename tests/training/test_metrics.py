@@ -1,0 +1,74 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+from ipg_jax.training.metrics import MetricWriter, Progress, duration
+
+
+def read(path):
+    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_scalars_are_one_json_object_a_line(tmp_path):
+    writer = MetricWriter(tmp_path)
+    writer.scalars(1, {"loss": 0.5, "speed": math.nan})
+    writer.close()
+    assert read(tmp_path) == [{"step": 1, "loss": 0.5, "speed": None}]
+    assert list(tmp_path.glob("events.out.tfevents*"))
+
+
+def test_a_resumed_run_forgets_what_came_after_its_checkpoint(tmp_path):
+    writer = MetricWriter(tmp_path)
+    for step in (1, 2, 3):
+        writer.scalars(step, {"loss": float(step)})
+    writer.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')  # killed while writing
+    writer = MetricWriter(tmp_path, start_step=2)
+    writer.scalars(3, {"loss": 9.0})
+    writer.close()
+    assert [(r["step"], r["loss"]) for r in read(tmp_path)] == [(1, 1.0), (2, 2.0), (3, 9.0)]
+
+
+def test_pictures_go_to_samples(tmp_path):
+    writer = MetricWriter(tmp_path)
+    writer.image(7, "sample0", np.zeros((4, 5, 3), np.uint8))
+    writer.close()
+    assert (tmp_path / "samples" / "sample0_0000007.png").exists()
+
+
+def test_a_disabled_writer_writes_nothing(tmp_path):
+    writer = MetricWriter(tmp_path / "none", enabled=False)
+    writer.scalars(1, {"loss": 0.5})
+    writer.image(1, "x", np.zeros((4, 5, 3), np.uint8))
+    writer.close()
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0s"), (59.6, "1m00s"), (200, "3m20s"), (3720, "1h02m"), (2 * 86400 + 3 * 3600, "2d03h")],
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_progress_leaves_pauses_out(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    progress = Progress(0, 10, batch_size=4)
+    assert progress.eta == "?"
+    assert math.isnan(progress.images_per_second)
+    now[0] = 30.0  # compilation
+    progress.tick(1)
+    now[0] = 32.0
+    progress.tick(2)
+    progress.pause()
+    now[0] = 100.0  # evaluation
+    progress.tick(3)
+    now[0] = 102.0
+    progress.tick(4)
+    assert progress.images_per_second == 2.0
+    assert progress.eta == "12s"
