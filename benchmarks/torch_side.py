@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from typing import Any
+from typing import IO, Any, cast
 
 
 class TorchSide:
@@ -31,21 +31,21 @@ class TorchSide:
         self._process = subprocess.Popen(
             [python, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
+        self._input = cast(IO[str], self._process.stdin)
+        self._output = cast(IO[str], self._process.stdout)
 
     def ask(self, *words: Any) -> Any:
         """Returns the answer to one request."""
-        assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(json.dumps(words) + "\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
+        self._input.write(json.dumps(words) + "\n")
+        self._input.flush()
+        line = self._output.readline()
         if not line:
             raise RuntimeError("the torch process ended; its error stands above")
         return json.loads(line)
 
     def close(self) -> None:
         """Ends the process."""
-        assert self._process.stdin
-        self._process.stdin.close()
+        self._input.close()
         self._process.wait()
 
 

@@ -3,8 +3,8 @@
 import time
 
 import torch
-from torchvision.models.detection import retinanet_resnet50_fpn
 from torch_side import serve
+from torchvision.models.detection import retinanet_resnet50_fpn
 
 side = 640
 model = retinanet_resnet50_fpn(

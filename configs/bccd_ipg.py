@@ -14,11 +14,11 @@ def get_config(argument: str | None = None) -> ConfigDict:
     """Returns the config; `argument` is what stands behind the colon."""
     config = default_config()
     config.batch_size = 8
-    config.num_steps = 1000
+    config.num_steps = 600
     config.image_size = (240, 320)
     config.log_every = 20
-    config.eval_every = 250
-    config.checkpoint_every = 125
+    config.eval_every = 200
+    config.checkpoint_every = 100
 
     config.data.source = "voc"
     config.data.root = "data/BCCD"

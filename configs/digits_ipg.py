@@ -13,31 +13,33 @@ from configs.common import default_config, model_arguments, parse_arguments
 def get_config(argument: str | None = None) -> ConfigDict:
     """Returns the config; `argument` is what stands behind the colon."""
     config = default_config()
-    config.batch_size = 16
-    config.num_steps = 600
-    config.image_size = (192, 192)
-    config.log_every = 20
-    config.eval_every = 200
-    config.checkpoint_every = 100
+    config.batch_size = 8
+    config.num_steps = 750
+    config.image_size = (128, 128)
+    config.log_every = 25
+    config.eval_every = 250
+    config.checkpoint_every = 125
 
     config.data.source = "digits"
     config.data.eval_split = "eval"
+    config.data.scene_size = 128
+    config.data.train_scenes = 6000  # once through
     config.data.flip = 0.0  # a mirrored digit is no digit
 
     config.model.num_classes = 10
     config.model.depth = 18
-    config.model.fpn_levels = (3, 5)
+    config.model.fpn_levels = (2, 4)
     config.model.fpn_channels = 64
     config.model.head_convs = 2
     config.model.head_channels = 64
     config.model.head_norm = "group_norm"
-    config.model.anchor_scale = 1.5
+    config.model.anchor_scale = 3.0
     config.model.anchor_ratios = (1.0, 1.6)  # digits are upright
     config.model.dtype = "float32"
 
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 1e-3
-    config.optimizer.batch_size = 16
+    config.optimizer.batch_size = 8
     config.optimizer.weight_decay = 1e-2
     config.optimizer.no_decay = ".*/(bias|scale)"
     config.optimizer.clip_norm = 1.0

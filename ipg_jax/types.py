@@ -23,8 +23,7 @@ Pyramid: TypeAlias = tuple[Array, ...]
 """Images `(I_0, ..., I_{N-1})`, `I_i` of shape `[batch, H / 2^i, W / 2^i, 3]`, uint8."""
 
 
-@flax.struct.dataclass
-class Batch:
+class Batch(flax.struct.PyTreeNode):
     """One padded batch of images and their ground truth.
 
     Attributes:
@@ -52,8 +51,7 @@ class Batch:
     weight: Array
 
 
-@flax.struct.dataclass
-class Detections:
+class Detections(flax.struct.PyTreeNode):
     """Boxes found in a batch of images, best first, padded to `D` a picture.
 
     Attributes:

@@ -15,7 +15,19 @@ import hypothesis
 import jax
 from jaxtyping import install_import_hook
 
-# `types` is left out: its dataclasses are pytrees, which also hold shardings and shape structs.
+TRAINING = (
+    "build",
+    "checkpoint",
+    "command_line",
+    "loop",
+    "metrics",
+    "optimizer",
+    "sharding",
+    "steps",
+)
+
+# `types` and `training.state` are left out: their dataclasses are pytrees, which also hold
+# shardings, shape structs and whatever else a tree may be mapped to.
 install_import_hook(
     [
         "ipg_jax.ops",
@@ -23,7 +35,7 @@ install_import_hook(
         "ipg_jax.tasks",
         "ipg_jax.data",
         "ipg_jax.evaluation",
-        "ipg_jax.training",
+        *(f"ipg_jax.training.{name}" for name in TRAINING),
         "ipg_jax.visualize",
     ],
     "beartype.beartype",

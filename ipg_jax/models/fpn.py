@@ -78,7 +78,7 @@ class FPN(nn.Module):
         for level in reversed(levels):
             x = conv(self.channels, 1, name=f"lateral{level}", **kwargs)(inputs[level])
             if above is not None:
-                x = x + upsample_nearest(above, x.shape[1:3])
+                x = x + upsample_nearest(above, (x.shape[1], x.shape[2]))
             outputs[level] = conv(self.channels, 3, name=f"output{level}", **kwargs)(x)
             above = x
 

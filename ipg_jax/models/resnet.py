@@ -74,15 +74,16 @@ def conv(
         are a convolution without bias, initialised as torchvision's ResNet.
     """
     pad = dilation * (kernel_size - 1) // 2
+    options: dict[str, Any] = {"use_bias": False, "kernel_init": kaiming_normal} | kwargs
     if kernel_size == 1:
-        kwargs["conv_general_dilated"] = pointwise_conv
+        options["conv_general_dilated"] = pointwise_conv
     return nn.Conv(
         features,
         (kernel_size, kernel_size),
         strides=strides,
         padding=((pad, pad), (pad, pad)),
         kernel_dilation=dilation,
-        **{"use_bias": False, "kernel_init": kaiming_normal} | kwargs,
+        **options,
     )
 
 

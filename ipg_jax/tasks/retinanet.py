@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -123,7 +123,7 @@ class RetinaNetTask:
             train=True,
             mutable=["batch_stats"],
         )
-        anchors = self._anchors(batch.pyramid[0].shape[1:3])
+        anchors = self._anchors(batch.pyramid[0])
         class_loss, box_loss, positives = jax.vmap(self._image_losses, in_axes=(0, None, 0))(
             outputs, anchors, batch
         )
@@ -147,8 +147,9 @@ class RetinaNetTask:
           pyramid: uint8 images, level `i` of shape `[B, H / 2^i, W / 2^i, 3]`.
           image_size: height and width of each image's content, to which boxes are clipped.
         """
-        outputs = self.model.apply(variables, self._normalize(pyramid, image_size), train=False)
-        anchors = self._anchors(pyramid[0].shape[1:3])
+        images = self._normalize(pyramid, image_size)
+        outputs: Any = self.model.apply(variables, images, train=False)
+        anchors = self._anchors(pyramid[0])
         return jax.vmap(self._image_detections, in_axes=(0, None, 0))(outputs, anchors, image_size)
 
     def _normalize(self, pyramid: Pyramid, image_size: Int[Array, "b 2"]) -> Pyramid:
@@ -165,15 +166,13 @@ class RetinaNetTask:
             dtype=self.model.backbone.dtype,
         )
 
-    def _anchors(self, image_shape: tuple[int, int]) -> tuple[Float[Array, "_ 4"], ...]:
-        """Returns the anchors of each level for (padded) images of this height and width."""
-        shapes = [tuple(-(-side // s) for side in image_shape) for s in self.model.strides]
+    def _anchors(self, image: Array) -> tuple[Float[Array, "_ 4"], ...]:
+        """Returns the anchors of each level for (padded) images `[B, H, W, 3]`."""
+        height, width = image.shape[1:3]
+        shapes = [(-(-height // s), -(-width // s)) for s in self.model.strides]
         # As torchvision: the anchors' stride is the image size over the feature size, which is
         # not a power of two where the image is no multiple of the level's stride.
-        strides = [
-            tuple(side // cells for side, cells in zip(image_shape, shape, strict=True))
-            for shape in shapes
-        ]
+        strides = [(height // rows, width // columns) for rows, columns in shapes]
         return ops.pyramid_anchors(shapes, strides, self.anchor_sizes, self.anchor_ratios)
 
     def _image_losses(
@@ -192,8 +191,7 @@ class RetinaNetTask:
             low_quality=True,
         )
         num_positive = (matches.state == ops.MatchState.POSITIVE).sum().astype(jnp.float32)
-        class_loss, box_loss = jnp.float32(0), jnp.float32(0)
-        start = 0
+        class_losses, box_losses, start = [], [], 0
         # Level by level, so that the large logits are never concatenated.
         for level, boxes in zip(outputs, anchors, strict=True):
             state = matches.state[start : start + len(boxes)]
@@ -204,17 +202,19 @@ class RetinaNetTask:
             focal = ops.sigmoid_focal_loss_with_integer_labels(
                 level.logits, labels, alpha=self.focal_alpha, gamma=self.focal_gamma
             )
-            class_loss += jnp.where(state == ops.MatchState.IGNORE, 0.0, focal.sum(-1)).sum()
+            counts = state != ops.MatchState.IGNORE
+            class_losses.append(jnp.where(counts, focal.sum(-1), 0.0).sum())
 
             targets = ops.encode_boxes(image.boxes[index], boxes)
             deltas = level.deltas.astype(jnp.float32)
-            if self.box_loss == "l1":
-                error = ops.l1_loss(deltas, targets)
-            else:
-                error = ops.smooth_l1_loss(deltas, targets, beta=1 / 9)
-            box_loss += jnp.where(positive, error.sum(-1), 0.0).sum()
+            error = (
+                ops.l1_loss(deltas, targets)
+                if self.box_loss == "l1"
+                else ops.smooth_l1_loss(deltas, targets, beta=1 / 9)
+            )
+            box_losses.append(jnp.where(positive, error.sum(-1), 0.0).sum())
         normalizer = jnp.maximum(num_positive, 1.0)
-        return class_loss / normalizer, box_loss / normalizer, num_positive
+        return sum(class_losses) / normalizer, sum(box_losses) / normalizer, num_positive
 
     def _image_detections(
         self,
@@ -228,9 +228,9 @@ class RetinaNetTask:
             for level, boxes in zip(outputs, anchors, strict=True)
         ]
         boxes, scores, labels = (jnp.concatenate(x) for x in zip(*candidates, strict=True))
-        boxes = ops.clip_boxes(boxes, image_size)
+        inside = ops.clip_boxes(boxes, image_size)
         index, valid = ops.batched_nms(
-            boxes,
+            inside,
             scores,
             labels,
             iou_threshold=self.nms_iou,
@@ -238,7 +238,7 @@ class RetinaNetTask:
             valid=scores > self.score_threshold,
         )
         return Detections(
-            boxes=jnp.where(valid[:, None], boxes[index], 0.0),
+            boxes=jnp.where(valid[:, None], inside[index], 0.0),
             scores=jnp.where(valid, scores[index], 0.0),
             labels=jnp.where(valid, labels[index], 0),
             valid=valid,

@@ -59,6 +59,7 @@ class Checkpoints:
             raise FileNotFoundError(f"no checkpoints in {directory}: was this run trained?")
         self._manager = ocp.CheckpointManager(
             self._directory,
+            item_handlers=ocp.StandardCheckpointHandler(),
             options=ocp.CheckpointManagerOptions(
                 create=not read_only,
                 read_only=read_only,
@@ -112,13 +113,13 @@ class Checkpoints:
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), template
         )
-        try:
-            state = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
-        except ValueError as error:
+        problems = differences(template, self._manager.item_metadata(step))
+        if problems:
             raise ValueError(
                 f"checkpoint {step} in {self._directory} does not fit this config's model or "
-                f"optimizer: {error}"
-            ) from error
+                "optimizer:\n  " + "\n  ".join(problems)
+            )
+        state = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
         metadata = self._manager.metadata(step).custom_metadata or {}
         written = metadata.get("config_digest", "")
         if self._digest and written and written != self._digest:
@@ -157,7 +158,7 @@ class Checkpoints:
         self._manager.close()
 
 
-def load_variables(path: str) -> PyTree:
+def load_variables(path: epath.PathLike) -> PyTree:
     """Returns the variables to evaluate with from a checkpoint of another run, as NumPy arrays.
 
     Args:
@@ -180,30 +181,43 @@ def load_variables(path: str) -> PyTree:
     return {"params": params, "batch_stats": state.get("batch_stats") or {}}
 
 
+def by_path(tree: PyTree) -> dict[str, Any]:
+    """Returns the leaves of a tree by their paths, `backbone/layer1/.../kernel`."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def differences(want: PyTree, have: PyTree) -> list[str]:
+    """Returns a line for each array that is missing, unexpected or of another shape in `have`."""
+    wanted, given = by_path(want), by_path(have)
+    missing = sorted(wanted.keys() - given.keys())
+    unexpected = sorted(given.keys() - wanted.keys())
+    both = sorted(wanted.keys() & given.keys())
+    return [
+        *(f"missing: {name} {tuple(wanted[name].shape)}" for name in missing),
+        *(f"unexpected: {name} {tuple(given[name].shape)}" for name in unexpected),
+        *(
+            f"{name}: {tuple(given[name].shape)} instead of {tuple(wanted[name].shape)}"
+            for name in both
+            if tuple(given[name].shape) != tuple(wanted[name].shape)
+        ),
+    ]
+
+
 def merge_variables(fresh: PyTree, loaded: PyTree) -> PyTree:
     """Returns `loaded`, placed and typed like `fresh`, which it must match exactly.
 
     Raises:
       ValueError: an array is missing, unexpected or of another shape; all are listed.
     """
-
-    def flat(tree: PyTree) -> dict[str, Any]:
-        leaves = jax.tree_util.tree_leaves_with_path(tree)
-        return {"/".join(str(key.key) for key in path): leaf for path, leaf in leaves}
-
-    want, have = flat(fresh), flat(loaded)
-    problems = [f"missing {name} {want[name].shape}" for name in sorted(want.keys() - have.keys())]
-    problems += [f"unexpected {name}" for name in sorted(have.keys() - want.keys())]
-    problems += [
-        f"{name}: {have[name].shape} instead of {want[name].shape}"
-        for name in sorted(want.keys() & have.keys())
-        if have[name].shape != want[name].shape
-    ]
+    problems = differences(fresh, loaded)
     if problems:
         raise ValueError("the loaded variables do not fit the model:\n  " + "\n  ".join(problems))
+    values = by_path(loaded)
     return jax.tree_util.tree_map_with_path(
         lambda path, x: jax.device_put(
-            have["/".join(str(key.key) for key in path)].astype(x.dtype), x.sharding
+            values[jax.tree_util.keystr(path, simple=True, separator="/")].astype(x.dtype),
+            x.sharding,
         ),
         fresh,
     )

@@ -33,7 +33,7 @@ from ipg_jax.training.checkpoint import (
 from ipg_jax.training.metrics import DivergedError, MetricWriter, Progress, duration, log_progress
 from ipg_jax.training.sharding import check_batch_size, make_mesh, replicated, shard_batch
 from ipg_jax.training.state import TrainState
-from ipg_jax.training.steps import PredictStep, make_predict_step, make_train_step
+from ipg_jax.training.steps import Metrics, PredictStep, make_predict_step, make_train_step
 from ipg_jax.types import Batch, Detections, PyTree
 
 logger = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any] | None:
     writer = MetricWriter(workdir, start_step=start, enabled=chief)
     progress = Progress(start, num_steps, config.batch_size)
     window: list[dict[str, float]] = []
-    pending: dict[str, jax.Array] | None = None
+    pending: Metrics | None = None
     evaluated: dict[str, Any] | None = None
 
     def finish(step: int) -> None:
@@ -441,19 +441,17 @@ def draw_sample(
     batch: Batch, found: Detections, row: int, source: data.Source
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Returns the predictions for one row of a batch beside its ground truth."""
-    height, width = batch.image_size[row]
-    image = np.asarray(batch.pyramid[0][row, :height, :width])
-    keep, real = found.valid[row], batch.valid[row]
-    predicted = visualize.draw_boxes(
-        image,
-        found.boxes[row][keep],
-        found.labels[row][keep],
-        source.class_names,
-        found.scores[row][keep],
-    )
-    truth = visualize.draw_boxes(
-        image, batch.boxes[row][real], batch.labels[row][real], source.class_names
-    )
+    one: Batch = jax.tree.map(lambda x: np.asarray(x[row]), batch)
+    best: Detections = jax.tree.map(lambda x: np.asarray(x[row]), found)
+    height, width = one.image_size
+    image = np.asarray(one.pyramid[0][:height, :width])
+
+    def draw(boxes: Any, labels: Any, valid: Any, scores: Any = None) -> np.ndarray:
+        shown = None if scores is None else scores[valid]
+        return visualize.draw_boxes(image, boxes[valid], labels[valid], source.class_names, shown)
+
+    predicted = draw(best.boxes, best.labels, best.valid, best.scores)
+    truth = draw(one.boxes, one.labels, one.valid)
     return visualize.side_by_side(predicted, truth, ("prediction", "ground truth"))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +15,7 @@ from ipg_jax.types import PyTree
 def make_schedule(
     learning_rate: float,
     *,
-    kind: Literal["step", "cosine"],
+    kind: str,
     num_steps: int,
     milestones: Sequence[int] = (),
     decay: float = 0.1,
@@ -60,7 +59,7 @@ def make_schedule(
 def parameter_paths(params: PyTree) -> PyTree:
     """Returns a tree like `params` whose leaves are their paths, `backbone/layer1/.../kernel`."""
     return jax.tree_util.tree_map_with_path(
-        lambda path, _: "/".join(str(key.key) for key in path), params
+        lambda path, _: jax.tree_util.keystr(path, simple=True, separator="/"), params
     )
 
 
@@ -72,7 +71,7 @@ def matching(params: PyTree, pattern: str) -> PyTree:
 def make_optimizer(
     schedule: optax.Schedule,
     *,
-    name: Literal["sgd", "adamw"],
+    name: str,
     weight_decay: float,
     momentum: float = 0.9,
     clip_norm: float = 0.0,

@@ -10,8 +10,7 @@ import optax
 from ipg_jax.types import Array, PyTree
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """The state of a run; everything else is a function of it, the config and the seed.
 
     Attributes:

@@ -10,7 +10,7 @@ from ipg_jax.models.resnet import Bottleneck, conv, max_pool
 
 
 def test_strided_convolution_is_centred_as_in_torch():
-    # A kernel that copies its centre: torch's padding samples rows 0, 2, 4; SAME would give 1, 3, 5.
+    # A kernel that copies its centre: torch samples rows 0, 2, 4; SAME would give 1, 3, 5.
     x = jnp.arange(36.0).reshape(1, 6, 6, 1)
     kernel = jnp.zeros((3, 3, 1, 1)).at[1, 1].set(1.0)
     y = conv(1, 3, strides=2).apply({"params": {"kernel": kernel}}, x)

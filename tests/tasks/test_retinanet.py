@@ -164,7 +164,9 @@ def test_padded_and_ignored_objects_change_nothing(padding: float):
 
 
 def test_images_without_objects_have_finite_losses_and_gradients():
-    batch = make_batch().replace(valid=np.zeros((2, 4), bool), boxes=np.zeros((2, 4, 4), np.float32))
+    batch = make_batch().replace(
+        valid=np.zeros((2, 4), bool), boxes=np.zeros((2, 4, 4), np.float32)
+    )
     variables = fresh_variables()
 
     def loss(params):

@@ -49,7 +49,13 @@ def test_a_disabled_writer_writes_nothing(tmp_path):
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.4, "0s"), (59.6, "1m00s"), (200, "3m20s"), (3720, "1h02m"), (2 * 86400 + 3 * 3600, "2d03h")],
+    [
+        (0.4, "0s"),
+        (59.6, "1m00s"),
+        (200.0, "3m20s"),
+        (3720.0, "1h02m"),
+        (183600.0, "2d03h"),
+    ],
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text

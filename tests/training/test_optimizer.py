@@ -91,9 +91,11 @@ def test_a_pattern_that_freezes_nothing_is_an_error():
 
 def test_clipping_is_by_the_global_norm():
     optimizer = make_optimizer(constant(1.0), name="sgd", weight_decay=0.0, clip_norm=1.0)
-    got = run(optimizer, {"a": jnp.float32(0), "b": jnp.float32(0)}, [
-        {"a": jnp.float32(3), "b": jnp.float32(4)}
-    ])
+    got = run(
+        optimizer,
+        {"a": jnp.float32(0), "b": jnp.float32(0)},
+        [{"a": jnp.float32(3), "b": jnp.float32(4)}],
+    )
     np.testing.assert_allclose([got["a"], got["b"]], [-0.6, -0.8], rtol=1e-6)
 
 

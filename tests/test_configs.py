@@ -1,0 +1,109 @@
+import importlib
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from configs.common import default_config
+from ipg_jax import Batch, build_task
+
+NAMES = sorted(
+    path.stem
+    for path in pathlib.Path(__file__).parents[1].joinpath("configs").glob("*.py")
+    if path.stem not in ("__init__", "common")
+)
+
+
+def get_config(name: str, argument: str | None = None):
+    return importlib.import_module(f"configs.{name}").get_config(argument)
+
+
+def abstract_batch(levels: int, side: int) -> Batch:
+    def array(shape, dtype):
+        return jax.ShapeDtypeStruct((2, *shape), dtype)
+
+    return Batch(
+        pyramid=tuple(array((side >> i, side >> i, 3), jnp.uint8) for i in range(levels)),
+        boxes=array((8, 4), jnp.float32),
+        labels=array((8,), jnp.int32),
+        valid=array((8,), jnp.bool_),
+        ignore=array((8,), jnp.bool_),
+        image_size=array((2,), jnp.int32),
+        scale=array((2,), jnp.float32),
+        image_id=array((), jnp.int32),
+        weight=array((), jnp.float32),
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_config_makes_a_task_with_a_loss_and_detections(name: str):
+    task = build_task(get_config(name))
+    variables = jax.eval_shape(task.init, jax.random.key(0))
+    batch = abstract_batch(task.pyramid_levels, side=512)
+    loss, metrics = jax.eval_shape(task.loss, variables, batch)
+    assert loss.shape == ()
+    assert set(metrics) >= {"loss", "loss_class", "loss_box"}
+    found = jax.eval_shape(task.predict, variables, batch.pyramid, batch.image_size)
+    assert found.boxes.shape == (2, 100, 4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_config_says_how_to_run_it(name: str):
+    module = importlib.import_module(f"configs.{name}")
+    assert f"python train.py --config=configs/{name}.py" in module.__doc__
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_config_is_locked_and_suggests_the_nearest_name(name: str):
+    config = get_config(name)
+    assert config.is_locked
+    with pytest.raises(AttributeError, match="batch_size"):
+        config.batch_sise = 4
+
+
+def test_arguments_choose_the_variant():
+    config = get_config("retinanet_ipg", "fusion=product,depth=101,stages=3")
+    assert config.model.fusion == "product"
+    assert config.model.depth == 101
+    assert config.model.fusion_stages == (3,)
+    assert get_config("retinanet_ipg", "stages=").model.fusion_stages == ()
+    assert get_config("retinanet_ipg_deep", "keep=1").model.keep is True
+
+
+@pytest.mark.parametrize("argument", ["fusoin=sum", "fusion", "depth:50"])
+def test_wrong_arguments_are_errors_with_a_hint(argument: str):
+    with pytest.raises(ValueError, match="fusion"):
+        get_config("retinanet_ipg", argument)
+
+
+def test_the_baseline_differs_by_the_guidance_only():
+    guided, plain = get_config("retinanet_ipg"), get_config("retinanet_resnet")
+    assert plain.model.fusion_stages == ()
+    with plain.unlocked():
+        plain.model.fusion_stages = guided.model.fusion_stages
+    assert plain.to_dict() == guided.to_dict()
+
+
+def test_retinanet_anchors_are_torchvisions():
+    task = build_task(get_config("retinanet_resnet"))
+    assert task.anchor_sizes == tuple(
+        (float(x), float(int(x * 2 ** (1 / 3))), float(int(x * 2 ** (2 / 3))))
+        for x in (32, 64, 128, 256, 512)
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("dtype", "float16", "dtype"),
+        ("fpn_levels", (6, 7), "fpn_levels"),
+        ("depth", 20, "depth"),
+        ("fusion", "max", "fusion"),
+    ],
+)
+def test_values_out_of_range_are_named(field: str, value, message: str):
+    config = default_config()
+    config.model[field] = value
+    with pytest.raises(ValueError, match=message):
+        build_task(config)

@@ -1,0 +1,104 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ipg_jax.training.checkpoint import (
+    Checkpoints,
+    config_digest,
+    load_variables,
+    merge_variables,
+)
+from ipg_jax.training.sharding import make_mesh, replicated
+from ipg_jax.training.state import TrainState
+
+
+def make_state(value: float, *, ema: bool = False, width: int = 3) -> TrainState:
+    variables = {
+        "params": {"layer": {"kernel": jnp.full((2, width), value)}},
+        "batch_stats": {"bn": {"mean": jnp.full((width,), -value)}},
+    }
+    state = TrainState.create(variables, optax.trace(0.9), ema=ema)
+    return jax.device_put(state, replicated(make_mesh()))
+
+
+def steps_on_disk(path) -> list[int]:
+    return sorted(int(p.name) for p in path.iterdir() if p.name.isdigit())
+
+
+def test_states_come_back_on_the_mesh(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(5, make_state(2.0))
+    checkpoints.close()
+    checkpoints = Checkpoints(tmp_path)
+    state = checkpoints.restore(jax.eval_shape(lambda: make_state(0.0)), replicated(make_mesh()))
+    assert checkpoints.latest == 5
+    np.testing.assert_array_equal(state.params["layer"]["kernel"], np.full((2, 3), 2.0))
+    assert state.params["layer"]["kernel"].sharding.is_fully_replicated
+    assert len(state.params["layer"]["kernel"].sharding.device_set) == 8
+    checkpoints.close()
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step, ap in enumerate([0.1, 0.5, 0.3, None, 0.2], start=1):
+        checkpoints.save(step, make_state(float(step)), {"AP": ap, "AP50": 0.9})
+    checkpoints.save(6, make_state(6.0))
+    assert checkpoints.best == 2
+    assert checkpoints.latest == 6
+    checkpoints.close()
+    assert steps_on_disk(tmp_path) == [2, 5, 6]
+
+
+def test_without_an_evaluation_there_is_no_best(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, make_state(1.0))
+    assert checkpoints.best is None
+    checkpoints.close()
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, make_state(1.0))
+    with pytest.raises(ValueError, match="does not fit this config"):
+        checkpoints.restore(make_state(0.0, width=4), replicated(make_mesh()))
+    checkpoints.close()
+
+
+def test_missing_checkpoints_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="was this run trained"):
+        Checkpoints(tmp_path / "none", read_only=True)
+    checkpoints = Checkpoints(tmp_path)
+    with pytest.raises(FileNotFoundError, match="there are none"):
+        checkpoints.restore(make_state(0.0), replicated(make_mesh()))
+    checkpoints.close()
+
+
+def test_variables_load_from_a_workdir_or_a_step_with_the_average(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    state = make_state(1.0, ema=True)
+    checkpoints.save(1, state.replace(ema=jax.tree.map(lambda x: x + 1, state.ema)), {"AP": 0.5})
+    checkpoints.save(2, make_state(7.0, ema=True), {"AP": 0.1})
+    checkpoints.close()
+    best = load_variables(tmp_path)
+    np.testing.assert_array_equal(best["params"]["layer"]["kernel"], np.full((2, 3), 2.0))
+    second = load_variables(tmp_path / "checkpoints" / "2")
+    np.testing.assert_array_equal(second["params"]["layer"]["kernel"], np.full((2, 3), 7.0))
+    with pytest.raises(FileNotFoundError):
+        load_variables(tmp_path / "checkpoints" / "3")
+
+
+def test_merging_is_strict_and_lists_everything():
+    fresh = {"a": jnp.zeros((2,)), "b": {"c": jnp.zeros((3,))}}
+    loaded = {"a": np.ones((4,)), "d": np.ones((1,))}
+    with pytest.raises(ValueError, match=r"(?s)missing: b/c \(3,\).*unexpected: d.*a: \(4,\)"):
+        merge_variables(fresh, loaded)
+    merged = merge_variables(fresh, {"a": np.ones((2,)), "b": {"c": np.ones((3,))}})
+    assert merged["a"].dtype == jnp.float32
+    np.testing.assert_array_equal(merged["b"]["c"], 1.0)
+
+
+def test_the_digest_sees_every_value_and_no_order():
+    assert config_digest({"a": 1, "b": 2}) == config_digest({"b": 2, "a": 1})
+    assert config_digest({"a": 1, "b": 2}) != config_digest({"a": 1, "b": 3})

@@ -1,0 +1,207 @@
+"""Whole runs: what they leave behind, and that nothing that happens to them changes the result."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_run import as_flags, make_tiny_config
+
+from ipg_jax.training import loop
+from ipg_jax.training.checkpoint import load_variables
+from ipg_jax.training.metrics import DivergedError
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> str:
+    """Compiled programs, shared by the processes of this module."""
+    return str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, cache) -> pathlib.Path:
+    """The workdir of a run of the tiny config that nothing happened to."""
+    workdir = tmp_path_factory.mktemp("uninterrupted")
+    process = start(workdir, cache)
+    assert process.wait() == 0
+    return workdir
+
+
+def start(workdir: pathlib.Path, cache: str, **environment: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "train.py",
+            "--config=configs/digits_ipg.py",
+            f"--workdir={workdir}",
+            *as_flags(make_tiny_config()),
+        ],
+        cwd=ROOT,
+        env=os.environ | {"JAX_COMPILATION_CACHE_DIR": cache} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def losses(workdir: pathlib.Path) -> list[float]:
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    return [record["train/loss"] for record in records if "train/loss" in record]
+
+
+def test_a_run_leaves_a_complete_workdir(uninterrupted):
+    assert {path.name for path in uninterrupted.iterdir()} >= {
+        "config.json",
+        "classes.json",
+        "metrics.jsonl",
+        "checkpoints",
+        "eval",
+        "samples",
+    }
+    assert len(losses(uninterrupted)) == 6
+    assert len(list((uninterrupted / "samples").glob("*.png"))) == 2
+    assert list(uninterrupted.glob("events.out.tfevents*"))
+    metrics = json.loads((uninterrupted / "eval" / "metrics.json").read_text())
+    assert metrics["step"] == 6
+    assert 0 <= metrics["coco"]["AP"] <= 1
+    assert json.loads((uninterrupted / "config.json").read_text())["num_steps"] == 6
+
+
+def test_evaluating_and_predicting_from_the_workdir(uninterrupted, tiny_config, tmp_path, caplog):
+    during = json.loads((uninterrupted / "eval" / "metrics.json").read_text())
+    after = loop.evaluate(tiny_config, uninterrupted, "latest")
+    assert after["coco"] == pytest.approx(during["coco"])
+
+    picture = np.random.default_rng(0).integers(0, 255, (50, 70, 3), np.uint8)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(picture).save(tmp_path / folder / "same.png")
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    paths = [tmp_path / "a/same.png", tmp_path / "b/same.png", tmp_path / "broken.jpg"]
+    with tiny_config.unlocked():
+        tiny_config.eval.score_threshold = 0.0
+    failed = loop.predict(tiny_config, uninterrupted, paths, tmp_path / "out", "6")
+    assert failed == [str(tmp_path / "broken.jpg")]
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "same.png",
+        "same_2.png",
+        "detections.json",
+    }
+    document = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert [image["file_name"] for image in document["images"]] == list(map(str, paths[:2]))
+    assert len(document["annotations"]) == 200
+    for annotation in document["annotations"]:
+        x, y, width, height = annotation["bbox"]
+        assert x >= 0
+        assert y >= 0
+        assert x + width <= 70 + 1e-4
+        assert y + height <= 50 + 1e-4
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint 5.*\[2, 4, 6\]"):
+        loop.evaluate(tiny_config, uninterrupted, "5")
+
+
+def final_parameters(workdir: pathlib.Path):
+    return load_variables(str(workdir / "checkpoints" / "6"))
+
+
+def assert_same_bits(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def wait_for(condition, process: subprocess.Popen, seconds: float = 300) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_a_killed_run_ends_with_the_same_bits(uninterrupted, tmp_path, cache):
+    process = start(tmp_path, cache)
+    wait_for((tmp_path / "checkpoints" / "2").exists, process)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "checkpoints" / "6").exists()
+    process = start(tmp_path, cache)
+    output = process.communicate()[0]
+    assert process.returncode == 0, output
+    assert "resumed" in output
+    assert_same_bits(final_parameters(tmp_path), final_parameters(uninterrupted))
+    assert losses(tmp_path) == losses(uninterrupted)
+
+
+def test_sigterm_saves_and_the_run_goes_on(uninterrupted, tmp_path, cache):
+    process = start(tmp_path, cache)
+    wait_for(lambda: (tmp_path / "metrics.jsonl").exists() and losses(tmp_path), process)
+    process.send_signal(signal.SIGTERM)
+    output = process.communicate()[0]
+    assert process.returncode == 0, output
+    assert "stopped at step" in output
+    saved = [int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()]
+    assert max(saved) < 6
+    process = start(tmp_path, cache)
+    output = process.communicate()[0]
+    assert process.returncode == 0, output
+    assert f"at step {max(saved)}" in output
+    assert_same_bits(final_parameters(tmp_path), final_parameters(uninterrupted))
+
+
+def test_two_processes_equal_one(uninterrupted, tmp_path, cache):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    flags = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=4")
+    processes = [
+        start(
+            tmp_path,
+            cache,
+            XLA_FLAGS=flags,
+            JAX_COORDINATOR_ADDRESS=f"127.0.0.1:{port}",
+            JAX_NUM_PROCESSES="2",
+            JAX_PROCESS_ID=str(index),
+        )
+        for index in range(2)
+    ]
+    outputs = [process.communicate()[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert "8 cpu device(s) in 2 process(es)" in outputs[0]
+    np.testing.assert_allclose(losses(tmp_path), losses(uninterrupted), rtol=1e-4)
+    want = json.loads((uninterrupted / "eval" / "metrics.json").read_text())["coco"]
+    got = json.loads((tmp_path / "eval" / "metrics.json").read_text())["coco"]
+    assert got["AR100"] == pytest.approx(want["AR100"], abs=0.02)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_images(tiny_config, tmp_path):
+    with tiny_config.unlocked():
+        tiny_config.optimizer.name = "sgd"
+        tiny_config.optimizer.learning_rate = 1e30
+        tiny_config.optimizer.clip_norm = 0.0
+    with pytest.raises(DivergedError, match=r"step [2-4]: .*its images were \d+ \(.*learning_rate"):
+        loop.train(tiny_config, tmp_path)
+    assert not (tmp_path / "checkpoints" / "4").exists()
+
+
+def test_a_batch_that_does_not_divide_is_refused_with_a_size_that_does(tiny_config, tmp_path):
+    with tiny_config.unlocked():
+        tiny_config.batch_size = 12
+    with pytest.raises(ValueError, match=r"multiple of 8 .*try (8|16)"):
+        loop.train(tiny_config, tmp_path)
+
+
+def test_data_with_other_classes_is_refused(tiny_config, tmp_path):
+    with tiny_config.unlocked():
+        tiny_config.model.num_classes = 9
+    with pytest.raises(ValueError, match=r"10 classes \(0, 1, .*num_classes=10"):
+        loop.train(tiny_config, tmp_path)

@@ -1,0 +1,42 @@
+"""A run of seconds for tests, as a config and as command-line flags."""
+
+from ml_collections import ConfigDict
+
+from configs import digits_ipg
+
+
+def make_tiny_config() -> ConfigDict:
+    """A run of seconds: scenes of 64 pixels, ResNet-18 guided at stage 2, few channels."""
+    config = digits_ipg.get_config("stages=2").unlock()
+    config.batch_size = 8
+    config.num_steps = 6
+    config.image_size = (64, 64)
+    config.log_every = 1
+    config.eval_every = -1
+    config.checkpoint_every = 2
+    config.data.scene_size = 64
+    config.data.train_scenes = 20
+    config.data.eval_scenes = 10
+    config.model.fpn_levels = (3, 4)
+    config.model.fpn_channels = 32
+    config.model.head_convs = 1
+    config.model.head_channels = 32
+    config.optimizer.warmup_steps = 2
+    config.eval.samples = 2
+    return config.lock()
+
+
+def as_flags(config: ConfigDict) -> list[str]:
+    """Command-line overrides that turn `configs/digits_ipg.py` into `config`."""
+    base = digits_ipg.get_config()
+
+    def walk(new: ConfigDict, old: ConfigDict, prefix: str) -> list[str]:
+        flags = []
+        for name, value in new.items():
+            if isinstance(value, ConfigDict):
+                flags += walk(value, old[name], f"{prefix}.{name}")
+            elif value != old[name]:
+                flags.append(f"{prefix}.{name}={value}")
+        return flags
+
+    return walk(config, base, "--config")
