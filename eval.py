@@ -19,9 +19,11 @@ DISTRIBUTED = flags.DEFINE_bool(
 
 def main(_: list[str]) -> None:
     """Runs the command line."""
-    from ipg_jax.training import command_line, loop
+    from ipg_jax.training import command_line
 
     command_line.start(distributed=DISTRIBUTED.value)
+    from ipg_jax.training import loop
+
     loop.evaluate(CONFIG.value, WORKDIR.value, CHECKPOINT.value)
 
 

@@ -13,18 +13,30 @@ CONFIG = config_flags.DEFINE_config_file(
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, local or gs://.")
 OUT = flags.DEFINE_string("out", None, "Folder for the pictures and detections.json.")
+THRESHOLD = flags.DEFINE_float(
+    "threshold", 0.3, "Least score of a drawn box; detections.json has all of them."
+)
 CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "Which one: a step, best or latest.")
 
 
 def main(arguments: list[str]) -> None:
     """Runs the command line."""
-    from ipg_jax.training import command_line, loop
+    from ipg_jax.training import command_line
 
     images = arguments[1:]
     if not images:
         raise app.UsageError("name at least one image file")
     command_line.start()
-    failed = loop.predict(CONFIG.value, WORKDIR.value, images, OUT.value, CHECKPOINT.value)
+    from ipg_jax.training import loop
+
+    failed = loop.predict(
+        CONFIG.value,
+        WORKDIR.value,
+        images,
+        OUT.value,
+        checkpoint=CHECKPOINT.value,
+        threshold=THRESHOLD.value,
+    )
     if failed:
         sys.exit(f"{len(failed)} of {len(images)} images could not be read: {', '.join(failed)}")
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.sharding import Sharding
@@ -176,7 +177,11 @@ def load_variables(path: epath.PathLike) -> PyTree:
     if not folder.exists():
         raise FileNotFoundError(f"no checkpoint {path}")
     with ocp.PyTreeCheckpointer() as reader:
-        state = reader.restore(folder / "default")
+        arrays = jax.tree.map(
+            lambda _: ocp.RestoreArgs(restore_type=np.ndarray),
+            reader.metadata(folder / "default").item_metadata.tree,
+        )
+        state = reader.restore(folder / "default", ocp.args.PyTreeRestore(restore_args=arrays))
     params = state.get("ema") or state["params"]
     return {"params": params, "batch_stats": state.get("batch_stats") or {}}
 

@@ -10,11 +10,14 @@ import jax
 
 
 def start(*, distributed: bool = False) -> None:
-    """Prepares the process; call it before anything else of JAX.
+    """Prepares the process; call it before anything else of JAX or TensorFlow.
 
     Args:
       distributed: let JAX find the other hosts (see `initialize_distributed`).
     """
+    # TensorFlow only reads files here; its start-up notes on GPUs would mislead.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    absl.logging.set_verbosity(absl.logging.WARNING)
     initialize_distributed(distributed)
     setup_logging(chief=jax.process_index() == 0)
 
@@ -50,7 +53,6 @@ def setup_logging(chief: bool) -> None:
     """
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
-    absl.logging.set_verbosity(absl.logging.WARNING)
     package = logging.getLogger("ipg_jax")
     package.handlers = [handler]
     package.propagate = False

@@ -38,6 +38,9 @@ from ipg_jax.types import Batch, Detections, PyTree
 
 logger = logging.getLogger(__name__)
 
+SAMPLE_SIDE = 480  # pixels of the short side of a sample picture, at least about this
+SAMPLE_SCORE = 0.3  # least score of a box that is drawn in one
+
 
 def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any] | None:
     """Trains as `config` says, or goes on with the run that `workdir` holds.
@@ -267,7 +270,9 @@ def predict(
     workdir: epath.PathLike,
     images: Sequence[epath.PathLike],
     out: epath.PathLike,
+    *,
     checkpoint: str = "best",
+    threshold: float = 0.3,
 ) -> list[str]:
     """Detects objects in image files; writes annotated PNGs and one COCO-format JSON.
 
@@ -277,6 +282,7 @@ def predict(
       images: files to look at.
       out: folder for `<name>.png` and `detections.json`; made if need be.
       checkpoint: a step, `best` or `latest`.
+      threshold: least score of a drawn box; the JSON has all detections.
 
     Returns:
       The files that could not be read; they are reported and left out.
@@ -320,7 +326,10 @@ def predict(
         number = len(document["images"]) + 1
         name = path.stem if path.stem not in written else f"{path.stem}_{number}"
         written.add(name)
-        drawn = visualize.draw_boxes(image, boxes.astype(np.float32), labels, names, scores)
+        shown = scores >= threshold
+        drawn = visualize.draw_boxes(
+            image, boxes[shown].astype(np.float32), labels[shown], names, scores[shown]
+        )
         visualize.save_image(out / f"{name}.png", drawn)
         height, width = image.shape[:2]
         document["images"].append(
@@ -446,11 +455,18 @@ def draw_sample(
     height, width = one.image_size
     image = np.asarray(one.pyramid[0][:height, :width])
 
+    # Small pictures are enlarged, so that captions do not cover what they name.
+    zoom = max(1, round(SAMPLE_SIDE / min(height, width)))
+    image = image.repeat(zoom, axis=0).repeat(zoom, axis=1)
+
     def draw(boxes: Any, labels: Any, valid: Any, scores: Any = None) -> np.ndarray:
         shown = None if scores is None else scores[valid]
-        return visualize.draw_boxes(image, boxes[valid], labels[valid], source.class_names, shown)
+        return visualize.draw_boxes(
+            image, zoom * boxes[valid], labels[valid], source.class_names, shown
+        )
 
-    predicted = draw(best.boxes, best.labels, best.valid, best.scores)
+    confident = best.valid & (best.scores >= SAMPLE_SCORE)
+    predicted = draw(best.boxes, best.labels, confident, best.scores)
     truth = draw(one.boxes, one.labels, one.valid)
     return visualize.side_by_side(predicted, truth, ("prediction", "ground truth"))
 

@@ -91,7 +91,7 @@ def test_evaluating_and_predicting_from_the_workdir(uninterrupted, tiny_config, 
     paths = [tmp_path / "a/same.png", tmp_path / "b/same.png", tmp_path / "broken.jpg"]
     with tiny_config.unlocked():
         tiny_config.eval.score_threshold = 0.0
-    failed = loop.predict(tiny_config, uninterrupted, paths, tmp_path / "out", "6")
+    failed = loop.predict(tiny_config, uninterrupted, paths, tmp_path / "out", checkpoint="6")
     assert failed == [str(tmp_path / "broken.jpg")]
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
         "same.png",
