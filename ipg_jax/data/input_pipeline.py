@@ -6,9 +6,11 @@ reads only its rows of each batch, and a run resumes at any step at no cost.
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import numpy as np
@@ -199,7 +201,23 @@ def _batches(
         .prefetch(prefetch)
         .with_options(options)
     )
-    return (Batch(**element) for element in dataset.as_numpy_iterator())
+    batches = (Batch(**element) for element in dataset.as_numpy_iterator())
+    _running.add(batches)
+    return batches
+
+
+_running: weakref.WeakSet[Generator[Batch, None, None]] = weakref.WeakSet()
+
+
+@atexit.register
+def _stop_running() -> None:
+    """Ends the pipelines that are still in use when the program ends.
+
+    Their threads call Python, which they no longer can once the interpreter shuts down; the
+    interpreter, in turn, would wait for these threads for ever.
+    """
+    for batches in list(_running):
+        batches.close()
 
 
 _FIELDS = {

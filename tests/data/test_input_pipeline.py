@@ -224,3 +224,14 @@ def test_batch_must_divide_over_processes(source):
 def test_the_package_alone_does_not_import_tensorflow():
     code = "import sys, ipg_jax; assert 'tensorflow' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_program_can_end_while_batches_are_prepared():
+    """Threads that wait for the interpreter would keep it from shutting down."""
+    code = """
+from ipg_jax import data
+source = data.DigitsSource("train", num_scenes=20)
+batches = data.train_batches(source, batch_size=4, seed=0, image_size=(192, 192), levels=4)
+next(batches)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, capture_output=True)

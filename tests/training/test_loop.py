@@ -32,8 +32,7 @@ def cache(tmp_path_factory) -> str:
 def uninterrupted(tmp_path_factory, cache) -> pathlib.Path:
     """The workdir of a run of the tiny config that nothing happened to."""
     workdir = tmp_path_factory.mktemp("uninterrupted")
-    process = start(workdir, cache)
-    assert process.wait() == 0
+    finish(start(workdir, cache))
     return workdir
 
 
@@ -52,6 +51,13 @@ def start(workdir: pathlib.Path, cache: str, **environment: str) -> subprocess.P
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+
+def finish(process: subprocess.Popen) -> str:
+    """Waits for a run that is to succeed; returns what it printed."""
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    return output
 
 
 def losses(workdir: pathlib.Path) -> list[float]:
@@ -132,12 +138,9 @@ def test_a_killed_run_ends_with_the_same_bits(uninterrupted, tmp_path, cache):
     process = start(tmp_path, cache)
     wait_for((tmp_path / "checkpoints" / "2").exists, process)
     process.kill()
-    process.wait()
+    process.communicate()
     assert not (tmp_path / "checkpoints" / "6").exists()
-    process = start(tmp_path, cache)
-    output = process.communicate()[0]
-    assert process.returncode == 0, output
-    assert "resumed" in output
+    assert "resumed" in finish(start(tmp_path, cache))
     assert_same_bits(final_parameters(tmp_path), final_parameters(uninterrupted))
     assert losses(tmp_path) == losses(uninterrupted)
 
@@ -146,15 +149,10 @@ def test_sigterm_saves_and_the_run_goes_on(uninterrupted, tmp_path, cache):
     process = start(tmp_path, cache)
     wait_for(lambda: (tmp_path / "metrics.jsonl").exists() and losses(tmp_path), process)
     process.send_signal(signal.SIGTERM)
-    output = process.communicate()[0]
-    assert process.returncode == 0, output
-    assert "stopped at step" in output
+    assert "stopped at step" in finish(process)
     saved = [int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()]
     assert max(saved) < 6
-    process = start(tmp_path, cache)
-    output = process.communicate()[0]
-    assert process.returncode == 0, output
-    assert f"at step {max(saved)}" in output
+    assert f"at step {max(saved)}" in finish(start(tmp_path, cache))
     assert_same_bits(final_parameters(tmp_path), final_parameters(uninterrupted))
 
 
@@ -174,9 +172,8 @@ def test_two_processes_equal_one(uninterrupted, tmp_path, cache):
         )
         for index in range(2)
     ]
-    outputs = [process.communicate()[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
-    assert "8 cpu device(s) in 2 process(es)" in outputs[0]
+    chief, _ = [finish(process) for process in processes]
+    assert "8 cpu device(s) in 2 process(es)" in chief
     np.testing.assert_allclose(losses(tmp_path), losses(uninterrupted), rtol=1e-4)
     want = json.loads((uninterrupted / "eval" / "metrics.json").read_text())["coco"]
     got = json.loads((tmp_path / "eval" / "metrics.json").read_text())["coco"]
