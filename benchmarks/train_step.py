@@ -1,40 +1,86 @@
-"""Seconds of a training step and of inference, as ratios to torchvision's in the same run.
+"""Seconds of a training step and of inference, beside torchvision's in the same run.
 
-    python benchmarks/train_step.py [--torch_python=PYTHON] [--rounds=5]
+    python benchmarks/train_step.py [--torch-python=PATH]
 
-RetinaNet ResNet-50 FPN, 91 classes, batch norm, one image of 640x640, float32, on whatever JAX runs
-on (torch: the CPU). A round times every contestant once, after one round of warming up; the median
-over the rounds counts.
+RetinaNet ResNet-50 FPN, 91 classes, batch norm, SGD, one image of 640x640, float32, plain and with
+sum guidance at stages 2-4; inference includes NMS. The sides take turns, so that whatever else the
+machine does slows both alike; the median of all timed calls counts. Torch runs on the CPU, JAX on
+its default device.
 """
 
+from __future__ import annotations
+
+import argparse
+import importlib.util
 import json
 import pathlib
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
-import jax
-import numpy as np
-from absl import app, flags
-from torch_side import TorchSide
-
-from configs import retinanet_ipg, retinanet_resnet
-from ipg_jax import Batch, build_task
-from ipg_jax.training.build import build_optimizer
-from ipg_jax.training.sharding import make_mesh, replicated, shard_batch
-from ipg_jax.training.state import TrainState
-from ipg_jax.training.steps import make_train_step
-
-TORCH_PYTHON = flags.DEFINE_string("torch_python", None, "Interpreter with torchvision.")
-ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed rounds.")
 SIDE = 640
+Timings = dict[str, list[float]]
 
 
-def contestants(config) -> tuple[Callable[[], float], Callable[[], float]]:
-    """Returns functions that take one training step, and predict once, and give the seconds."""
-    config.unlock()
+def time_calls(calls: dict[str, Callable[[], object]], repeats: int) -> Timings:
+    """Returns the seconds of `repeats` runs of each call, after one to warm up."""
+    timings: Timings = {}
+    for name, call in calls.items():
+        call()
+        timings[name] = []
+        for _ in range(repeats):
+            begin = time.perf_counter()
+            call()
+            timings[name].append(time.perf_counter() - begin)
+    return timings
+
+
+def torch_calls() -> dict[str, Callable[[], object]]:
+    """Returns one training step and one inference of torchvision's RetinaNet."""
+    import torch
+    from torchvision.models.detection import retinanet_resnet50_fpn
+
+    torch.manual_seed(0)
+    model = retinanet_resnet50_fpn(
+        weights=None, weights_backbone=None, num_classes=91, min_size=SIDE, max_size=SIDE
+    ).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, weight_decay=1e-4)
+    image = torch.rand(3, SIDE, SIDE)
+    corners = torch.rand(8, 2) * 400
+    target = {"boxes": torch.cat([corners, corners + 100], 1), "labels": torch.arange(8)}
+
+    def train() -> None:
+        model.train()
+        loss = sum(model([image], [target]).values())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    def predict() -> None:
+        model.eval()
+        with torch.inference_mode():
+            model([image])
+
+    return {"torchvision train": train, "torchvision predict": predict}
+
+
+def jax_calls(label: str, stages: str) -> dict[str, Callable[[], object]]:
+    """Returns one training step and one inference of our RetinaNet, guided at `stages`."""
+    import jax
+    import numpy as np
+
+    sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # configs lie beside benchmarks
+    from configs import retinanet_ipg
+    from ipg_jax import Batch, build_task
+    from ipg_jax.training.build import build_optimizer
+    from ipg_jax.training.sharding import make_mesh, replicated, shard_batch
+    from ipg_jax.training.state import TrainState
+    from ipg_jax.training.steps import make_train_step
+
+    config = retinanet_ipg.get_config(f"dtype=float32,stages={stages}").unlock()
     config.model.num_classes = 91
-    config.model.dtype = "float32"
     config.eval.max_detections = 300  # torchvision's
     task = build_task(config)
     optimizer, schedule = build_optimizer(config, num_steps=1000, steps_per_epoch=100.0)
@@ -43,72 +89,73 @@ def contestants(config) -> tuple[Callable[[], float], Callable[[], float]]:
         lambda key: TrainState.create(task.init(key), optimizer, ema=False),
         out_shardings=replicated(mesh),
     )(jax.random.key(0))
+    variables = jax.tree.map(lambda x: x.copy(), state.variables)  # the step donates the state
     rng = np.random.default_rng(0)
     corners = rng.uniform(0, 400, (1, 8, 2)).astype(np.float32)
-    batch = shard_batch(
-        mesh,
-        Batch(
-            pyramid=tuple(
-                rng.integers(0, 256, (1, SIDE >> i, SIDE >> i, 3), np.uint8)
-                for i in range(task.pyramid_levels)
-            ),
-            boxes=np.concatenate([corners, corners + 100], axis=-1),
-            labels=np.arange(8, dtype=np.int32)[None],
-            valid=np.ones((1, 8), bool),
-            ignore=np.zeros((1, 8), bool),
-            image_size=np.full((1, 2), SIDE, np.int32),
-            scale=np.ones((1, 2), np.float32),
-            image_id=np.zeros(1, np.int32),
-            weight=np.ones(1, np.float32),
+    batch = Batch(
+        pyramid=tuple(
+            rng.integers(0, 256, (1, SIDE >> i, SIDE >> i, 3), np.uint8)
+            for i in range(task.pyramid_levels)
         ),
+        boxes=np.concatenate([corners, corners + 100], axis=-1),
+        labels=np.arange(8, dtype=np.int32)[None],
+        valid=np.ones((1, 8), bool),
+        ignore=np.zeros((1, 8), bool),
+        image_size=np.full((1, 2), SIDE, np.int32),
+        scale=np.ones((1, 2), np.float32),
+        image_id=np.zeros(1, np.int32),
+        weight=np.ones(1, np.float32),
     )
+    batch = shard_batch(mesh, batch)
     step = make_train_step(task, optimizer, schedule, mesh)
     run = jax.jit(task.predict)
-    variables = jax.tree.map(lambda x: x.copy(), state.variables)
 
-    def train() -> float:
+    def train() -> None:
         nonlocal state
-        begin = time.perf_counter()
         state, metrics = step(state, batch, jax.random.key(0))
         jax.block_until_ready((state, metrics))
-        return time.perf_counter() - begin
 
-    def predict() -> float:
-        begin = time.perf_counter()
+    def predict() -> None:
         jax.block_until_ready(run(variables, batch.pyramid, batch.image_size))
-        return time.perf_counter() - begin
 
-    return train, predict
+    return {f"{label} train": train, f"{label} predict": predict}
 
 
-def main(_: list[str]) -> None:
-    """Runs the comparison and prints a table and a JSON line."""
-    torch = TorchSide(
-        str(pathlib.Path(__file__).with_name("train_step_torch.py")), TORCH_PYTHON.value
-    )
-    plain_train, plain_predict = contestants(retinanet_resnet.get_config())
-    guided_train, guided_predict = contestants(retinanet_ipg.get_config())
-    runs = {
-        "torchvision train": lambda: torch.ask("train"),
-        "plain train": plain_train,
-        "guided train": guided_train,
-        "torchvision predict": lambda: torch.ask("predict"),
-        "plain predict": plain_predict,
-        "guided predict": guided_predict,
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for index in range(ROUNDS.value + 1):
-        for name, run in runs.items():
-            value = run()
-            if index:
-                seconds[name].append(value)
-    torch.close()
-    median = {name: statistics.median(values) for name, values in seconds.items()}
-    for name, value in median.items():
-        reference = median[f"torchvision {name.split()[1]}"]
-        print(f"{name:22s} {value:7.3f} s   {value / reference:5.2f} x torchvision")
-    print(json.dumps({"seconds": median, "rounds": ROUNDS.value}))
+def time_torch(arguments: argparse.Namespace) -> Timings:
+    """Returns torch's timings, from a process of its own."""
+    python = sys.executable if importlib.util.find_spec("torch") else arguments.torch_python
+    if not python:
+        raise SystemExit("torch is not installed here: name an interpreter with --torch-python")
+    command = [python, __file__, *sys.argv[1:], "--only-torch"]
+    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(result.stdout)
+
+
+def main() -> None:
+    """Prints a table for people and one JSON line for programs."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--torch-python", default="", help="an interpreter that has torch")
+    parser.add_argument("--rounds", type=int, default=2, help="how often the sides take turns")
+    parser.add_argument("--repeats", type=int, default=4, help="timed calls in each turn")
+    parser.add_argument("--only-torch", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.only_torch:
+        print(json.dumps(time_calls(torch_calls(), arguments.repeats)))
+        return
+
+    calls = jax_calls("plain", "") | jax_calls("guided", "234")
+    timings: Timings = {}
+    for _ in range(arguments.rounds):
+        for turn in (time_torch(arguments), time_calls(calls, arguments.repeats)):
+            for name, seconds in turn.items():
+                timings.setdefault(name, []).extend(seconds)
+    medians = {name: statistics.median(seconds) for name, seconds in timings.items()}
+    ratios = {name: medians[name] / medians[f"torchvision {name.split()[1]}"] for name in medians}
+    print(f"{'':22}{'seconds':>9}{'x torchvision':>15}")
+    for name, value in medians.items():
+        print(f"{name:22}{value:9.3f}{ratios[name]:15.2f}")
+    print(json.dumps({"seconds": medians, "ratio": ratios}))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

@@ -22,7 +22,7 @@ TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
 PredictStep = Callable[[PyTree, Batch], tuple[Detections, Batch]]
 
 
-def split_batch(batch: Batch, parts: int) -> Batch:
+def split_batch(batch: PyTree, parts: int) -> PyTree:
     """Returns `batch` with a new leading axis of `parts` micro-batches.
 
     Micro-batch `j` has the rows `j, j + parts, ...`, so that every device keeps the rows it has.
@@ -82,7 +82,7 @@ def make_train_step(
         grads, metrics, batch_stats = compute(
             state.params, state.batch_stats, batch, jax.random.fold_in(rng, state.step)
         )
-        metrics["grad_norm"] = optax.global_norm(grads)
+        metrics["grad_norm"] = optax.tree.norm(grads)
         metrics["learning_rate"] = schedule(state.step)
         # Optax mixes weak types in its bias corrections, which strict promotion forbids.
         with jax.numpy_dtype_promotion("standard"):
