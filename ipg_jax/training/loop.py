@@ -5,6 +5,7 @@ This module and `build` are the only readers of a config.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import logging
@@ -174,7 +175,7 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any] | None:
         progress.tick(step)
 
     # ------------------------------------------------------------------ loop
-    with StopSignal() as stop:
+    with contextlib.closing(checkpoints), contextlib.closing(writer), StopSignal() as stop:
         for step in range(start + 1, num_steps + 1):
             state, metrics = train_step(state, shard_batch(mesh, next(batches)), key)
             # One step is in flight while its predecessor is looked at: the device never waits for
@@ -219,8 +220,6 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any] | None:
             if stopping and not last:
                 logger.info("stopped at step %d: start the same command again to go on", step)
                 break
-    checkpoints.close()
-    writer.close()
     if start >= num_steps:
         logger.info("nothing to do: %s is at step %d of %d", workdir, start, num_steps)
     return evaluated

@@ -53,7 +53,7 @@ def run(config, mesh: Mesh, steps: int, **kwargs) -> tuple[TrainState, list[dict
 
 def test_eight_devices_give_the_losses_of_one(tiny_config):
     with tiny_config.unlocked():
-        tiny_config.optimizer.learning_rate = 0.003  # larger ones amplify rounding, step by step
+        tiny_config.optimizer.learning_rate = 0.001  # larger ones amplify rounding, step by step
     _, one = run(tiny_config, mesh_of(1), STEPS)
     _, eight = run(tiny_config, mesh_of(8), STEPS)
     np.testing.assert_allclose([m["loss"] for m in eight], [m["loss"] for m in one], rtol=1e-4)
