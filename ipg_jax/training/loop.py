@@ -361,13 +361,19 @@ def predict(
 
 
 class StopSignal:
-    """Notes SIGTERM while its context lasts, so that a run can save before it ends."""
+    """Notes SIGTERM while its context lasts, so that a run can save before it ends.
+
+    Only where the process runs alone: on several hosts JAX's own handler makes all of them stop
+    after the same step (`Checkpoints.reached_preemption`), and must not be replaced.
+    """
 
     def __init__(self) -> None:
         self.requested = False
         self._previous: Any = None
 
     def __enter__(self) -> StopSignal:
+        if jax.process_count() > 1:
+            return self
         try:
             self._previous = signal.signal(signal.SIGTERM, self._request)
         except ValueError:  # not in the main thread, as in some notebooks: nothing to catch
