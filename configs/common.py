@@ -106,6 +106,26 @@ def default_config() -> ConfigDict:
     return config
 
 
+def small_from_scratch(config: ConfigDict) -> None:
+    """Sets a narrow ResNet-18 detector and a recipe that trains it from scratch in minutes."""
+    config.model.depth = 18
+    config.model.fpn_channels = 64
+    config.model.head_convs = 2
+    config.model.head_channels = 64
+    config.model.head_norm = "group_norm"
+    config.model.dtype = "float32"
+
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.batch_size = 8
+    config.optimizer.weight_decay = 1e-2
+    config.optimizer.no_decay = ".*/(bias|scale)"
+    config.optimizer.clip_norm = 1.0
+    config.optimizer.schedule = "cosine"
+    config.optimizer.warmup_steps = 50
+    config.optimizer.warmup_factor = 0.1
+
+
 def parse_arguments(argument: str | None, setters: dict[str, Callable[[str], None]]) -> None:
     """Applies the part of `--config=file.py:k=v,k=v` behind the colon.
 
