@@ -13,15 +13,14 @@ is named.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
+
+from torch_process import run_only_torch
 
 SHORT, LONG = 800, 1333
 CANVAS = (1344, 1344)
@@ -109,16 +108,6 @@ def measure(batches: Iterator[Any], arguments: argparse.Namespace) -> float:
     return count / elapsed
 
 
-def measure_torch(arguments: argparse.Namespace) -> float:
-    """Torch's images per second, from a process of its own so that its workers end with it."""
-    python = sys.executable if importlib.util.find_spec("torch") else arguments.torch_python
-    if not python:
-        raise SystemExit("torch is not installed here: name an interpreter with --torch-python")
-    command = [python, __file__, *sys.argv[1:], "--only-torch"]
-    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(result.stdout)
-
-
 def main() -> None:
     """Prints a table for people and one JSON line for programs."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -139,7 +128,7 @@ def main() -> None:
     for _ in range(arguments.rounds):
         # A pipeline of its own for each turn: nothing is prefetched while torch is measured.
         rates["ipg_jax"].append(measure(ipg_batches(arguments), arguments))
-        rates["torch"].append(measure_torch(arguments))
+        rates["torch"].append(run_only_torch(__file__, arguments.torch_python))
     medians = {name: statistics.median(values) for name, values in rates.items()}
     ratio = medians["ipg_jax"] / medians["torch"]
     print(f"{'images/s':10}{'median':>8}   rounds")

@@ -11,14 +11,14 @@ its default device.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import pathlib
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
+
+from torch_process import run_only_torch
 
 SIDE = 640
 Timings = dict[str, list[float]]
@@ -121,16 +121,6 @@ def jax_calls(label: str, stages: str) -> dict[str, Callable[[], object]]:
     return {f"{label} train": train, f"{label} predict": predict}
 
 
-def time_torch(arguments: argparse.Namespace) -> Timings:
-    """Returns torch's timings, from a process of its own."""
-    python = sys.executable if importlib.util.find_spec("torch") else arguments.torch_python
-    if not python:
-        raise SystemExit("torch is not installed here: name an interpreter with --torch-python")
-    command = [python, __file__, *sys.argv[1:], "--only-torch"]
-    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(result.stdout)
-
-
 def main() -> None:
     """Prints a table for people and one JSON line for programs."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -146,7 +136,10 @@ def main() -> None:
     calls = jax_calls("plain", "") | jax_calls("guided", "234")
     timings: Timings = {}
     for _ in range(arguments.rounds):
-        for turn in (time_torch(arguments), time_calls(calls, arguments.repeats)):
+        for turn in (
+            run_only_torch(__file__, arguments.torch_python),
+            time_calls(calls, arguments.repeats),
+        ):
             for name, seconds in turn.items():
                 timings.setdefault(name, []).extend(seconds)
     medians = {name: statistics.median(seconds) for name, seconds in timings.items()}

@@ -71,9 +71,16 @@ def test_arguments_choose_the_variant():
     assert get_config("retinanet_ipg_deep", "keep=1").model.keep is True
 
 
-@pytest.mark.parametrize("argument", ["fusoin=sum", "fusion", "depth:50"])
-def test_wrong_arguments_are_errors_with_a_hint(argument: str):
-    with pytest.raises(ValueError, match="fusion"):
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("fusoin=sum", "did you mean 'fusion'"),
+        ("fusion", "k=v .* not 'fusion'"),
+        ("depth:50", "k=v .* not 'depth:50'"),
+    ],
+)
+def test_wrong_arguments_are_errors_with_a_hint(argument: str, message: str):
+    with pytest.raises(ValueError, match=message):
         get_config("retinanet_ipg", argument)
 
 

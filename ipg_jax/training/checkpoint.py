@@ -219,10 +219,8 @@ def merge_variables(fresh: PyTree, loaded: PyTree) -> PyTree:
     if problems:
         raise ValueError("the loaded variables do not fit the model:\n  " + "\n  ".join(problems))
     values = by_path(loaded)
-    return jax.tree_util.tree_map_with_path(
-        lambda path, x: jax.device_put(
-            values[jax.tree_util.keystr(path, simple=True, separator="/")].astype(x.dtype),
-            x.sharding,
-        ),
-        fresh,
-    )
+    placed = [
+        jax.device_put(values[name].astype(x.dtype), x.sharding)
+        for name, x in by_path(fresh).items()
+    ]
+    return jax.tree.unflatten(jax.tree.structure(fresh), placed)

@@ -172,6 +172,16 @@ def test_two_processes_equal_one(uninterrupted, tmp_path):
     assert got["AR100"] == pytest.approx(want["AR100"], abs=0.02)
 
 
+def test_a_run_can_start_from_another(uninterrupted, tiny_config, tmp_path):
+    with tiny_config.unlocked():
+        tiny_config.init_from = str(uninterrupted / "checkpoints" / "6")
+        tiny_config.num_steps = 1
+        tiny_config.optimizer.learning_rate = 0.0
+    loop.train(tiny_config, tmp_path)
+    started = load_variables(tmp_path / "checkpoints" / "1")
+    assert_same_bits(started["params"], final_parameters(uninterrupted)["params"])
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_images(tiny_config, tmp_path):
     with tiny_config.unlocked():
         tiny_config.optimizer.name = "sgd"
