@@ -10,8 +10,9 @@ from jaxtyping import Float
 
 from ipg_jax.models.fusion import FUSIONS
 from ipg_jax.models.ipg import IPGTransform
+from ipg_jax.models.max_pool import max_pool
 from ipg_jax.models.norm import NormKind, norm_factory
-from ipg_jax.models.resnet import ARCHITECTURES, Stage, conv, max_pool
+from ipg_jax.models.resnet import ARCHITECTURES, Stage, conv
 from ipg_jax.types import Array
 
 

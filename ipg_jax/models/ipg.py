@@ -8,8 +8,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from ipg_jax.models.max_pool import max_pool
 from ipg_jax.models.norm import NormKind, norm_factory
-from ipg_jax.models.resnet import Bottleneck, conv, max_pool
+from ipg_jax.models.resnet import Bottleneck, conv
 from ipg_jax.types import Array
 
 

@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from ipg_jax.models.convolution import conv_general_dilated
 from ipg_jax.models.norm import NormKind, norm_factory
 from ipg_jax.types import Array
 
@@ -41,22 +42,6 @@ ARCHITECTURES = {
 }
 
 
-def pointwise_conv(
-    x: Float[Array, "b h w c"],
-    kernel: Float[Array, "1 1 c f"],
-    strides: tuple[int, int],
-    *_: Any,
-    precision: Any = None,
-    **__: Any,
-) -> Float[Array, "b h2 w2 f"]:
-    """A 1x1 convolution as a matrix product, with the signature of `lax.conv_general_dilated`.
-
-    The values are the same. The gradient of the kernel is then a matrix product too, which XLA:CPU
-    computes several times faster than the convolution it would be otherwise.
-    """
-    return jnp.dot(x[:, :: strides[0], :: strides[1]], kernel[0, 0], precision=precision)
-
-
 def conv(
     features: int, kernel_size: int, *, strides: int = 1, dilation: int = 1, **kwargs: Any
 ) -> nn.Conv:
@@ -75,21 +60,15 @@ def conv(
     """
     pad = dilation * (kernel_size - 1) // 2
     options: dict[str, Any] = {"use_bias": False, "kernel_init": kaiming_normal} | kwargs
-    if kernel_size == 1:
-        options["conv_general_dilated"] = pointwise_conv
     return nn.Conv(
         features,
         (kernel_size, kernel_size),
         strides=strides,
         padding=((pad, pad), (pad, pad)),
         kernel_dilation=dilation,
+        conv_general_dilated=conv_general_dilated,
         **options,
     )
-
-
-def max_pool(x: Float[Array, "b h w c"], window: int, pad: int) -> Float[Array, "b h2 w2 c"]:
-    """Returns the maxima of `window` x `window` patches at stride 2, padded as in torch."""
-    return nn.max_pool(x, (window, window), (2, 2), ((pad, pad), (pad, pad)))
 
 
 class BasicBlock(nn.Module):

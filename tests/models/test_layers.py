@@ -6,7 +6,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from ipg_jax.models import FrozenBatchNorm, IPGTransform
 from ipg_jax.models.norm import norm_factory
-from ipg_jax.models.resnet import Bottleneck, conv, max_pool
+from ipg_jax.models.resnet import Bottleneck, conv
 
 
 def test_strided_convolution_is_centred_as_in_torch():
@@ -23,31 +23,6 @@ def test_output_size_is_the_ceiling(size: int, kernel: int):
     x = jnp.zeros((1, size, size, 2))
     y = conv(4, kernel, strides=2).init_with_output(jax.random.key(0), x)[0]
     assert y.shape == (1, 4, 4, 4)
-
-
-def test_pointwise_convolution_equals_the_general_one():
-    x = jax.random.normal(jax.random.key(0), (2, 7, 5, 6))
-    layer = conv(3, 1, strides=2)
-    variables = layer.init(jax.random.key(1), x)
-    kernel = variables["params"]["kernel"]
-    assert kernel.shape == (1, 1, 6, 3)
-
-    def general(kernel, x):
-        numbers = ("NHWC", "HWIO", "NHWC")
-        return jax.lax.conv_general_dilated(x, kernel, (2, 2), "VALID", dimension_numbers=numbers)
-
-    want, pull = jax.vjp(general, kernel, x)
-    got, own_pull = jax.vjp(
-        lambda kernel, x: layer.apply({"params": {"kernel": kernel}}, x), kernel, x
-    )
-    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
-    for a, b in zip(own_pull(want), pull(want), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
-
-
-def test_max_pool_pads_with_minus_infinity():
-    x = -jnp.ones((1, 4, 4, 1))
-    np.testing.assert_array_equal(max_pool(x, 3, pad=1), -np.ones((1, 2, 2, 1)))
 
 
 def test_frozen_batch_norm_by_hand_and_out_of_the_optimizers_reach():

@@ -1,0 +1,87 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ipg_jax.models.convolution import kernel_gradient_by_rows
+from ipg_jax.models.max_pool import max_pool
+from ipg_jax.models.resnet import conv
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel_size", "strides", "dilation"),
+    [
+        ((2, 7, 5, 6), 1, 1, 1),
+        ((2, 7, 5, 6), 1, 2, 1),
+        ((1, 37, 40, 3), 3, 1, 1),  # 37 rows in chunks of 19: one row is missing
+        ((3, 37, 40, 3), 3, 2, 1),
+        ((2, 30, 24, 2), 3, 1, 2),
+        ((1, 61, 64, 3), 7, 2, 1),
+    ],
+)
+def test_gradients_of_a_convolution_are_those_of_xla(shape, kernel_size, strides, dilation):
+    x = jax.random.normal(jax.random.key(0), shape)
+    layer = conv(4, kernel_size, strides=strides, dilation=dilation)
+    kernel = layer.init(jax.random.key(1), x)["params"]["kernel"]
+    pad = dilation * (kernel_size - 1) // 2
+
+    def general(kernel, x):
+        return jax.lax.conv_general_dilated(
+            x,
+            kernel,
+            (strides, strides),
+            ((pad, pad), (pad, pad)),
+            rhs_dilation=(dilation, dilation),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
+    want, pull = jax.vjp(general, kernel, x)
+    got, own_pull = jax.vjp(
+        lambda kernel, x: layer.apply({"params": {"kernel": kernel}}, x), kernel, x
+    )
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+    gradient = jax.random.normal(jax.random.key(2), want.shape)
+    for mine, theirs in zip(own_pull(gradient), pull(gradient), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-3)
+
+
+def test_kernel_gradient_is_summed_in_float32():
+    # 4096 ones: bfloat16 stops counting at 256.
+    ones = jnp.ones((1, 64, 64, 1), jnp.bfloat16)
+    single = (1, 1)
+    got = kernel_gradient_by_rows(
+        ones, ones, kernel_size=single, strides=single, padding=((0, 0), (0, 0)), dilation=single
+    )
+    assert got.dtype == jnp.bfloat16
+    assert got.item() == 4096
+
+
+def test_max_pool_pads_with_minus_infinity():
+    x = -jnp.ones((1, 4, 4, 1))
+    np.testing.assert_array_equal(max_pool(x, 3, pad=1), -np.ones((1, 2, 2, 1)))
+
+
+def test_first_of_equal_maxima_gets_the_gradient():
+    x = jnp.zeros((1, 4, 4, 1))
+    gradient = jnp.arange(1.0, 5.0).reshape(1, 2, 2, 1)
+    (got,) = jax.vjp(lambda x: max_pool(x, 2, pad=0), x)[1](gradient)
+    np.testing.assert_array_equal(
+        got[0, :, :, 0], [[1, 0, 2, 0], [0, 0, 0, 0], [3, 0, 4, 0], [0, 0, 0, 0]]
+    )
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(("window", "pad"), [(3, 1), (2, 0)])
+@pytest.mark.parametrize("size", [(8, 6), (7, 9)])
+def test_max_pool_has_the_values_and_gradients_of_xla(window, pad, size, dtype):
+    def reference(x):
+        return nn.max_pool(x, (window, window), (2, 2), ((pad, pad), (pad, pad)))
+
+    # Few values, so that many windows have ties.
+    x = jax.random.randint(jax.random.key(0), (2, *size, 3), 0, 4).astype(dtype)
+    want, pull = jax.vjp(reference, x)
+    got, own_pull = jax.vjp(lambda x: max_pool(x, window, pad), x)
+    np.testing.assert_array_equal(got, want)
+    gradient = jax.random.randint(jax.random.key(1), want.shape, -8, 8).astype(dtype)
+    np.testing.assert_array_equal(own_pull(gradient)[0], pull(gradient)[0])
