@@ -1,11 +1,11 @@
 """Seconds of a training step and of inference, beside torchvision's in the same run.
 
-    python benchmarks/train_step.py [--torch-python=PATH]
+    python benchmarks/train_step.py [--detector=faster_rcnn] [--torch-python=PATH]
 
-RetinaNet ResNet-50 FPN, 91 classes, batch norm, SGD, one image of 640x640, float32, plain and with
-sum guidance at stages 2-4; inference includes NMS. The sides take turns, so that whatever else the
-machine does slows both alike; the median of all timed calls counts. Torch runs on the CPU, JAX on
-its default device.
+RetinaNet or Faster R-CNN, ResNet-50 FPN, 91 classes, batch norm, SGD, one image of 640x640,
+float32, plain and with sum guidance at stages 2-4; inference includes NMS. The sides take turns, so
+that whatever else the machine does slows both alike; the median of all timed calls counts. Torch
+runs on the CPU, JAX on its default device.
 """
 
 from __future__ import annotations
@@ -37,19 +37,20 @@ def time_calls(calls: dict[str, Callable[[], object]], repeats: int) -> Timings:
     return timings
 
 
-def torch_calls() -> dict[str, Callable[[], object]]:
-    """Returns one training step and one inference of torchvision's RetinaNet."""
+def torch_calls(detector: str) -> dict[str, Callable[[], object]]:
+    """Returns one training step and one inference of torchvision's detector."""
     import torch
-    from torchvision.models.detection import retinanet_resnet50_fpn
+    from torchvision.models.detection import fasterrcnn_resnet50_fpn, retinanet_resnet50_fpn
 
     torch.manual_seed(0)
-    model = retinanet_resnet50_fpn(
+    make = fasterrcnn_resnet50_fpn if detector == "faster_rcnn" else retinanet_resnet50_fpn
+    model = make(
         weights=None, weights_backbone=None, num_classes=91, min_size=SIDE, max_size=SIDE
     ).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, weight_decay=1e-4)
     image = torch.rand(3, SIDE, SIDE)
     corners = torch.rand(8, 2) * 400
-    target = {"boxes": torch.cat([corners, corners + 100], 1), "labels": torch.arange(8)}
+    target = {"boxes": torch.cat([corners, corners + 100], 1), "labels": torch.arange(1, 9)}
 
     def train() -> None:
         model.train()
@@ -66,22 +67,25 @@ def torch_calls() -> dict[str, Callable[[], object]]:
     return {"torchvision train": train, "torchvision predict": predict}
 
 
-def jax_calls(label: str, stages: str) -> dict[str, Callable[[], object]]:
-    """Returns one training step and one inference of our RetinaNet, guided at `stages`."""
+def jax_calls(detector: str, label: str, stages: str) -> dict[str, Callable[[], object]]:
+    """Returns one training step and one inference of our detector, guided at `stages`."""
     import jax
     import numpy as np
 
     sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # configs lie beside benchmarks
-    from configs import retinanet_ipg
+    from configs import faster_rcnn_ipg, retinanet_ipg
     from ipg_jax import Batch, build_task
     from ipg_jax.training.build import build_optimizer
     from ipg_jax.training.sharding import make_mesh, replicated, shard_batch
     from ipg_jax.training.state import TrainState
     from ipg_jax.training.steps import make_train_step
 
-    config = retinanet_ipg.get_config(f"dtype=float32,stages={stages}").unlock()
-    config.model.num_classes = 91
-    config.eval.max_detections = 300  # torchvision's
+    # Torchvision's numbers of classes, with and without the background, and of detections.
+    two_stage = detector == "faster_rcnn"
+    module = faster_rcnn_ipg if two_stage else retinanet_ipg
+    config = module.get_config(f"dtype=float32,stages={stages}").unlock()
+    config.model.num_classes = 90 if two_stage else 91
+    config.eval.max_detections = 100 if two_stage else 300
     task = build_task(config)
     optimizer, schedule = build_optimizer(config, num_steps=1000, steps_per_epoch=100.0)
     mesh = make_mesh()
@@ -124,16 +128,18 @@ def jax_calls(label: str, stages: str) -> dict[str, Callable[[], object]]:
 def main() -> None:
     """Prints a table for people and one JSON line for programs."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--detector", choices=("retinanet", "faster_rcnn"), default="retinanet")
     parser.add_argument("--torch-python", default="", help="an interpreter that has torch")
     parser.add_argument("--rounds", type=int, default=2, help="how often the sides take turns")
     parser.add_argument("--repeats", type=int, default=4, help="timed calls in each turn")
     parser.add_argument("--only-torch", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.only_torch:
-        print(json.dumps(time_calls(torch_calls(), arguments.repeats)))
+        print(json.dumps(time_calls(torch_calls(arguments.detector), arguments.repeats)))
         return
 
-    calls = jax_calls("plain", "") | jax_calls("guided", "234")
+    calls = jax_calls(arguments.detector, "plain", "")
+    calls |= jax_calls(arguments.detector, "guided", "234")
     timings: Timings = {}
     for _ in range(arguments.rounds):
         for turn in (

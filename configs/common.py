@@ -20,7 +20,10 @@ def default_config() -> ConfigDict:
     config.num_epochs = 12.0
     config.num_steps = 0  # if not 0, instead of num_epochs
     config.image_size = (800, 1333)  # short side at least this, long side at most that, in pixels
-    config.init_from = ""  # a workdir or checkpoints/<step> of another run to start from
+    # To start from: a workdir or checkpoints/<step> of another run, or a file of weights
+    config.init_from = ""
+    config.init_missing = ""  # arrays it may lack: regular expression of whole paths
+    config.init_unexpected = ""  # arrays it may have for nothing: the same
 
     config.log_every = 50  # in steps, as the next two
     config.eval_every = 0  # 0: after each epoch; -1: only at the end
@@ -34,12 +37,12 @@ def default_config() -> ConfigDict:
     config.data.train_annotations = "data/coco/annotations/instances_train2017.json"
     config.data.eval_images = "data/coco/val2017"
     config.data.eval_annotations = "data/coco/annotations/instances_val2017.json"
-    # voc: a folder with JPEGImages, Annotations and ImageSets/Main
+    # voc: a folder with JPEGImages, Annotations and ImageSets/Main, or a folder of such folders
     config.data.root = ""
     # tfds: name of a prepared data set, and where it lies (local or gs://; empty: TFDS's default)
     config.data.name = ""
     config.data.data_dir = ""
-    # voc, tfds and digits (train | eval): which splits
+    # voc, tfds and digits (train | eval): which splits; voc and tfds join them by "+"
     config.data.train_split = "train"
     config.data.eval_split = "val"
     # digits: how many scenes, and their side in pixels
@@ -53,6 +56,7 @@ def default_config() -> ConfigDict:
     config.data.verify = "headers"  # at start-up: headers | decode | none
 
     config.model = ConfigDict()
+    config.model.detector = "retinanet"  # retinanet | faster_rcnn | cascade_rcnn
     config.model.num_classes = 80
     config.model.depth = 50  # 18 | 34 | 50 | 101
     config.model.num_stages = 4  # 4 to 7
@@ -66,13 +70,23 @@ def default_config() -> ConfigDict:
     config.model.fpn_levels = (3, 7)  # first and last, P2 to P8
     config.model.fpn_channels = 256
     config.model.fpn_extra = "c"  # coarser levels from: c (backbone) | p (last output) | pool
+    config.model.fpn_norm = "none"  # none, or one of those of model.norm
     config.model.head_convs = 4
     config.model.head_channels = 256
-    config.model.head_norm = "none"  # none | group_norm
+    config.model.head_norm = "none"  # none; retinanet: group_norm; the others: batch_norm
     config.model.anchor_scale = 4.0  # side of a level's smallest anchor, in strides
     config.model.anchor_octaves = 3  # sizes per level, 2^(i / octaves) apart
     config.model.anchor_ratios = (0.5, 1.0, 2.0)  # height / width
-    config.model.box_loss = "l1"  # l1 | smooth_l1
+    config.model.box_loss = "l1"  # of retinanet: l1 | smooth_l1 | giou
+    # Two-stage detectors only: the box head's fully connected layers, the proposal network, how
+    # many of a level's anchors and then of an image's proposals it keeps (training, prediction),
+    # and how many of them the box head is trained on
+    config.model.head_fcs = 2
+    config.model.head_fc_channels = 1024
+    config.model.rpn_convs = 1
+    config.model.rpn_candidates = (2000, 1000)
+    config.model.rpn_proposals = (2000, 1000)
+    config.model.regions_per_image = 512
     config.model.dtype = "bfloat16"  # of the computation: bfloat16 | float32
     config.model.param_dtype = "float32"
 
@@ -96,14 +110,30 @@ def default_config() -> ConfigDict:
     config.eval.batch_size = 0  # 0: that of training
     config.eval.metric = "coco"  # coco | voc: which table is printed; AP is always COCO's
     config.eval.score_threshold = 0.05
-    config.eval.nms_iou = 0.5
+    config.eval.nms = "greedy"  # greedy | soft_linear | soft_gaussian
+    config.eval.nms_iou = 0.5  # of greedy and soft_linear
+    config.eval.nms_sigma = 0.5  # of soft_gaussian
     config.eval.max_detections = 100
+    # Test-time augmentation: ((500, 800), (600, 1000)), say, in the place of image_size; and
+    # whether every image is looked at mirrored as well
+    config.eval.scales = ()
+    config.eval.flips = False
     config.eval.samples = 4  # pictures of predictions beside the ground truth
 
     config.mesh = ConfigDict()
     config.mesh.data = -1  # devices along the batch; -1: all the rest
     config.mesh.space = 1  # devices along the image height
     return config
+
+
+def two_stage(config: ConfigDict, detector: str) -> None:
+    """Sets the model of Faster or Cascade R-CNN with an FPN: P2 to P5, and P6 for proposals."""
+    config.model.detector = detector
+    config.model.fpn_levels = (2, config.model.num_stages + 2)
+    config.model.fpn_extra = "pool"
+    config.model.head_convs = 0
+    config.model.anchor_scale = 8.0
+    config.model.anchor_octaves = 1
 
 
 def small_from_scratch(config: ConfigDict) -> None:

@@ -1,4 +1,4 @@
-"""Boxes on pictures, drawn with Pillow alone."""
+"""Boxes and activations on pictures, drawn with Pillow alone."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from etils import epath
 from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from ipg_jax.types import Array
+
 _GOLDEN_RATIO = (math.sqrt(5.0) - 1.0) / 2.0
 _BACKGROUND = (24, 24, 27)
 _FOREGROUND = (240, 240, 240)
+# From none to strongest; lightness rises all the way, so that it also reads without colours.
+_HEAT = np.array([(0, 0, 60), (110, 0, 140), (220, 60, 80), (250, 160, 40), (255, 255, 190)])
 _Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
 _Rectangle: TypeAlias = tuple[int, int, int, int]
 
@@ -73,32 +77,60 @@ def draw_boxes(
     return np.array(picture)
 
 
+def draw_activation(
+    image: UInt8[np.ndarray, "h w 3"], feature: Float[Array, "fh fw c"]
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The picture in grey under a heat map of how strongly a feature responds at each place.
+
+    The strength is the root mean square over channels, coloured from the feature's own least (dark)
+    to its own largest value (light); pictures of different features do not share a scale. Each cell
+    of the feature is drawn as a rectangle, so that its resolution shows.
+
+    Args:
+      image: RGB, as the network saw it, padding included.
+      feature: an activation of any size over the same extent, such as `fused3` of a guided backbone
+        (see `GuidedResNet.__call__`).
+    """
+    strength = np.sqrt(np.square(np.asarray(feature, np.float32)).mean(axis=-1))
+    strength = strength - strength.min()
+    strength /= max(strength.max(), np.finfo(np.float32).tiny)
+    height, width = image.shape[:2]
+    cells = Image.fromarray(strength).resize((width, height), Image.Resampling.NEAREST)
+    stops = np.linspace(0, 1, len(_HEAT))
+    heat = np.stack([np.interp(np.asarray(cells), stops, channel) for channel in _HEAT.T], axis=-1)
+    grey = np.asarray(Image.fromarray(image).convert("L"), np.float32)[..., None]
+    return np.round(0.4 * grey + 0.6 * heat).astype(np.uint8)
+
+
 def side_by_side(
     left: UInt8[np.ndarray, "h1 w1 3"],
     right: UInt8[np.ndarray, "h2 w2 3"],
     titles: tuple[str, str] | None = None,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Two pictures in a row, such as predictions and ground truth, with titles above if given."""
-    pictures = [left, right]
-    if titles is not None:
-        pictures = [_titled(*pair) for pair in zip(pictures, titles, strict=True)]
-    return contact_sheet(pictures, columns=2)
+    return contact_sheet([left, right], columns=2, titles=titles)
 
 
 def contact_sheet(
-    images: Sequence[UInt8[np.ndarray, "_ _ 3"]], columns: int
+    images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
+    columns: int,
+    titles: Sequence[str] | None = None,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Pictures in a grid, row by row, in cells of the largest picture's size.
 
     Args:
       images: at least one picture; sizes may differ.
       columns: pictures in a row; fewer pictures make a shorter row.
+      titles: what stands above each picture, if given.
 
     Raises:
-      ValueError: if there is no picture or `columns` is not positive.
+      ValueError: if there is no picture, `columns` is not positive, or titles and pictures are not
+        equally many.
     """
     if not images or columns < 1:
         raise ValueError(f"a sheet needs images and columns, got {len(images)} and {columns}")
+    if titles is not None:
+        images = [_titled(*pair) for pair in zip(images, titles, strict=True)]
     columns = min(columns, len(images))
     rows = math.ceil(len(images) / columns)
     cell_height, cell_width = (max(image.shape[axis] for image in images) for axis in range(2))

@@ -42,6 +42,7 @@ install_import_hook(
         "ipg_jax.evaluation",
         *(f"ipg_jax.training.{name}" for name in TRAINING),
         "ipg_jax.visualize",
+        "ipg_jax.weights",
     ],
     "beartype.beartype",
 )

@@ -2,13 +2,21 @@
 
 import itertools
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ipg_jax.visualize import class_color, contact_sheet, draw_boxes, save_image, side_by_side
+from ipg_jax.visualize import (
+    class_color,
+    contact_sheet,
+    draw_activation,
+    draw_boxes,
+    save_image,
+    side_by_side,
+)
 
 NAMES = ("cat", "dog", "a class of a very long name")
 GREY = 100
@@ -130,6 +138,30 @@ def test_colours_are_distinct():
     assert min(distances) > 50
 
 
+def test_activation_is_the_root_mean_square_of_channels_cell_by_cell():
+    feature = np.zeros((2, 3, 2), np.float32)
+    feature[0, 1] = 3.0, -4.0  # 5 / sqrt(2): the largest, whatever the sign
+    feature[1, 2] = 0.0, 2.5  # half of it
+    picture = draw_activation(grey(20, 60), feature)
+    assert picture.shape == (20, 60, 3)
+    none, half, most = (
+        np.round(0.4 * GREY + 0.6 * np.array(color))
+        for color in [(0, 0, 60), (220, 60, 80), (255, 255, 190)]
+    )
+    np.testing.assert_array_equal(picture[:10, 20:40], np.broadcast_to(most, (10, 20, 3)))
+    np.testing.assert_array_equal(picture[10:, 40:], np.broadcast_to(half, (10, 20, 3)))
+    for cell in (picture[:, :20], picture[:10, 40:], picture[10:, :40]):
+        np.testing.assert_array_equal(cell, np.broadcast_to(none, cell.shape))
+
+
+@pytest.mark.parametrize("value", [0.0, 7.0])
+def test_constant_activation_shows_the_picture_alone(value: float):
+    image = grey(12, 8)
+    image[:6] += 50
+    picture = draw_activation(image, jnp.full((3, 2, 4), value, jnp.bfloat16)).astype(int)
+    assert np.unique(picture[:6] - picture[6:], axis=None).tolist() == [20]  # 0.4 of 50
+
+
 def test_side_by_side():
     left, right = grey(20, 60), grey(50, 80) + np.uint8(50)
     picture = side_by_side(left, right)
@@ -153,6 +185,17 @@ def test_contact_sheet_places_pictures_row_by_row():
     np.testing.assert_array_equal(sheet[12:, :20], images[2])
     assert sheet[12:, 22:].max() < 50
     np.testing.assert_array_equal(contact_sheet(images[:1], columns=4), images[0])
+
+
+def test_contact_sheet_with_titles():
+    image = grey(40, 80)
+    sheet = contact_sheet([image] * 3, columns=2, titles=["a", "b", "c"])
+    bar = (sheet.shape[0] - 2) // 2 - 40
+    for top, left in [(0, 0), (0, 82), (bar + 42, 0)]:
+        assert sheet[top : top + bar, left : left + 80].max() > 200  # letters
+        np.testing.assert_array_equal(sheet[top + bar :][:40, left : left + 80], image)
+    with pytest.raises(ValueError, match="zip"):
+        contact_sheet([image] * 3, columns=2, titles=["a", "b"])
 
 
 @pytest.mark.parametrize(("count", "columns"), [(0, 2), (1, 0)])

@@ -96,6 +96,7 @@ def eval_batches(
     image_size: Size,
     levels: int,
     max_boxes: int = 0,
+    flip: bool = False,
     pad_multiple: int = 0,
     process_index: int = 0,
     process_count: int = 1,
@@ -104,7 +105,8 @@ def eval_batches(
     """Every image once, in the order of the source within each aspect-ratio bucket.
 
     All processes get equally many batches. The last batch of a bucket is filled up with blank
-    images of `image_id` 0 and weight 0. See `train_batches` for the arguments and errors.
+    images of `image_id` 0 and weight 0. `flip` mirrors every image and its objects. See
+    `train_batches` for the other arguments and errors.
     """
     geometry = make_geometry(image_size, levels, pad_multiple)
     sampler = SequentialSampler(geometry.buckets(source.records.sizes), batch_size)
@@ -115,7 +117,7 @@ def eval_batches(
         rows=_process_rows(batch_size, process_index, process_count),
         geometry=geometry,
         max_boxes=_resolve_max_boxes(source, max_boxes),
-        flip=lambda epoch, index: False,
+        flip=lambda epoch, index: flip,
         prefetch=prefetch,
     )
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from etils import epath
@@ -13,9 +13,18 @@ from jaxtyping import Float, Float32, Float64, Int, Int32
 from ipg_jax.evaluation.ground_truth import GroundTruth, ImageId, Result
 from ipg_jax.types import Array, Detections
 
+Select: TypeAlias = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], Detections]
+"""What chooses among the boxes of one image: from boxes float32 `[n, 4]`, scores float32 `[n]`
+(minus infinity for padding), labels int32 `[n]` and the image's height and width, int32 `[2]`, to
+detections without a batch axis."""
+
 
 def boxes_to_original(
-    boxes: Float[np.ndarray, "n 4"], scale: Float[np.ndarray, " 2"], size: Int[np.ndarray, " 2"]
+    boxes: Float[np.ndarray, "n 4"],
+    scale: Float[np.ndarray, " 2"],
+    size: Int[np.ndarray, " 2"],
+    *,
+    flipped: bool = False,
 ) -> Float64[np.ndarray, "n 4"]:
     """Maps boxes from the network's input to the original image and clips them to it.
 
@@ -23,10 +32,14 @@ def boxes_to_original(
       boxes: `xyxy` in pixels of the network input.
       scale: input pixels per original pixel, (y, x).
       size: height and width of the original image.
+      flipped: whether the network saw the image mirrored.
     """
     y_scale, x_scale = scale.astype(np.float64)
     height, width = size
     original = boxes / np.array([x_scale, y_scale, x_scale, y_scale])
+    if flipped:
+        x0, y0, x1, y1 = original.T
+        original = np.stack([width - x1, y0, width - x0, y1], axis=1)
     return np.clip(original, 0.0, np.array([width, height, width, height], np.float64))
 
 
@@ -51,20 +64,67 @@ class DetectionCollector:
         self._sizes = ground_truth.records.sizes
         self._images: dict[int, _ImageDetections] = {}
 
+    @classmethod
+    def from_views(
+        cls, ground_truth: GroundTruth, views: Sequence[DetectionCollector], select: Select
+    ) -> DetectionCollector:
+        """Joins collectors that have seen the same images in different ways.
+
+        This is the end of test-time augmentation: the boxes of an image, those of the first view
+        first, go through one more suppression. A single view is taken as it is.
+
+        Args:
+          ground_truth: the data set that is evaluated.
+          views: a collector for each view.
+          select: what chooses among the boxes of all views of an image. The arrays that it is
+            given have the same shapes for all images.
+
+        Raises:
+          ValueError: if a view belongs to another data set.
+        """
+        merged = cls(ground_truth)
+        for view in views:
+            merged._check_same_data(view)
+        if len(views) == 1:
+            merged._images |= views[0]._images
+            return merged
+        counts = [len(found.scores) for view in views for found in view._images.values()]
+        rows = max(1, len(views) * max(counts, default=0))
+        for image in sorted(set().union(*(view._images for view in views))):
+            found = [view._images[image] for view in views if image in view._images]
+            boxes, scores, labels = (np.concatenate(parts) for parts in zip(*found, strict=True))
+            padding = (0, rows - len(scores))
+            best = select(
+                np.pad(boxes.astype(np.float32), (padding, (0, 0))),
+                np.pad(scores, padding, constant_values=-np.inf),
+                np.pad(labels, padding),
+                merged._sizes[image],
+            )
+            keep = np.asarray(best.valid)
+            merged._images[image] = _ImageDetections(
+                boxes=np.asarray(best.boxes, np.float64)[keep],
+                scores=np.asarray(best.scores)[keep],
+                labels=np.asarray(best.labels)[keep],
+            )
+        return merged
+
     def add(
         self,
         detections: Detections,
         image_id: Int32[Array, " b"],
         scale: Float32[Array, "b 2"],
         weight: Float32[Array, " b"],
+        *,
+        flipped: bool = False,
     ) -> None:
-        """Adds the detections of one batch; arguments but the first are fields of its `Batch`.
+        """Adds the detections of one batch.
 
         Args:
           detections: boxes in pixels of the network input.
-          image_id: index of each image in the data set.
-          scale: input pixels per original pixel, (y, x).
+          image_id: index of each image in the data set, as in the `Batch`.
+          scale: input pixels per original pixel, (y, x), as in the `Batch`.
           weight: rows of weight 0 are padding of the batch and are dropped.
+          flipped: whether the network saw the images mirrored.
 
         Raises:
           ValueError: if an image comes a second time, or a box or score is not finite.
@@ -89,7 +149,9 @@ class DetectionCollector:
             if not (np.isfinite(boxes[row, keep]).all() and np.isfinite(scores[row, keep]).all()):
                 raise ValueError(f"image {self._image_ids[image]!r} has detections not finite")
             added[image] = _ImageDetections(
-                boxes=boxes_to_original(boxes[row, keep], scale[row], self._sizes[image]),
+                boxes=boxes_to_original(
+                    boxes[row, keep], scale[row], self._sizes[image], flipped=flipped
+                ),
                 scores=scores[row, keep],
                 labels=labels[row, keep],
             )
@@ -101,12 +163,15 @@ class DetectionCollector:
         Raises:
           ValueError: if the data sets differ, or both collectors have an image.
         """
-        if (self._image_ids, self._category_ids) != (other._image_ids, other._category_ids):
-            raise ValueError("the collectors belong to different data sets")
+        self._check_same_data(other)
         if common := self._images.keys() & other._images.keys():
             names = ", ".join(repr(self._image_ids[i]) for i in sorted(common)[:5])
             raise ValueError(f"{len(common)} images were added twice: {names}")
         self._images |= other._images
+
+    def _check_same_data(self, other: DetectionCollector) -> None:
+        if (self._image_ids, self._category_ids) != (other._image_ids, other._category_ids):
+            raise ValueError("the collectors belong to different data sets")
 
     def missing(self) -> list[ImageId]:
         """The data set's own ids of the images that have not been added, in its order."""

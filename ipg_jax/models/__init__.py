@@ -4,7 +4,9 @@ Modules take explicit keywords, never a ConfigDict, and know no losses.
 """
 
 from ipg_jax.models.backbone import GuidedResNet
-from ipg_jax.models.detectors import RetinaNet
+from ipg_jax.models.box_head import BoxHead, BoxOutputs
+from ipg_jax.models.detectors import FasterRCNN, RetinaNet, level_strides
+from ipg_jax.models.fold import fold_fusion
 from ipg_jax.models.fpn import FPN
 from ipg_jax.models.fusion import (
     FUSIONS,
@@ -17,19 +19,26 @@ from ipg_jax.models.fusion import (
 from ipg_jax.models.ipg import IPGTransform
 from ipg_jax.models.norm import FrozenBatchNorm
 from ipg_jax.models.retinanet_head import DenseOutputs, RetinaNetHead
+from ipg_jax.models.rpn import RPNHead
 
 __all__ = [
     "FPN",
     "FUSIONS",
     "AttentionFusion",
+    "BoxHead",
+    "BoxOutputs",
     "ConcatFusion",
     "DenseOutputs",
+    "FasterRCNN",
     "FrozenBatchNorm",
     "GuidedResNet",
     "IPGTransform",
     "ProductFusion",
+    "RPNHead",
     "RetinaNet",
     "RetinaNetHead",
     "SumFusion",
     "channel_transform",
+    "fold_fusion",
+    "level_strides",
 ]

@@ -29,7 +29,8 @@ class GuidedResNet(nn.Module):
         (section 3.4, Table 3).
       keep: the extra stages have stride 1 instead of 2 ("7(keep)" of Table 3).
       dilation: dilation of the extra stages.
-      fusion: `sum`, `product`, `concat` or `attention`.
+      fusion: `sum`, `product`, `concat` or `attention`; or one of them for each of
+        `fusion_stages`, in that order.
       fusion_stages: which stages are guided, counted from 1; empty for the plain ResNet.
       fusion_init: `default`, or `identity` to start as exactly the plain ResNet.
       guidance_channels: `C1`, the width of the pyramid feature of level 0, doubled at each level;
@@ -45,7 +46,7 @@ class GuidedResNet(nn.Module):
     num_stages: int = 4
     keep: bool = False
     dilation: int = 1
-    fusion: str = "sum"
+    fusion: str | tuple[str, ...] = "sum"
     fusion_stages: tuple[int, ...] = (2, 3, 4)
     fusion_init: Literal["default", "identity"] = "default"
     guidance_channels: int = 0
@@ -58,8 +59,14 @@ class GuidedResNet(nn.Module):
             raise ValueError(f"depth is one of {sorted(ARCHITECTURES)}, not {self.depth}")
         if not 4 <= self.num_stages <= 7:
             raise ValueError(f"num_stages is 4 to 7, not {self.num_stages}")
-        if self.fusion not in FUSIONS:
+        names = (self.fusion,) if isinstance(self.fusion, str) else self.fusion
+        if not set(names) <= set(FUSIONS):
             raise ValueError(f"fusion is one of {sorted(FUSIONS)}, not {self.fusion!r}")
+        if not isinstance(self.fusion, str) and len(self.fusion) != len(self.fusion_stages):
+            raise ValueError(
+                f"fusion has {len(self.fusion)} names for the {len(self.fusion_stages)} "
+                f"fusion_stages {self.fusion_stages}: give one name for all, or one for each"
+            )
         if self.fusion_init not in ("default", "identity"):
             raise ValueError(f"fusion_init is default or identity, not {self.fusion_init!r}")
         if not set(self.fusion_stages) <= set(range(1, self.num_stages + 1)):
@@ -82,6 +89,13 @@ class GuidedResNet(nn.Module):
     def pyramid_levels(self) -> int:
         """How many levels of the image pyramid are read: 1 without guidance."""
         return 1 + max((self._level(s) for s in self.fusion_stages), default=0)
+
+    @property
+    def _fusions(self) -> dict[int, str]:
+        """The fusion of each guided stage."""
+        if isinstance(self.fusion, str):
+            return dict.fromkeys(self.fusion_stages, self.fusion)
+        return dict(zip(self.fusion_stages, self.fusion, strict=True))
 
     def _level(self, stage: int) -> int:
         """The pyramid level whose feature has the size of this stage's output."""
@@ -127,14 +141,14 @@ class GuidedResNet(nn.Module):
                 name=f"layer{stage}",
                 **types,
             )(x, train=train)
-            if stage in self.fusion_stages:
+            if stage in self._fusions:
                 level = self._level(stage)
                 guidance = IPGTransform(
                     first_guidance * 2**level, norm=self.norm, name=f"ipg{stage}", **types
                 )(pyramid[level], train=train)
                 self.sow("intermediates", f"guidance{stage}", guidance)
                 self.sow("intermediates", f"main{stage}", x)
-                x = FUSIONS[self.fusion](
+                x = FUSIONS[self._fusions[stage]](
                     identity_init=self.fusion_init == "identity", name=f"fusion{stage}", **types
                 )(guidance, x)
                 self.sow("intermediates", f"fused{stage}", x)

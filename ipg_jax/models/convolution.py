@@ -21,6 +21,7 @@ _POSITIONS = 640  # of a chunk: its patches and gradients fit a core's cache
 
 Pair: TypeAlias = tuple[int, int]
 Padding: TypeAlias = tuple[Pair, Pair]
+Saved: TypeAlias = tuple[jax.Array, jax.Array]
 
 
 def conv_general_dilated(
@@ -36,13 +37,18 @@ def conv_general_dilated(
     """`lax.conv_general_dilated` for NHWC, HWIO and one group, as `flax.linen.Conv` calls it."""
     above_below, sides = map(tuple, padding)
     return _convolve(
-        x, kernel, tuple(strides), (above_below, sides), tuple(rhs_dilation), precision
+        jnp.asarray(x),
+        jnp.asarray(kernel),
+        tuple(strides),
+        (above_below, sides),
+        tuple(rhs_dilation),
+        precision,
     )
 
 
 def _forward(
-    x: Array, kernel: Array, strides: Pair, padding: Padding, dilation: Pair, precision: Any
-) -> Array:
+    x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding, dilation: Pair, precision: Any
+) -> jax.Array:
     if kernel.shape[:2] == (1, 1):
         return jnp.dot(x[:, :: strides[0], :: strides[1]], kernel[0, 0], precision=precision)
     return jax.lax.conv_general_dilated(
@@ -59,7 +65,7 @@ def _forward(
 _convolve = jax.custom_vjp(_forward, nondiff_argnums=(2, 3, 4, 5))
 
 
-def _save(x: Array, kernel: Array, *static: Any) -> tuple[Array, tuple[Array, Array]]:
+def _save(x: jax.Array, kernel: jax.Array, *static: Any) -> tuple[jax.Array, Saved]:
     return _forward(x, kernel, *static), (x, kernel)
 
 
@@ -68,19 +74,19 @@ def _backward(
     padding: Padding,
     dilation: Pair,
     precision: Any,
-    saved: tuple[Array, Array],
-    gradient: Array,
-) -> tuple[Array, Array]:
+    saved: Saved,
+    gradient: jax.Array,
+) -> Saved:
     x, kernel = saved
     static = (strides, padding, dilation, precision)
     (by_x,) = jax.vjp(lambda x: _forward(x, kernel, *static), x)[1](gradient)
 
-    def whole(x: Array, gradient: Array) -> Array:
+    def whole(x: jax.Array, gradient: jax.Array) -> jax.Array:
         return jax.vjp(lambda kernel: _forward(x, kernel, *static), kernel)[1](gradient)[0]
 
     by_rows = functools.partial(
         kernel_gradient_by_rows,
-        kernel_size=kernel.shape[:2],
+        kernel_size=(kernel.shape[0], kernel.shape[1]),
         strides=strides,
         padding=padding,
         dilation=dilation,
@@ -124,7 +130,7 @@ def kernel_gradient_by_rows(
     x = jnp.pad(x, ((0, 0), (top, bottom + strides[0] * missing), sides, (0, 0)))
     seen = strides[0] * (chunk - 1) + dilation[0] * (kernel_size[0] - 1) + 1
 
-    def add_chunk(total: Array, index: Array) -> tuple[Array, None]:
+    def add_chunk(total: jax.Array, index: jax.Array) -> tuple[jax.Array, None]:
         part = jax.lax.dynamic_slice_in_dim(gradient, chunk * index, chunk, axis=1)
         under = jax.lax.dynamic_slice_in_dim(x, strides[0] * chunk * index, seen, axis=1)
         patches = [

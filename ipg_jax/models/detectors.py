@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import flax.linen as nn
-from jaxtyping import Float
+import jax.numpy as jnp
+from jaxtyping import Bool, Float
 
 from ipg_jax.models.backbone import GuidedResNet
+from ipg_jax.models.box_head import BoxHead, BoxOutputs
 from ipg_jax.models.fpn import FPN
 from ipg_jax.models.retinanet_head import DenseOutputs, RetinaNetHead
+from ipg_jax.models.rpn import RPNHead
 from ipg_jax.types import Array
+
+
+def level_strides(backbone: GuidedResNet, fpn: FPN) -> tuple[int, ...]:
+    """Returns the stride of every output of `fpn` on `backbone`, finest first."""
+    strides = [backbone.strides[name] for name in fpn.in_features]
+    for _ in range(fpn.extra_levels):
+        strides.append(2 * strides[-1])
+    return tuple(strides)
 
 
 class RetinaNet(nn.Module):
@@ -21,10 +32,7 @@ class RetinaNet(nn.Module):
     @property
     def strides(self) -> tuple[int, ...]:
         """Stride of every level that the head sees, finest first."""
-        strides = [self.backbone.strides[name] for name in self.fpn.in_features]
-        for _ in range(self.fpn.extra_levels):
-            strides.append(2 * strides[-1])
-        return tuple(strides)
+        return level_strides(self.backbone, self.fpn)
 
     def __call__(
         self, pyramid: tuple[Float[Array, "b _ _ 3"], ...], *, train: bool = False
@@ -35,4 +43,83 @@ class RetinaNet(nn.Module):
           pyramid: normalised images (`ops.normalize_pyramid`).
           train: whether batch norm uses and updates batch statistics.
         """
-        return self.head(self.fpn(self.backbone(pyramid, train=train)))
+        return self.head(self.fpn(self.backbone(pyramid, train=train), train=train))
+
+
+class FasterRCNN(nn.Module):
+    """A two-stage detector: (guided) ResNet, FPN, RPN, and one box head; or several, a cascade.
+
+    What lies between the stages (which boxes are proposed, which are sampled) is no part of the
+    model: `tasks.TwoStageTask` calls `features`, `propose` and `classify` in turn.
+
+    Attributes:
+      box_heads: one for Faster R-CNN (its parameters are `box_head`); one for each stage of
+        Cascade R-CNN (`box_head0`, `box_head1`, ...).
+      region_size: side of the regions' features.
+    """
+
+    backbone: GuidedResNet
+    fpn: FPN
+    rpn: RPNHead
+    box_heads: tuple[BoxHead, ...]
+    region_size: int = 7
+
+    @property
+    def head_names(self) -> tuple[str, ...]:
+        """Names of the box heads' parameters."""
+        if len(self.box_heads) == 1:
+            return ("box_head",)
+        return tuple(f"box_head{i}" for i in range(len(self.box_heads)))
+
+    def setup(self) -> None:
+        """Gives the box heads their names."""
+        for name, head in zip(self.head_names, self.box_heads, strict=True):
+            setattr(self, name, head.clone())
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Stride of every level that the RPN sees, finest first."""
+        return level_strides(self.backbone, self.fpn)
+
+    @property
+    def roi_strides(self) -> tuple[int, ...]:
+        """Stride of every level that regions are taken from: those without the extra ones."""
+        return self.strides[: len(self.fpn.in_features)]
+
+    def features(
+        self, pyramid: tuple[Float[Array, "b _ _ 3"], ...], *, train: bool
+    ) -> tuple[Float[Array, "b _ _ c"], ...]:
+        """Returns the FPN's outputs, finest first."""
+        return self.fpn(self.backbone(pyramid, train=train), train=train)
+
+    def propose(self, features: tuple[Float[Array, "b _ _ c"], ...]) -> tuple[DenseOutputs, ...]:
+        """Returns what the RPN says of the anchors of each level."""
+        return self.rpn(features)
+
+    def classify(
+        self,
+        regions: Float[Array, "n h w c"],
+        valid: Bool[Array, " n"],
+        *,
+        stage: int = 0,
+        train: bool,
+    ) -> BoxOutputs:
+        """Returns what a stage's box head says of regions' features; see `BoxHead`."""
+        return getattr(self, self.head_names[stage])(regions, valid, train=train)
+
+    def __call__(
+        self, pyramid: tuple[Float[Array, "b _ _ 3"], ...], *, train: bool = False
+    ) -> tuple[tuple[DenseOutputs, ...], tuple[BoxOutputs, ...]]:
+        """Returns the RPN's outputs, and each head's for an empty region of each image.
+
+        Every module runs once, as `init` needs it.
+        """
+        features = self.features(pyramid, train=train)
+        # Any values do: the heads' parameters depend on the shape alone.
+        batch, _, _, channels = features[0].shape
+        region = jnp.zeros((batch, self.region_size, self.region_size, channels), features[0].dtype)
+        valid = jnp.ones(region.shape[0], bool)
+        heads = tuple(
+            self.classify(region, valid, stage=i, train=train) for i in range(len(self.box_heads))
+        )
+        return self.propose(features), heads

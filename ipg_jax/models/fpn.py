@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from ipg_jax.models.norm import NormKind, norm_factory
 from ipg_jax.models.resnet import conv
 from ipg_jax.types import Array
 
@@ -40,23 +41,26 @@ class FPN(nn.Module):
       extra_source: what they are made from: `c` (3x3 convolutions of stride 2 from the last
         backbone feature, as in RetinaNet), `p` (the same from the last output) or `pool`
         (stride-2 subsampling of the last output, as in Faster R-CNN).
+      norm: `none`, or a norm after each lateral and output convolution.
     """
 
     in_features: tuple[str, ...] = ("c3", "c4", "c5")
     channels: int = 256
     extra_levels: int = 2
     extra_source: Literal["c", "p", "pool"] = "c"
+    norm: Literal["none"] | NormKind = "none"
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
-        self, features: dict[str, Float[Array, "b _ _ _"]]
+        self, features: dict[str, Float[Array, "b _ _ _"]], *, train: bool = False
     ) -> tuple[Float[Array, "b _ _ {self.channels}"], ...]:
         """Returns one feature per input and per extra level, finest first.
 
         Args:
           features: the backbone's outputs; those not in `in_features` are ignored.
+          train: whether batch norm uses and updates batch statistics.
 
         Raises:
           ValueError: `in_features` names a feature that the backbone does not have, or
@@ -65,21 +69,24 @@ class FPN(nn.Module):
         missing = [name for name in self.in_features if name not in features]
         if missing:
             raise ValueError(f"the backbone gives {sorted(features)}, the FPN asks for {missing}")
-        kwargs = {
-            "use_bias": True,
-            "kernel_init": kaiming_uniform,
-            "dtype": self.dtype,
-            "param_dtype": self.param_dtype,
-        }
+        types: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        kwargs: dict[str, Any] = {"use_bias": True, "kernel_init": kaiming_uniform, **types}
+
+        def normalized(x: Array, size: int, name: str) -> Array:
+            if self.norm == "none":
+                return conv(self.channels, size, name=name, **kwargs)(x)
+            x = conv(self.channels, size, name=name, **{**kwargs, "use_bias": False})(x)
+            return norm_factory(self.norm, train=train, **types)(name=f"{name}_bn")(x)
+
         levels = [int(name[1:]) for name in self.in_features]
         inputs = dict(zip(levels, (features[name] for name in self.in_features), strict=True))
 
         outputs, above = {}, None
         for level in reversed(levels):
-            x = conv(self.channels, 1, name=f"lateral{level}", **kwargs)(inputs[level])
+            x = normalized(inputs[level], 1, f"lateral{level}")
             if above is not None:
                 x = x + upsample_nearest(above, (x.shape[1], x.shape[2]))
-            outputs[level] = conv(self.channels, 3, name=f"output{level}", **kwargs)(x)
+            outputs[level] = normalized(x, 3, f"output{level}")
             above = x
 
         last = levels[-1]

@@ -80,8 +80,18 @@ class Fusion(nn.Module):
         )
 
 
-class SumFusion(Fusion):
-    """Element-wise sum, `O = W (W_s CT(F) + W_m R)` (Eq. 2)."""
+class LinearFusion(Fusion):
+    """A fusion that is linear in F and in R, and so folds to `O = w_f F + w_r R`.
+
+    It computes that shorter form when it is given `w_f` and `w_r` (see `fold_fusion`) in place of
+    `w_s`, `w_m` and `w`.
+    """
+
+    def join(
+        self, guide: Float[Array, "b h w c"], main: Float[Array, "b h w c"]
+    ) -> Float[Array, "b h w d"]:
+        """Brings `W_s CT(F)` and `W_m R` together, before the last convolution."""
+        raise NotImplementedError
 
     @nn.compact
     def __call__(
@@ -89,9 +99,31 @@ class SumFusion(Fusion):
     ) -> Float[Array, "b h w c"]:
         """Fuses `guidance` (F) into `features` (R)."""
         c = features.shape[-1]
+        if self.has_variable("params", "w_f"):
+            return self.linear(c, "w_f")(guidance) + self.linear(c, "w_r")(features)
         guide = self.linear(c, "w_s", nn.initializers.zeros)(channel_transform(guidance, c))
         main = self.linear(c, "w_m", identity_kernel)(features)
-        return self.linear(c, "w", identity_kernel)(guide + main)
+        return self.linear(c, "w", identity_kernel)(self.join(guide, main))
+
+
+class SumFusion(LinearFusion):
+    """Element-wise sum, `O = W (W_s CT(F) + W_m R)` (Eq. 2)."""
+
+    def join(
+        self, guide: Float[Array, "b h w c"], main: Float[Array, "b h w c"]
+    ) -> Float[Array, "b h w c"]:
+        """Returns the sum."""
+        return guide + main
+
+
+class ConcatFusion(LinearFusion):
+    """Concatenation, `O = W [W_s CT(F); W_m R]` (Eq. 4)."""
+
+    def join(
+        self, guide: Float[Array, "b h w c"], main: Float[Array, "b h w c"]
+    ) -> Float[Array, "b h w 2*c"]:
+        """Returns both along the channels."""
+        return jnp.concatenate([guide, main], axis=-1)
 
 
 class ProductFusion(Fusion):
@@ -116,20 +148,6 @@ class ProductFusion(Fusion):
         main = self.linear(c, "w_m")(features)
         norm = nn.LayerNorm(epsilon=1e-5, name="norm", param_dtype=self.param_dtype)
         return in_float32(norm, self.dtype)(guide * main + features)
-
-
-class ConcatFusion(Fusion):
-    """Concatenation, `O = W [W_s CT(F); W_m R]` (Eq. 4)."""
-
-    @nn.compact
-    def __call__(
-        self, guidance: Float[Array, "b h w f"], features: Float[Array, "b h w c"]
-    ) -> Float[Array, "b h w c"]:
-        """Fuses `guidance` (F) into `features` (R)."""
-        c = features.shape[-1]
-        guide = self.linear(c, "w_s", nn.initializers.zeros)(channel_transform(guidance, c))
-        main = self.linear(c, "w_m", identity_kernel)(features)
-        return self.linear(c, "w", identity_kernel)(jnp.concatenate([guide, main], axis=-1))
 
 
 class AttentionFusion(Fusion):

@@ -43,19 +43,22 @@ class FrozenBatchNorm(nn.Module):
         return x.astype(self.dtype) * multiplier.astype(self.dtype) + offset.astype(self.dtype)
 
 
-def in_float32(layer: nn.Module, dtype: Any) -> Callable[[Array], Array]:
+def in_float32(layer: nn.Module, dtype: Any) -> Callable[..., Array]:
     """Returns `layer` applied to float32 input, its result cast to `dtype`.
 
     Flax's norms promote mixed types implicitly, which strict promotion forbids. XLA fuses the
     casts.
     """
-    return lambda x: layer(x.astype(jnp.float32)).astype(dtype)
+    return lambda x, **kwargs: layer(x.astype(jnp.float32), **kwargs).astype(dtype)
 
 
 def norm_factory(
     kind: NormKind, *, train: bool, dtype: Any, param_dtype: Any
-) -> Callable[..., Callable[[Array], Array]]:
+) -> Callable[..., Callable[..., Array]]:
     """Returns a constructor of norm layers: `norm_factory(...)(name="bn1")(x)`.
+
+    Batch and group norm also take `mask`, broadcast to `x`: what it leaves out does not count in
+    the statistics.
 
     Args:
       kind: `frozen_batch_norm` (fixed statistics), `batch_norm` (statistics over the global batch

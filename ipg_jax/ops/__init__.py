@@ -25,6 +25,7 @@ from ipg_jax.ops.matching import Matches, MatchState, match_anchors
 from ipg_jax.ops.nms import batched_nms, nms
 from ipg_jax.ops.roi_align import multilevel_roi_align, roi_align
 from ipg_jax.ops.sampling import sample_matches
+from ipg_jax.ops.soft_nms import soft_nms
 
 __all__ = [
     "ASPECT_RATIOS",
@@ -54,4 +55,5 @@ __all__ = [
     "sigmoid_focal_loss",
     "sigmoid_focal_loss_with_integer_labels",
     "smooth_l1_loss",
+    "soft_nms",
 ]

@@ -3,12 +3,14 @@
 A box is cut into `output_size` bins, each holding `sampling_ratio^2` evenly spaced samples. A
 sample is a bilinear mixture of four cells, and its weights are products of a weight along y and
 one along x. A bin's value is therefore a sum over *taps*: `2 * sampling_ratio` rows times as many
-columns. One tap at a time is gathered for all bins and boxes and added up, so memory is that of
-the output; levels of a pyramid are laid end to end and each box gathers from its own.
+columns. Levels of a pyramid are laid end to end and each box gathers from its own. Few boxes at a
+time gather all their taps, so that these are added up where they are instead of in memory; other
+formulations were slower (`docs/operators.md`).
 """
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +19,9 @@ from jaxtyping import Float
 
 from ipg_jax.ops.boxes import box_area
 from ipg_jax.types import Array
+
+_BOXES = 64
+"""How many boxes gather at once: their bins stay in a cache (CPU) or in VMEM (TPU)."""
 
 
 def roi_align(
@@ -73,7 +78,9 @@ def multilevel_roi_align(
       features: feature maps, finest first.
       boxes: `xyxy` in pixels of the image.
       output_size: (height, width) in bins, or both at once.
-      strides: pixels per feature cell of each map; that of level `k` is `2^k`.
+      strides: pixels per feature cell of each map: powers of two, each twice the one before, or
+        as large where a backbone keeps the resolution. The first, `2^k`, makes its map level `k`;
+        the others follow.
       sampling_ratio: samples of a bin along each side.
       aligned: as in `roi_align`.
       canonical_size: square root of the area of the boxes that go to `canonical_level`, in pixels.
@@ -83,19 +90,18 @@ def multilevel_roi_align(
       The features' type, `[r, height, width, c]`.
 
     Raises:
-      ValueError: `strides` are not successive powers of two, one for each map, or
-        `sampling_ratio` is not positive.
+      ValueError: `strides` are not as said, or `sampling_ratio` is not positive.
     """
-    levels = [stride.bit_length() - 1 for stride in strides]
-    first, last = levels[0], levels[-1]
-    if list(strides) != [2**level for level in range(first, first + len(features))]:
+    first = strides[0].bit_length() - 1
+    steps = zip(strides, (2**first, *strides), strict=False)
+    if len(strides) != len(features) or any(b not in (a, 2 * a) for b, a in steps):
         raise ValueError(
-            f"Expected successive powers of two, one for each of {len(features)} feature maps, "
-            f"got strides {tuple(strides)}."
+            f"Expected powers of two, one for each of {len(features)} feature maps and each as "
+            f"large as the one before or twice that, got strides {tuple(strides)}."
         )
     # The small constant keeps a box of exactly the canonical size from falling one level short.
     level = canonical_level + jnp.log2(jnp.sqrt(box_area(boxes)) / canonical_size) + 1e-6
-    level = jnp.clip(jnp.floor(level), first, last).astype(jnp.int32) - first
+    level = jnp.clip(jnp.floor(level).astype(jnp.int32) - first, 0, len(features) - 1)
     scales = 1 / jnp.asarray(strides, jnp.float32)
     return _roi_align(features, boxes, level, scales, output_size, sampling_ratio, aligned)
 
@@ -115,40 +121,65 @@ def _roi_align(
     if sampling_ratio <= 0:
         raise ValueError(f"sampling_ratio must be positive, got {sampling_ratio}.")
     bins_y, bins_x = (output_size,) * 2 if isinstance(output_size, int) else output_size
-    channels, dtype = features[0].shape[-1], features[0].dtype
-    # Float32 here, so that the gradients of overlapping boxes are summed in float32.
-    cells = jnp.concatenate(
-        [jnp.reshape(map_, (-1, channels)).astype(jnp.float32) for map_ in features]
-    )
+    channels = features[0].shape[-1]
+    cells = jnp.concatenate([jnp.reshape(map_, (-1, channels)) for map_ in features])
     shapes = np.array([map_.shape[:2] for map_ in features], np.int32)
     offsets = np.cumsum([0, *np.prod(shapes, axis=1)[:-1]], dtype=np.int32)
     height, width = jnp.asarray(shapes)[level].T
     offset = jnp.asarray(offsets)[level]
 
-    # Without this, differentiating by the boxes would keep the features of every tap.
-    boxes = jax.lax.stop_gradient(jnp.asarray(boxes, jnp.float32))
+    boxes = jnp.asarray(boxes, jnp.float32)
     x1, y1, x2, y2 = jnp.unstack(boxes * scales[level][:, None] - 0.5 * aligned, axis=-1)
     min_length = 0.0 if aligned else 1.0
     rows, row_weights = _taps(y1, y2, min_length, height, bins_y, sampling_ratio)
     columns, column_weights = _taps(x1, x2, min_length, width, bins_x, sampling_ratio)
 
-    # Every pair of a row tap and a column tap, [taps, r, bins_y, bins_x].
-    shape = ((2 * sampling_ratio) ** 2, boxes.shape[0], bins_y, bins_x)
-    rows, row_weights = rows[:, None, :, :, None], row_weights[:, None, :, :, None]
-    columns, column_weights = columns[None, :, :, None, :], column_weights[None, :, :, None, :]
-    index = offset[:, None, None] + rows * width[:, None, None] + columns
+    # Every pair of a row tap and a column tap, [r, taps, bins_y, bins_x].
+    shape = (boxes.shape[0], (2 * sampling_ratio) ** 2, bins_y, bins_x)
+    rows, row_weights = rows[:, :, None, :, None], row_weights[:, :, None, :, None]
+    columns, column_weights = columns[:, None, :, None, :], column_weights[:, None, :, None, :]
+    index = offset[:, None, None, None, None] + rows * width[:, None, None, None, None] + columns
     weight = row_weights * column_weights
+    return _weighted_sums(cells, index.reshape(shape), weight.reshape(shape))
+
+
+@jax.custom_vjp
+def _weighted_sums(cells: jax.Array, index: jax.Array, weight: jax.Array) -> jax.Array:
+    """Sums of cells `[n, c]` over the taps of `[r, taps, bins_y, bins_x]`, in float32.
+
+    Only the cells have a gradient. Left to itself, it would be summed in the cells' own type, one
+    scatter for each tap of each few boxes.
+    """
+
+    def box_sum(taps: tuple[jax.Array, jax.Array]) -> jax.Array:
+        index, weight = taps
+        return sum(
+            w[..., None] * cells[i].astype(jnp.float32) for i, w in zip(index, weight, strict=True)
+        )
+
+    return jax.lax.map(box_sum, (index, weight), batch_size=_BOXES).astype(cells.dtype)
+
+
+def _weighted_sums_forward(cells: jax.Array, index: jax.Array, weight: jax.Array) -> Any:
+    # Residuals are arrays: an empty one tells the backward pass the number and type of the cells.
+    return _weighted_sums(cells, index, weight), (cells[:, :0], index, weight)
+
+
+def _weighted_sums_backward(residuals: Any, gradient: jax.Array) -> Any:
+    cells, index, weight = residuals
+    gradient = gradient.astype(jnp.float32)
+    total = jnp.zeros((cells.shape[0], gradient.shape[-1]), jnp.float32)
 
     def add_tap(total: jax.Array, tap: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         index, weight = tap
-        return total + weight[..., None] * cells[index], None
+        return total.at[index].add(weight[..., None] * gradient), None
 
-    total, _ = jax.lax.scan(
-        add_tap,
-        jnp.zeros((*shape[1:], channels), jnp.float32),
-        (index.reshape(shape), weight.reshape(shape)),
-    )
-    return total.astype(dtype)
+    taps = jnp.swapaxes(index, 0, 1), jnp.swapaxes(weight, 0, 1)
+    total, _ = jax.lax.scan(add_tap, total, taps)
+    return total.astype(cells.dtype), None, None
+
+
+_weighted_sums.defvjp(_weighted_sums_forward, _weighted_sums_backward)
 
 
 def _taps(
@@ -165,19 +196,19 @@ def _taps(
       samples: samples of a bin along this axis.
 
     Returns:
-      Int32 indices in `[0, size)` and float32 weights, `[2 * samples, r, bins]`.
+      Int32 indices in `[0, size)` and float32 weights, `[r, 2 * samples, bins]`.
     """
-    bin_length = (jnp.maximum(end - start, min_length) / bins)[:, None]
-    bin_start = start[:, None] + bin_length * jnp.arange(bins, dtype=jnp.float32)
+    bin_length = (jnp.maximum(end - start, min_length) / bins)[:, None, None]
+    bin_start = start[:, None, None] + bin_length * jnp.arange(bins, dtype=jnp.float32)
     fraction = (jnp.arange(samples, dtype=jnp.float32) + 0.5) / samples
-    position = bin_start + bin_length * fraction[:, None, None]
-    size = size[:, None]
+    position = bin_start + bin_length * fraction[:, None]
+    size = size[:, None, None]
     inside = (position >= -1) & (position <= size.astype(jnp.float32))
     # Samples within a cell of the border take its value, and no index is out of range.
     position = jnp.clip(position, 0, (size - 1).astype(jnp.float32))
     low = jnp.floor(position)
     high_weight = position - low
     low = low.astype(jnp.int32)
-    index = jnp.concatenate([low, jnp.minimum(low + 1, size - 1)])
-    weight = jnp.concatenate([1 - high_weight, high_weight])
-    return index, jnp.where(jnp.tile(inside, (2, 1, 1)), weight / samples, 0)
+    index = jnp.concatenate([low, jnp.minimum(low + 1, size - 1)], axis=1)
+    weight = jnp.concatenate([1 - high_weight, high_weight], axis=1)
+    return index, jnp.where(jnp.tile(inside, (1, 2, 1)), weight / samples, 0)

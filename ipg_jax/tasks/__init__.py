@@ -1,9 +1,18 @@
-"""Tasks: a detector with its targets, losses and post-processing.
+"""Tasks: a detector with its targets, losses and post-processing (see `DetectionTask`)."""
 
-Every task has `init(rng)`, `loss(variables, batch, rng=)`, `loss_and_updates(...)`,
-`predict(variables, pyramid, image_size)`, `num_classes` and `pyramid_levels`.
-"""
-
+from ipg_jax.tasks.base import DetectionTask
+from ipg_jax.tasks.postprocess import NMS_CHOICES, Nms, select_detections
 from ipg_jax.tasks.retinanet import RetinaNetTask
+from ipg_jax.tasks.two_stage import CASCADE_RCNN, FASTER_RCNN, Stage, TwoStageTask
 
-__all__ = ["RetinaNetTask"]
+__all__ = [
+    "CASCADE_RCNN",
+    "FASTER_RCNN",
+    "NMS_CHOICES",
+    "DetectionTask",
+    "Nms",
+    "RetinaNetTask",
+    "Stage",
+    "TwoStageTask",
+    "select_detections",
+]

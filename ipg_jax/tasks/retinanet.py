@@ -11,14 +11,12 @@ from jaxtyping import Float, Int
 
 from ipg_jax import ops
 from ipg_jax.models import DenseOutputs, RetinaNet
+from ipg_jax.tasks.base import DetectionTask
 from ipg_jax.types import Array, Batch, Detections, Pyramid, PyTree
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RetinaNetTask:
+class RetinaNetTask(DetectionTask):
     """What a RetinaNet is trained for and how its outputs become boxes.
 
     Semantics follow torchvision's `RetinaNet`: anchors with an IoU of at least `foreground_iou`
@@ -26,52 +24,28 @@ class RetinaNetTask:
     anchors whatever their IoU. Both losses are summed over an image's anchors and divided by the
     number of its positive anchors (at least 1), then averaged over the images of the batch.
 
-    Attributes:
-      model: the detector.
-      anchor_sizes: per level, sides in pixels of the square anchors.
-      anchor_ratios: ratios height / width.
+    Attributes (besides those of `DetectionTask`):
       foreground_iou: least IoU of a positive anchor.
       background_iou: IoU below which an anchor is negative.
       focal_alpha: weight of positives in the focal loss.
       focal_gamma: exponent of the focal loss.
-      box_loss: `l1` on encoded boxes (torchvision), or `smooth_l1` with beta 1/9.
+      box_loss: `l1` on encoded boxes (torchvision), `smooth_l1` with beta 1/9, or `giou` on
+        decoded boxes (torchvision's version 2).
       candidates_per_level: how many of a level's best (anchor, class) pairs enter NMS.
-      score_threshold: scores at or below it are dropped.
-      nms_iou: IoU above which NMS removes a box of the same class.
-      max_detections: boxes kept per image.
-      image_mean: mean of the RGB channels, of images in [0, 1].
-      image_std: standard deviation of the same.
     """
 
     model: RetinaNet
-    anchor_sizes: tuple[tuple[float, ...], ...]
-    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     foreground_iou: float = 0.5
     background_iou: float = 0.4
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
-    box_loss: Literal["l1", "smooth_l1"] = "l1"
+    box_loss: Literal["l1", "smooth_l1", "giou"] = "l1"
     candidates_per_level: int = 1000
-    score_threshold: float = 0.05
-    nms_iou: float = 0.5
-    max_detections: int = 100
-    image_mean: tuple[float, float, float] = IMAGENET_MEAN
-    image_std: tuple[float, float, float] = IMAGENET_STD
 
     def __post_init__(self) -> None:
-        levels = len(self.model.strides)
-        if len(self.anchor_sizes) != levels:
-            raise ValueError(
-                f"anchor_sizes has {len(self.anchor_sizes)} levels, the FPN gives {levels}"
-            )
-        per_position = {len(sizes) * len(self.anchor_ratios) for sizes in self.anchor_sizes}
-        if per_position != {self.model.head.num_anchors}:
-            raise ValueError(
-                f"anchors per position are {sorted(per_position)} by anchor_sizes and "
-                f"anchor_ratios, {self.model.head.num_anchors} by the head's num_anchors"
-            )
-        if self.box_loss not in ("l1", "smooth_l1"):
-            raise ValueError(f"box_loss is l1 or smooth_l1, not {self.box_loss!r}")
+        super().__post_init__()
+        if self.box_loss not in ("l1", "smooth_l1", "giou"):
+            raise ValueError(f"box_loss is l1, smooth_l1 or giou, not {self.box_loss!r}")
 
     @property
     def num_classes(self) -> int:
@@ -79,43 +53,13 @@ class RetinaNetTask:
         return self.model.head.num_classes
 
     @property
-    def pyramid_levels(self) -> int:
-        """How many levels of the image pyramid the model reads."""
-        return self.model.backbone.pyramid_levels
-
-    def init(self, rng: jax.Array) -> PyTree:
-        """Returns fresh variables, `{"params": ..., "batch_stats": ...}`.
-
-        Args:
-          rng: a key of `jax.random`.
-        """
-        side = 4 * 2**self.pyramid_levels  # the model is convolutional: any size will do
-        dtype = self.model.backbone.dtype
-        pyramid = tuple(
-            jnp.zeros((1, side >> i, side >> i, 3), dtype) for i in range(self.pyramid_levels)
-        )
-        variables = jax.jit(self.model.init)(rng, pyramid)
-        return {"batch_stats": {}} | {
-            key: value for key, value in variables.items() if key in ("params", "batch_stats")
-        }
-
-    def loss(
-        self, variables: PyTree, batch: Batch, *, rng: jax.Array | None = None
-    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """Returns the training loss of a batch and a dict of scalars that says what it is made of.
-
-        Args:
-          variables: `{"params": ..., "batch_stats": ...}`.
-          batch: images and ground truth; images of weight 0 count for nothing.
-          rng: not used by this task.
-        """
-        loss, (metrics, _) = self.loss_and_updates(variables, batch, rng=rng)
-        return loss, metrics
+    def _anchors_per_position(self) -> int:
+        return self.model.head.num_anchors
 
     def loss_and_updates(
         self, variables: PyTree, batch: Batch, *, rng: jax.Array | None = None
     ) -> tuple[Float[Array, ""], tuple[dict[str, Float[Array, ""]], PyTree]]:
-        """Like `loss`, and also returns the new `batch_stats`: `(loss, (metrics, batch_stats))`."""
+        """See `DetectionTask`; `rng` is not used."""
         del rng
         outputs, updates = self.model.apply(
             variables,
@@ -140,40 +84,11 @@ class RetinaNetTask:
     def predict(
         self, variables: PyTree, pyramid: Pyramid, image_size: Int[Array, "b 2"]
     ) -> Detections:
-        """Returns the boxes of each image, best first, in pixels of the network input.
-
-        Args:
-          variables: `{"params": ..., "batch_stats": ...}`.
-          pyramid: uint8 images, level `i` of shape `[B, H / 2^i, W / 2^i, 3]`.
-          image_size: height and width of each image's content, to which boxes are clipped.
-        """
+        """See `DetectionTask`."""
         images = self._normalize(pyramid, image_size)
         outputs: Any = self.model.apply(variables, images, train=False)
         anchors = self._anchors(pyramid[0])
         return jax.vmap(self._image_detections, in_axes=(0, None, 0))(outputs, anchors, image_size)
-
-    def _normalize(self, pyramid: Pyramid, image_size: Int[Array, "b 2"]) -> Pyramid:
-        if len(pyramid) < self.pyramid_levels:
-            raise ValueError(
-                f"the model reads {self.pyramid_levels} pyramid levels, the batch has "
-                f"{len(pyramid)}"
-            )
-        return ops.normalize_pyramid(
-            pyramid[: self.pyramid_levels],
-            image_size,
-            mean=self.image_mean,
-            std=self.image_std,
-            dtype=self.model.backbone.dtype,
-        )
-
-    def _anchors(self, image: Array) -> tuple[Float[Array, "_ 4"], ...]:
-        """Returns the anchors of each level for (padded) images `[B, H, W, 3]`."""
-        height, width = image.shape[1:3]
-        shapes = [(-(-height // s), -(-width // s)) for s in self.model.strides]
-        # As torchvision: the anchors' stride is the image size over the feature size, which is
-        # not a power of two where the image is no multiple of the level's stride.
-        strides = [(height // rows, width // columns) for rows, columns in shapes]
-        return ops.pyramid_anchors(shapes, strides, self.anchor_sizes, self.anchor_ratios)
 
     def _image_losses(
         self,
@@ -202,19 +117,25 @@ class RetinaNetTask:
             focal = ops.sigmoid_focal_loss_with_integer_labels(
                 level.logits, labels, alpha=self.focal_alpha, gamma=self.focal_gamma
             )
-            counts = state != ops.MatchState.IGNORE
-            class_losses.append(jnp.where(counts, focal.sum(-1), 0.0).sum())
+            counts = (state != ops.MatchState.IGNORE)[:, None]
+            class_losses.append(jnp.where(counts, focal, 0.0).sum())
 
-            targets = ops.encode_boxes(image.boxes[index], boxes)
-            deltas = level.deltas.astype(jnp.float32)
-            error = (
-                ops.l1_loss(deltas, targets)
-                if self.box_loss == "l1"
-                else ops.smooth_l1_loss(deltas, targets, beta=1 / 9)
-            )
-            box_losses.append(jnp.where(positive, error.sum(-1), 0.0).sum())
+            error = self._box_errors(level.deltas, boxes, image.boxes[index])
+            box_losses.append(jnp.where(positive, error, 0.0).sum())
         normalizer = jnp.maximum(num_positive, 1.0)
         return sum(class_losses) / normalizer, sum(box_losses) / normalizer, num_positive
+
+    def _box_errors(
+        self, deltas: Float[Array, "n 4"], anchors: Float[Array, "n 4"], boxes: Array
+    ) -> Float[Array, " n"]:
+        """Returns the loss of each anchor's deltas, were it to become its row of `boxes`."""
+        deltas = deltas.astype(jnp.float32)
+        if self.box_loss == "giou":
+            return ops.giou_loss(ops.decode_boxes(deltas, anchors), boxes)
+        targets = ops.encode_boxes(boxes, anchors)
+        if self.box_loss == "l1":
+            return ops.l1_loss(deltas, targets).sum(-1)
+        return ops.smooth_l1_loss(deltas, targets, beta=1 / 9).sum(-1)
 
     def _image_detections(
         self,
@@ -228,21 +149,7 @@ class RetinaNetTask:
             for level, boxes in zip(outputs, anchors, strict=True)
         ]
         boxes, scores, labels = (jnp.concatenate(x) for x in zip(*candidates, strict=True))
-        inside = ops.clip_boxes(boxes, image_size)
-        index, valid = ops.batched_nms(
-            inside,
-            scores,
-            labels,
-            iou_threshold=self.nms_iou,
-            max_output_size=self.max_detections,
-            valid=scores > self.score_threshold,
-        )
-        return Detections(
-            boxes=jnp.where(valid[:, None], inside[index], 0.0),
-            scores=jnp.where(valid, scores[index], 0.0),
-            labels=jnp.where(valid, labels[index], 0),
-            valid=valid,
-        )
+        return self._select(boxes, scores, labels, image_size)
 
     def _level_candidates(
         self, level: DenseOutputs, anchors: Float[Array, "n 4"]

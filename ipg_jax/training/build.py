@@ -2,23 +2,54 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from ipg_jax.models import FPN, GuidedResNet, RetinaNet, RetinaNetHead
-from ipg_jax.tasks import RetinaNetTask
+from ipg_jax.models import (
+    FPN,
+    BoxHead,
+    FasterRCNN,
+    GuidedResNet,
+    RetinaNet,
+    RetinaNetHead,
+    RPNHead,
+    level_strides,
+)
+from ipg_jax.tasks import (
+    CASCADE_RCNN,
+    FASTER_RCNN,
+    NMS_CHOICES,
+    DetectionTask,
+    RetinaNetTask,
+    TwoStageTask,
+)
 from ipg_jax.training.optimizer import make_optimizer, make_schedule
 
 if TYPE_CHECKING:  # data imports TensorFlow
     from ipg_jax.data import Source
 
+DETECTORS = {"retinanet": (), "faster_rcnn": FASTER_RCNN, "cascade_rcnn": CASCADE_RCNN}
+"""Stages of each detector's second half."""
+
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
-def build_task(config: ConfigDict) -> RetinaNetTask:
+class View(NamedTuple):
+    """One way to look at an image.
+
+    Attributes:
+      image_size: limits of the (short, long) side of the resized image, in pixels.
+      flip: whether it is mirrored.
+    """
+
+    image_size: tuple[int, int]
+    flip: bool
+
+
+def build_task(config: ConfigDict) -> DetectionTask:
     """Returns the detector and task that `config.model` and `config.eval` describe.
 
     Raises:
@@ -30,6 +61,10 @@ def build_task(config: ConfigDict) -> RetinaNetTask:
             raise ValueError(
                 f"config.model.{field} is one of {sorted(DTYPES)}, not {model[field]!r}"
             )
+    if model.detector not in DETECTORS:
+        raise ValueError(
+            f"config.model.detector is one of {', '.join(DETECTORS)}, not {model.detector!r}"
+        )
     types = {"dtype": DTYPES[model.dtype], "param_dtype": DTYPES[model.param_dtype]}
     backbone = GuidedResNet(
         depth=model.depth,
@@ -55,33 +90,90 @@ def build_task(config: ConfigDict) -> RetinaNetTask:
         channels=model.fpn_channels,
         extra_levels=last - last_stage,
         extra_source=model.fpn_extra,
+        norm=model.fpn_norm,
         **types,
     )
-    head = RetinaNetHead(
-        num_classes=model.num_classes,
-        num_anchors=model.anchor_octaves * len(model.anchor_ratios),
-        channels=model.head_channels,
-        num_convs=model.head_convs,
-        norm=model.head_norm,
-        **types,
-    )
-    detector = RetinaNet(backbone=backbone, fpn=fpn, head=head)
-    return RetinaNetTask(
-        model=detector,
-        anchor_sizes=tuple(
+    common = {
+        "anchor_sizes": tuple(
             # Whole pixels, as torchvision's.
             tuple(
                 float(int(model.anchor_scale * stride * 2 ** (i / model.anchor_octaves)))
                 for i in range(model.anchor_octaves)
             )
-            for stride in detector.strides
+            for stride in level_strides(backbone, fpn)
         ),
-        anchor_ratios=tuple(model.anchor_ratios),
-        box_loss=model.box_loss,
-        score_threshold=config.eval.score_threshold,
-        nms_iou=config.eval.nms_iou,
-        max_detections=config.eval.max_detections,
+        "anchor_ratios": tuple(model.anchor_ratios),
+        **postprocessing(config),
+    }
+    num_anchors = model.anchor_octaves * len(model.anchor_ratios)
+    if model.detector == "retinanet":
+        head = RetinaNetHead(
+            num_classes=model.num_classes,
+            num_anchors=num_anchors,
+            channels=model.head_channels,
+            num_convs=model.head_convs,
+            norm=model.head_norm,
+            **types,
+        )
+        retinanet = RetinaNet(backbone=backbone, fpn=fpn, head=head)
+        return RetinaNetTask(model=retinanet, box_loss=model.box_loss, **common)
+
+    stages = DETECTORS[model.detector]
+    box_head = BoxHead(
+        num_classes=model.num_classes,
+        num_convs=model.head_convs,
+        conv_channels=model.head_channels,
+        num_fcs=model.head_fcs,
+        fc_channels=model.head_fc_channels,
+        norm=model.head_norm,
+        class_agnostic=len(stages) > 1,
+        **types,
     )
+    rpn = RPNHead(
+        num_anchors=num_anchors, channels=model.fpn_channels, num_convs=model.rpn_convs, **types
+    )
+    rcnn = FasterRCNN(backbone=backbone, fpn=fpn, rpn=rpn, box_heads=(box_head,) * len(stages))
+    return TwoStageTask(
+        model=rcnn,
+        stages=stages,
+        candidates_per_level=tuple(model.rpn_candidates),
+        proposals=tuple(model.rpn_proposals),
+        regions_per_image=model.regions_per_image,
+        **common,
+    )
+
+
+def postprocessing(config: ConfigDict) -> dict[str, Any]:
+    """Returns the settings of `select_detections`, which are fields of every task as well.
+
+    Raises:
+      ValueError: `config.eval.nms` is unknown.
+    """
+    names = ("score_threshold", "nms", "nms_iou", "nms_sigma", "max_detections")
+    if config.eval.nms not in NMS_CHOICES:
+        raise ValueError(
+            f"config.eval.nms is one of {', '.join(NMS_CHOICES)}, not {config.eval.nms!r}"
+        )
+    return {name: config.eval[name] for name in names}
+
+
+def build_views(config: ConfigDict) -> list[View]:
+    """Returns the ways in which an evaluation looks at every image, plain ones before mirrored.
+
+    One, `config.image_size` as it is, unless `config.eval.scales` and `config.eval.flips` ask for
+    test-time augmentation.
+
+    Raises:
+      ValueError: `config.eval.scales` does not hold pairs (short, long).
+    """
+    scales = config.eval.scales or (config.image_size,)
+    if not all(isinstance(s, (tuple, list)) and len(s) == 2 and 0 < s[0] <= s[1] for s in scales):
+        raise ValueError(
+            "config.eval.scales holds pairs (short, long) with 0 < short <= long, such as "
+            f"((500, 800), (600, 1000)), not {config.eval.scales}"
+        )
+    mirrored = (False, True) if config.eval.flips else (False,)
+    return [View((short, long), flip) for flip in mirrored for short, long in scales]
 
 
 def build_source(config: ConfigDict, *, train: bool) -> Source:

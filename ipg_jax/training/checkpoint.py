@@ -17,6 +17,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from ipg_jax.training.state import TrainState
 from ipg_jax.types import PyTree
+from ipg_jax.weights import by_path, differences
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ class Checkpoints:
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), template
         )
-        problems = differences(template, self._manager.item_metadata(step))
+        problems = differences(by_path(template), by_path(self._manager.item_metadata(step)))
         if problems:
             raise ValueError(
                 f"checkpoint {step} in {self._directory} does not fit this config's model or "
@@ -184,43 +185,3 @@ def load_variables(path: epath.PathLike) -> PyTree:
         state = reader.restore(folder / "default", ocp.args.PyTreeRestore(restore_args=arrays))
     params = state.get("ema") or state["params"]
     return {"params": params, "batch_stats": state.get("batch_stats") or {}}
-
-
-def by_path(tree: PyTree) -> dict[str, Any]:
-    """Returns the leaves of a tree by their paths, `backbone/layer1/.../kernel`."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-
-
-def differences(want: PyTree, have: PyTree) -> list[str]:
-    """Returns a line for each array that is missing, unexpected or of another shape in `have`."""
-    wanted, given = by_path(want), by_path(have)
-    missing = sorted(wanted.keys() - given.keys())
-    unexpected = sorted(given.keys() - wanted.keys())
-    both = sorted(wanted.keys() & given.keys())
-    return [
-        *(f"missing: {name} {tuple(wanted[name].shape)}" for name in missing),
-        *(f"unexpected: {name} {tuple(given[name].shape)}" for name in unexpected),
-        *(
-            f"{name}: {tuple(given[name].shape)} instead of {tuple(wanted[name].shape)}"
-            for name in both
-            if tuple(given[name].shape) != tuple(wanted[name].shape)
-        ),
-    ]
-
-
-def merge_variables(fresh: PyTree, loaded: PyTree) -> PyTree:
-    """Returns `loaded`, placed and typed like `fresh`, which it must match exactly.
-
-    Raises:
-      ValueError: an array is missing, unexpected or of another shape; all are listed.
-    """
-    problems = differences(fresh, loaded)
-    if problems:
-        raise ValueError("the loaded variables do not fit the model:\n  " + "\n  ".join(problems))
-    values = by_path(loaded)
-    placed = [
-        jax.device_put(values[name].astype(x.dtype), x.sharding)
-        for name, x in by_path(fresh).items()
-    ]
-    return jax.tree.unflatten(jax.tree.structure(fresh), placed)

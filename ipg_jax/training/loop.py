@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import json
 import logging
 import signal
@@ -23,19 +24,23 @@ from jaxtyping import UInt8
 from ml_collections import ConfigDict
 
 from ipg_jax import data, evaluation, visualize
-from ipg_jax.tasks import RetinaNetTask
-from ipg_jax.training.build import build_optimizer, build_source, build_task
-from ipg_jax.training.checkpoint import (
-    Checkpoints,
-    config_digest,
-    load_variables,
-    merge_variables,
+from ipg_jax.tasks import DetectionTask
+from ipg_jax.tasks.postprocess import select_detections
+from ipg_jax.training.build import (
+    View,
+    build_optimizer,
+    build_source,
+    build_task,
+    build_views,
+    postprocessing,
 )
+from ipg_jax.training.checkpoint import Checkpoints, config_digest, load_variables
 from ipg_jax.training.metrics import DivergedError, MetricWriter, Progress, duration, log_progress
 from ipg_jax.training.sharding import check_batch_size, make_mesh, replicated, shard_batch
 from ipg_jax.training.state import TrainState
 from ipg_jax.training.steps import Metrics, PredictStep, make_predict_step, make_train_step
 from ipg_jax.types import Batch, Detections, PyTree
+from ipg_jax.weights import SUFFIXES, Weights, initialize, load_weights
 
 logger = logging.getLogger(__name__)
 
@@ -78,10 +83,12 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any] | None:
 
     # ------------------------------------------------------------------ input
     task = build_task(config)
+    views = build_views(config)
     source = build_source(config, train=True)
     eval_source = build_source(config, train=False)
     check_same_classes(source, eval_source)
     for which in (source, eval_source):
+        check_annotated(which)
         logger.info("%s: %d images", which.name, len(which))
         for line in which.report.lines():
             logger.info("  %s", line)
@@ -114,7 +121,13 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any] | None:
     else:
         state = jax.jit(create, out_shardings=replicated(mesh))(key)
         if config.init_from:
-            variables = merge_variables(state.variables, load_variables(config.init_from))
+            variables = initialize(
+                state.variables,
+                load_initial(config.init_from),
+                class_names=source.class_names,
+                missing=config.init_missing,
+                unexpected=config.init_unexpected,
+            )
             state = TrainState.create(variables, optimizer, ema=state.ema is not None)
             state = jax.device_put(state, replicated(mesh))
             logger.info("started from %s", config.init_from)
@@ -207,12 +220,13 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any] | None:
                     predict_step,
                     state.eval_variables,
                     eval_source,
+                    views,
                     mesh,
                     writer,
                     step,
                 )
                 if chief:
-                    write_evaluation(workdir, step, evaluated)
+                    write_evaluation(workdir, step, evaluated, eval_source)
             if evaluated or stopping or step % config.checkpoint_every == 0:
                 finish(step)
                 checkpoints.save(step, state, evaluated["coco"] if evaluated else None)
@@ -245,6 +259,7 @@ def evaluate(
     workdir = epath.Path(workdir)
     mesh = make_mesh(data=config.mesh.data, space=config.mesh.space)
     task = build_task(config)
+    views = build_views(config)
     source = build_source(config, train=False)
     logger.info("%s: %d images\n%s", source.name, len(source), source.report)
     trained = [category["name"] for category in read_classes(workdir)]
@@ -256,10 +271,10 @@ def evaluate(
     step, variables = restore_variables(config, task, workdir, checkpoint, mesh)
     writer = MetricWriter(workdir, enabled=False)
     metrics = evaluate_variables(
-        config, task, make_predict_step(task, mesh), variables, source, mesh, writer, step
+        config, task, make_predict_step(task, mesh), variables, source, views, mesh, writer, step
     )
     if jax.process_index() == 0:
-        write_evaluation(workdir, step, metrics)
+        write_evaluation(workdir, step, metrics, source)
         logger.info("wrote %s", workdir / "eval")
     return metrics
 
@@ -390,55 +405,69 @@ class StopSignal:
 
 def evaluate_variables(
     config: ConfigDict,
-    task: RetinaNetTask,
+    task: DetectionTask,
     predict_step: PredictStep,
     variables: PyTree,
     source: data.Source,
+    views: Sequence[View],
     mesh: Mesh,
     writer: MetricWriter,
     step: int,
 ) -> dict[str, Any]:
     """Runs the detector over a data set and scores it; also draws some samples.
 
+    With several views, the detections of each are mapped back to the original image and merged by
+    the task's own suppression, at most `config.eval.max_detections` in all. Samples show the first
+    view's.
+
     Returns:
-      `coco` and `voc`, the metrics of `evaluate_coco` and `evaluate_voc`, and `results`, the
-      detections in COCO results format.
+      `coco` and `voc`, the metrics of `evaluate_coco` and `evaluate_voc`, or None for a data set
+      without annotations; and `results`, the detections in COCO results format.
     """
     begin = time.perf_counter()
     batch_size = config.eval.batch_size or config.batch_size
     check_batch_size(mesh, batch_size)
-    collector = evaluation.DetectionCollector(source)
+    seen: list[evaluation.DetectionCollector] = []
     samples = 0
-    for batch in data.eval_batches(
-        source,
-        batch_size=batch_size,
-        image_size=tuple(config.image_size),
-        levels=task.pyramid_levels,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    ):
-        found, rows = jax.device_get(predict_step(variables, shard_batch(mesh, batch)))
-        collector.add(found, rows.image_id, rows.scale, rows.weight)
-        # Process 0 holds the first rows of every global batch.
-        for row in range(min(len(batch.weight), config.eval.samples - samples)):
-            if batch.weight[row]:
-                writer.image(step, f"sample{samples}", draw_sample(batch, found, row, source))
-                samples += 1
+    for view in views:
+        seen.append(evaluation.DetectionCollector(source))
+        for batch in data.eval_batches(
+            source,
+            batch_size=batch_size,
+            image_size=view.image_size,
+            levels=task.pyramid_levels,
+            flip=view.flip,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        ):
+            found, rows = jax.device_get(predict_step(variables, shard_batch(mesh, batch)))
+            seen[-1].add(found, rows.image_id, rows.scale, rows.weight, flipped=view.flip)
+            # Process 0 holds the first rows of every global batch.
+            wanted = config.eval.samples - samples if view == views[0] else 0
+            for row in range(min(len(batch.weight), wanted)):
+                if batch.weight[row]:
+                    writer.image(step, f"sample{samples}", draw_sample(batch, found, row, source))
+                    samples += 1
+    select = functools.partial(select_detections, **postprocessing(config))
+    results = evaluation.DetectionCollector.from_views(source, seen, select).results()
     seconds = time.perf_counter() - begin
 
-    results = collector.results()
+    logger.info(
+        "evaluation at step %d: %d images in %s, %d view(s), %d unreadable",
+        step,
+        len(source),
+        duration(seconds),
+        len(views),
+        source.unreadable,
+    )
+    if not source.records.annotated:
+        logger.info("%s has no annotations: there is nothing to score by", source.name)
+        return {"coco": None, "voc": None, "results": results}
     metrics = {
         "coco": evaluation.evaluate_coco(source, results),
         "voc": evaluation.evaluate_voc(source, results),
     }
-    logger.info(
-        "evaluation at step %d: %d images in %s, %d unreadable\n%s",
-        step,
-        len(source),
-        duration(seconds),
-        source.unreadable,
-        evaluation.format_metrics(metrics[config.eval.metric]),
-    )
+    logger.info("%s", evaluation.format_metrics(metrics[config.eval.metric]))
     writer.scalars(
         step,
         {
@@ -477,7 +506,7 @@ def draw_sample(
 
 
 def state_initializer(
-    config: ConfigDict, task: RetinaNetTask, optimizer: optax.GradientTransformation
+    config: ConfigDict, task: DetectionTask, optimizer: optax.GradientTransformation
 ) -> Callable[[jax.Array], TrainState]:
     """Returns the function from a random key to the state of a run from scratch."""
 
@@ -487,8 +516,23 @@ def state_initializer(
     return create
 
 
+def load_initial(path: epath.PathLike) -> Weights:
+    """Returns the weights to start from: of a workdir, `checkpoints/<step>` or a file of weights.
+
+    Raises:
+      FileNotFoundError: there is no such file or checkpoint.
+    """
+    path = epath.Path(path)
+    if path.suffix in SUFFIXES:
+        return load_weights(path)
+    workdir = path.parent.parent if path.name.isdigit() else path
+    known = (workdir / "classes.json").exists()
+    names = [category["name"] for category in read_classes(workdir)] if known else []
+    return Weights.of(load_variables(path), names)
+
+
 def restore_variables(
-    config: ConfigDict, task: RetinaNetTask, workdir: epath.Path, checkpoint: str, mesh: Mesh
+    config: ConfigDict, task: DetectionTask, workdir: epath.Path, checkpoint: str, mesh: Mesh
 ) -> tuple[int, PyTree]:
     """Returns step and variables to evaluate with of a checkpoint: a step, `best` or `latest`."""
     checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
@@ -515,6 +559,16 @@ def check_same_classes(source: data.Source, eval_source: data.Source) -> None:
             f"training and evaluation data have different classes.\n"
             f"{source.name}: {', '.join(source.class_names)}\n"
             f"{eval_source.name}: {', '.join(eval_source.class_names)}"
+        )
+
+
+def check_annotated(source: data.Source) -> None:
+    """Raises ValueError if a data set has no ground truth to train or to be scored with."""
+    if not source.records.annotated:
+        raise ValueError(
+            f"{source.report.origin} has no annotations: training needs a file that has them, for "
+            "config.data.train_annotations and config.data.eval_annotations; eval.py writes "
+            "detections without them"
         )
 
 
@@ -565,10 +619,22 @@ def read_classes(workdir: epath.Path) -> list[dict[str, Any]]:
     return json.loads(path.read_text())
 
 
-def write_evaluation(workdir: epath.Path, step: int, metrics: dict[str, Any]) -> None:
-    """Writes `eval/metrics.json` and `eval/detections.json`."""
+def write_evaluation(
+    workdir: epath.Path, step: int, metrics: dict[str, Any], source: data.Source
+) -> None:
+    """Writes `eval/metrics.json` and `eval/detections.json`.
+
+    Of data without annotations, whose results are there to be uploaded, it also writes a copy
+    named as COCO's server expects, such as `eval/detections_test-dev2017_<run>_results.json` of
+    `image_info_test-dev2017.json`; the workdir gives the run's name.
+    """
     folder = workdir / "eval"
     folder.mkdir(parents=True, exist_ok=True)
     evaluation.save_results(folder / "detections.json", metrics["results"])
     figures = {"step": step, "coco": metrics["coco"], "voc": metrics["voc"]}
     (folder / "metrics.json").write_text(json.dumps(figures, indent=2))
+    if not source.records.annotated:
+        images = epath.Path(source.name).stem.removeprefix("image_info_")
+        path = folder / f"detections_{images}_{workdir.name}_results.json"
+        evaluation.save_results(path, metrics["results"])
+        logger.info("for upload: %s", path)

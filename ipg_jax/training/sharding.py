@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -9,25 +11,32 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ipg_jax.types import Batch
 
 
-def make_mesh(*, data: int = -1, space: int = 1) -> Mesh:
+def make_mesh(
+    *, data: int = -1, space: int = 1, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
     """Returns the mesh `("data", "space")` over all devices of all processes.
 
     Args:
       data: devices along the batch; -1 takes all that `space` leaves.
       space: devices along the image height.
+      devices: other devices than those of the processes, such as those of a topology that is only
+        compiled for.
 
     Raises:
       ValueError: the two do not multiply to the number of devices.
     """
-    devices = jax.device_count()
-    wanted = devices // space if data == -1 else data
-    if space < 1 or wanted * space != devices:
+    count = jax.device_count() if devices is None else len(devices)
+    wanted = count // space if data == -1 else data
+    if space < 1 or wanted * space != count:
         raise ValueError(
-            f"mesh.data={data} and mesh.space={space} do not divide the {devices} devices: "
+            f"mesh.data={data} and mesh.space={space} do not divide the {count} devices: "
             "their product must be the number of devices (mesh.data=-1 takes all the rest)"
         )
     return jax.make_mesh(
-        (wanted, space), ("data", "space"), axis_types=(jax.sharding.AxisType.Auto,) * 2
+        (wanted, space),
+        ("data", "space"),
+        axis_types=(jax.sharding.AxisType.Auto,) * 2,
+        devices=devices,
     )
 
 

@@ -12,7 +12,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Float
 
-from ipg_jax.tasks import RetinaNetTask
+from ipg_jax.tasks import DetectionTask
 from ipg_jax.training.sharding import replicated
 from ipg_jax.training.state import TrainState
 from ipg_jax.types import Array, Batch, Detections, PyTree
@@ -36,7 +36,7 @@ def split_batch(batch: PyTree, parts: int) -> PyTree:
 
 
 def make_train_step(
-    task: RetinaNetTask,
+    task: DetectionTask,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     mesh: Mesh,
@@ -103,7 +103,7 @@ def make_train_step(
     return jax.jit(step, donate_argnums=0, out_shardings=replicated(mesh))
 
 
-def make_predict_step(task: RetinaNetTask, mesh: Mesh) -> PredictStep:
+def make_predict_step(task: DetectionTask, mesh: Mesh) -> PredictStep:
     """Returns `predict(variables, batch)`, whose results every process holds whole.
 
     These are the detections, in pixels of the network input, and the batch without its pyramid.

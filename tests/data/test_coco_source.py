@@ -178,6 +178,19 @@ def test_five_hundred_objects(coco):
     np.testing.assert_array_equal(source.records.boxes[:, 0], np.arange(500))
 
 
+def test_a_file_without_annotations_lists_images_to_detect_objects_in(coco):
+    coco.add_image(7)
+    coco.add_image(5)
+    del coco.content["annotations"]
+    source = CocoSource(*coco.write(), drop_empty=True)
+    assert not source.records.annotated
+    assert source.records.image_ids == [7, 5]
+    assert source.category_ids == (3, 7)
+    assert source.report.counts == {}  # that they are empty is nothing to report
+    coco.content["annotations"] = []
+    assert CocoSource(*coco.write()).records.annotated
+
+
 def test_errors_name_the_file(coco):
     coco.add_image(1)
     images, annotations = coco.write()

@@ -172,6 +172,25 @@ def test_evaluation_covers_every_image_once(source):
     np.testing.assert_array_equal(last.scale[3], [1, 1])
 
 
+def test_evaluation_of_mirrored_images(source):
+    plain, mirrored = (
+        list(eval_batches(source, batch_size=4, **SETTINGS, flip=flip)) for flip in (False, True)
+    )
+    for batch, flipped in zip(plain, mirrored, strict=True):
+        for name in ("image_id", "image_size", "scale", "weight", "labels", "valid"):
+            np.testing.assert_array_equal(getattr(batch, name), getattr(flipped, name))
+        for row, (height, width) in enumerate(batch.image_size):
+            content = batch.pyramid[0][row, :height, :width].astype(int)
+            other = flipped.pyramid[0][row, :height, :width].astype(int)
+            assert np.abs(other[:, ::-1] - content).max() <= 1
+            x0, _, x1, _ = batch.boxes[row, batch.valid[row]].T
+            np.testing.assert_allclose(
+                flipped.boxes[row, batch.valid[row]][:, [0, 2]],
+                np.stack([width - x1, width - x0], axis=1),
+                atol=1e-5,
+            )
+
+
 def test_unreadable_files_do_not_end_the_run(source, caplog):
     for index in (2, 4):
         with open(source.paths[index], "wb") as file:

@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 
@@ -87,3 +89,50 @@ def test_every_rule_is_counted_and_names_the_file(voc):
 def test_missing_split_is_named(voc):
     with pytest.raises(OSError, match=r"ImageSets/Main/test\.txt"):
         VocSource(voc.root, "test")
+
+
+def test_lists_of_one_folder_are_joined(voc):
+    for name in "abc":
+        voc.add(name, ("dog", (1, 1, 20, 20), 0))
+    voc.split("train", "c", "a")
+    voc.split("val", "b", "a")
+    source = VocSource(voc.root, "train+val")
+    assert source.records.image_ids == ["c", "a", "b"]
+    assert source.report.examples == {Rule.DUPLICATE_IMAGE: ["a"]}
+    assert source.name == "VOC/train+val"
+
+
+def test_folders_are_joined_and_their_ids_do_not_clash(voc):
+    voc.add("a", ("dog", (1, 1, 20, 20), 0))
+    voc.add("b", ("cow", (1, 1, 20, 20), 0))
+    voc.split("trainval", "a")
+    voc.split("test", "b")
+    first = voc.root.rename(voc.root.with_name("VOC2007"))
+    second = shutil.copytree(first, voc.root.with_name("VOC2012"))
+    voc.root = second
+    voc.add("a", ("dog", (3, 3, 9, 9), 1), ("ant", (1, 1, 5, 5), 0), size=(30, 20), suffix="png")
+    (second / "JPEGImages" / "a.jpg").unlink()
+    (second / "Annotations" / "b.xml").unlink()
+
+    source = VocSource(second.parent, "VOC2007/trainval + VOC2012/trainval")
+    assert source.class_names == ("ant", "cow", "dog")
+    assert source.records.image_ids == ["VOC2007/a", "VOC2012/a"]
+    assert source.records.file_names == ["VOC2007/a.jpg", "VOC2012/a.png"]
+    np.testing.assert_array_equal(
+        source.records.boxes, [[0, 0, 20, 20], [2, 2, 9, 9], [0, 0, 5, 5]]
+    )
+    np.testing.assert_array_equal(source.records.labels, [2, 2, 0])
+    np.testing.assert_array_equal(source.records.ignore, [False, True, False])
+    assert [source.load_image(i).shape for i in range(2)] == [(40, 60, 3), (30, 20, 3)]
+    assert source.report.examples == {Rule.IGNORED: ["VOC2012/a.png"]}
+
+    # Alone, a folder's images keep their own ids, as its benchmark names them.
+    assert VocSource(second.parent, "VOC2007/test").records.image_ids == ["b"]
+    with pytest.raises(OSError, match=r"VOC2012/ImageSets/Main/val\.txt"):
+        VocSource(second.parent, "VOC2007/trainval+VOC2012/val")
+
+
+@pytest.mark.parametrize("split", ["", "train+", "VOC2007/"])
+def test_splits_of_another_form_are_refused_with_an_example(voc, split):
+    with pytest.raises(ValueError, match=r"VOC2007/trainval\+VOC2012/trainval"):
+        VocSource(voc.root, split)

@@ -145,6 +145,80 @@ def test_merging_refuses_common_images_and_other_data_sets(ground_truth, make_gr
         first.merge(DetectionCollector(make_ground_truth([])))
 
 
+def best_of_class(boxes, scores, labels, size):
+    """Keeps the best box of each class, two at most; the first of equals."""
+    assert boxes.dtype == scores.dtype == np.float32
+    assert labels.dtype == np.int32
+    assert size.tolist() == [100, 200]
+    order = [i for i in np.argsort(-scores, kind="stable") if np.isfinite(scores[i])]
+    kept = [i for n, i in enumerate(order) if labels[i] not in labels[order[:n]]][:2]
+    rows = np.pad(kept, (0, 2 - len(kept))).astype(int)
+    return Detections(
+        boxes=boxes[rows], scores=scores[rows], labels=labels[rows], valid=np.arange(2) < len(kept)
+    )
+
+
+def test_mirrored_boxes_come_back_to_where_they_are(ground_truth):
+    collector = DetectionCollector(ground_truth)
+    # 400 x 800 pixels for 100 x 200: the mirrored box spans x 40 to 80 of 800, y 20 to 60 of 400.
+    collector.add(
+        detections([([40, 20, 80, 60], 0.5, 1)]),
+        np.array([2], np.int32),
+        np.full((1, 2), 4, np.float32),
+        np.ones(1, np.float32),
+        flipped=True,
+    )
+    assert collector.results()[0]["bbox"] == [180.0, 5.0, 10.0, 10.0]
+
+
+def test_views_are_joined_in_the_original_image(ground_truth):
+    first, second = DetectionCollector(ground_truth), DetectionCollector(ground_truth)
+    add(first, detections([([0, 0, 10, 10], 0.5, 0)], [], []), [0, 1, 2])
+    add(
+        second,
+        detections([([2, 2, 22, 22], 0.5, 0), ([4, 4, 8, 8], 0.25, 1)], [([0, 0, 2, 2], 0.75, 1)]),
+        [0, 1],
+        scale=(2.0, 2.0),
+    )
+    joined = DetectionCollector.from_views(ground_truth, [first, second], best_of_class)
+    assert [(r["image_id"], r["bbox"], r["score"]) for r in joined.results()] == [
+        ("c", [0.0, 0.0, 10.0, 10.0], 0.5),  # of equal scores the first view's
+        ("c", [2.0, 2.0, 2.0, 2.0], 0.25),
+        ("a", [0.0, 0.0, 1.0, 1.0], 0.75),
+    ]
+    assert joined.missing() == []
+
+
+def test_views_are_joined_in_arrays_of_one_shape(ground_truth):
+    views = [DetectionCollector(ground_truth) for _ in range(3)]
+    row, shapes = ([0, 0, 10, 10], 0.5, 0), set()
+
+    def select(boxes, scores, labels, size):
+        shapes.add((boxes.shape, scores.shape, labels.shape))
+        return best_of_class(boxes, scores, labels, size)
+
+    for view, count in zip(views, (0, 3, 1), strict=True):
+        add(view, detections([row] * count, [], [row]), [0, 1, 2])
+    DetectionCollector.from_views(ground_truth, views, select)
+    assert shapes == {((9, 4), (9,), (9,))}
+    nothing = [DetectionCollector(ground_truth) for _ in range(2)]
+    for view in nothing:
+        add(view, detections([]), [0])
+    joined = DetectionCollector.from_views(ground_truth, nothing, best_of_class)
+    assert (joined.results(), joined.missing()) == ([], ["a", "b"])
+
+
+def test_a_single_view_is_taken_as_it_is(ground_truth, make_ground_truth):
+    view = DetectionCollector(ground_truth)
+    rows = [([0, 0, 10, 10], 0.5, 0), ([0, 0, 10, 9], 0.3, 0)]  # which a suppression would join
+    add(view, detections(rows), [0], scale=(1.7, 1.3))
+    assert DetectionCollector.from_views(ground_truth, [view], best_of_class).results() == (
+        view.results()
+    )
+    with pytest.raises(ValueError, match="different data sets"):
+        DetectionCollector.from_views(make_ground_truth([]), [view], best_of_class)
+
+
 def test_a_file_gives_back_the_same_floats(ground_truth, tmp_path):
     rng = np.random.default_rng(0)
     corner = rng.uniform(0, 90, (50, 2))

@@ -72,6 +72,13 @@ def test_extra_stages(num_stages: int, keep: bool):
     assert backbone.pyramid_levels == (4 if keep else num_stages)
 
 
+def test_each_stage_may_have_a_fusion_of_its_own():
+    backbone = GuidedResNet(depth=18, fusion=("product", "attention"), fusion_stages=(3, 2))
+    variables, _ = shapes(backbone)
+    names = {stage: set(variables["params"][f"fusion{stage}"]) for stage in (2, 3)}
+    assert names == {3: {"w_s", "w_m", "norm"}, 2: {"w_g", "w_s"}}
+
+
 def test_guidance_has_the_width_of_its_stage():
     variables, _ = shapes(GuidedResNet(depth=50))
     for stage, width in ((2, 512), (3, 1024), (4, 2048)):
@@ -124,6 +131,8 @@ def test_activations_can_be_captured():
         ({"depth": 20}, "depth"),
         ({"num_stages": 3}, "num_stages"),
         ({"fusion": "max"}, "fusion"),
+        ({"fusion": ("sum", "max", "sum")}, "fusion is one of"),
+        ({"fusion": ("sum", "concat")}, "2 names for the 3 fusion_stages"),
         ({"fusion_stages": (5,)}, "fusion_stages"),
         ({"fusion_init": "zero"}, "fusion_init"),
         ({"norm": "layer"}, "norm"),

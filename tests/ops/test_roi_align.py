@@ -129,19 +129,52 @@ def test_bfloat16_features_are_summed_in_float32(golden):
     np.testing.assert_array_equal(pooled, exact.astype(jnp.bfloat16))
 
 
+def test_gradients_of_bfloat16_features_are_summed_in_float32():
+    # In bfloat16, counting by ones ends at 256.
+    boxes = np.tile(np.float32([[2, 2, 3, 3]]), (300, 1))
+    gradient = jax.grad(lambda f: ops.roi_align(f, boxes, 1, 1.0, 1).astype(jnp.float32).sum())(
+        jnp.zeros((5, 5, 1), jnp.bfloat16)
+    )
+    assert gradient.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(gradient[2:4, 2:4, 0].astype(jnp.float32), 75)
+    assert gradient.astype(jnp.float32).sum() == 300
+
+
+def test_more_boxes_than_are_pooled_at_once(golden):
+    features, boxes = golden["features"], golden["boxes"]
+    repeats = 150 // len(boxes) + 1
+    pooled = ops.roi_align(features, np.tile(boxes, (repeats, 1)), 2, 1 / 8)
+    once = ops.roi_align(features, boxes, 2, 1 / 8)
+    np.testing.assert_allclose(pooled, np.tile(once, (repeats, 1, 1, 1)), rtol=1e-5, atol=1e-6)
+
+
 def test_jit_and_vmap_equal_the_loop(golden):
     features = np.stack([golden["features"], -2 * golden["features"]])
     boxes = np.stack([golden["boxes"], golden["boxes"] * 0.5])
-    mapped = jax.jit(jax.vmap(lambda f, b: ops.roi_align(f, b, 3, 1 / 8)))(features, boxes)
+
+    def pool_and_gradient(features, boxes):
+        pooled, vjp = jax.vjp(lambda f: ops.roi_align(f, boxes, 3, 1 / 8), features)
+        return pooled, *vjp(pooled)
+
+    mapped = jax.jit(jax.vmap(pool_and_gradient))(features, boxes)
     for i in range(2):
-        one = ops.roi_align(features[i], boxes[i], 3, 1 / 8)
-        np.testing.assert_allclose(mapped[i], one, rtol=1e-5, atol=1e-6)
+        for value, one in zip(mapped, pool_and_gradient(features[i], boxes[i]), strict=True):
+            np.testing.assert_allclose(value[i], one, rtol=1e-5, atol=1e-5)
 
 
 def test_errors():
     features, boxes = ramp(6, 6), np.float32([[0, 0, 4, 4]])
     with pytest.raises(ValueError, match="sampling_ratio must be positive, got 0"):
         ops.roi_align(features, boxes, 2, 1.0, 0)
-    for strides in ((4, 16), (4, 8, 16), (3, 6)):
-        with pytest.raises(ValueError, match="successive powers of two"):
+    for strides in ((4, 16), (4, 8, 16), (3, 6), (8, 4)):
+        with pytest.raises(ValueError, match="powers of two"):
             ops.multilevel_roi_align([features, features], boxes, 2, strides)
+
+
+def test_levels_count_on_where_a_backbone_keeps_the_resolution():
+    # Sides of 56, 112 and 224 pixels belong to levels 2, 3 and 4, whose strides are 4, 8 and 8.
+    levels = [jnp.full((32 // s, 32 // s, 1), float(s)) for s in (1, 2, 2)]
+    levels[2] = levels[2] + 1.0
+    boxes = jnp.array([[0.0, 0, side, side] for side in (56, 112, 224, 448)])
+    got = ops.multilevel_roi_align(levels, boxes / 8, 1, (4, 8, 8), canonical_size=28.0)
+    np.testing.assert_allclose(got[:, 0, 0, 0], [1, 2, 3, 3])

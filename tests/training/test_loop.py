@@ -18,6 +18,7 @@ from tiny_run import as_flags, make_tiny_config
 from ipg_jax.training import loop
 from ipg_jax.training.checkpoint import load_variables
 from ipg_jax.training.metrics import DivergedError
+from ipg_jax.weights import save_weights
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -180,6 +181,16 @@ def test_a_run_can_start_from_another(uninterrupted, tiny_config, tmp_path):
     loop.train(tiny_config, tmp_path)
     started = load_variables(tmp_path / "checkpoints" / "1")
     assert_same_bits(started["params"], final_parameters(uninterrupted)["params"])
+
+
+def test_initial_weights_know_their_classes(uninterrupted, tmp_path):
+    of_run = loop.load_initial(uninterrupted / "checkpoints" / "6")
+    assert of_run.class_names == tuple("0123456789")
+    path = tmp_path / "weights.safetensors"
+    save_weights(path, of_run)
+    of_file = loop.load_initial(path)
+    assert of_file.class_names == of_run.class_names
+    assert_same_bits(of_file.arrays, of_run.arrays)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_images(tiny_config, tmp_path):

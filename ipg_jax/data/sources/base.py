@@ -116,6 +116,8 @@ class Records:
       sizes: height and width of each image.
       offsets: where the objects of each image begin.
       boxes: see `Objects`, as are `labels`, `ignore` and `area`.
+      annotated: False where the data set keeps its ground truth to itself, so that having no
+        objects says nothing about an image.
     """
 
     image_ids: list[ImageId]
@@ -126,6 +128,7 @@ class Records:
     labels: Int32[np.ndarray, " t"]
     ignore: Bool[np.ndarray, " t"]
     area: Float32[np.ndarray, " t"]
+    annotated: bool = True
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -154,6 +157,7 @@ def build_records(
     keep: Bool[np.ndarray, " n"],
     drop_empty: bool,
     report: DataReport,
+    annotated: bool = True,
 ) -> Records:
     """Applies the rules on boxes and on empty images, and groups the objects by image.
 
@@ -169,6 +173,7 @@ def build_records(
       keep: False for images that are left out together with their objects.
       drop_empty: whether to leave out images without objects.
       report: receives the counts.
+      annotated: see `Records`; without annotations, empty images are nothing to report.
 
     Raises:
       ValueError: no image is left.
@@ -195,7 +200,8 @@ def build_records(
     counts = np.bincount(image_index[usable], minlength=len(image_ids))
     empty = keep & (counts == 0)
     rule = Rule.EMPTY_IMAGE_DROPPED if drop_empty else Rule.EMPTY_IMAGE
-    report.add(rule, itertools.compress(file_names, empty))
+    if annotated:
+        report.add(rule, itertools.compress(file_names, empty))
     if drop_empty:
         keep = keep & ~empty
     if not keep.any():
@@ -214,6 +220,7 @@ def build_records(
         labels=labels[order].astype(np.int32),
         ignore=ignore[order],
         area=np.where(np.isfinite(area[order]), area[order], box_area).astype(np.float32),
+        annotated=annotated,
     )
 
 

@@ -24,7 +24,9 @@ class CocoSource(FileSource):
     """Images and boxes from a COCO detection JSON file.
 
     Labels follow the order of the category ids, or of `class_names` where given. Objects with
-    `iscrowd` become `ignore`; `area` is the annotated one, which evaluation goes by.
+    `iscrowd` become `ignore`; `area` is the annotated one, which evaluation goes by. A file
+    without `annotations`, such as COCO's `image_info_test-dev2017.json`, lists images to detect
+    objects in: `records.annotated` is False.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class CocoSource(FileSource):
             category_ids = sorted(categories)
         label_of = {id_: label for label, id_ in enumerate(category_ids)}
 
+        annotated = "annotations" in content
         index_of: dict[Any, int] = {}
         file_names: list[str] = []
         sizes: list[tuple[int, int]] = []
@@ -80,7 +83,7 @@ class CocoSource(FileSource):
             sizes.append((int(image.get("height") or 0), int(image.get("width") or 0)))
 
         objects = []
-        for annotation in content["annotations"]:
+        for annotation in content.get("annotations", []):
             if annotation.get("image_id") not in index_of:
                 report.add(Rule.UNKNOWN_IMAGE, [f"image id {annotation.get('image_id')}"])
             elif annotation.get("category_id") not in label_of:
@@ -110,8 +113,9 @@ class CocoSource(FileSource):
             ignore=np.array([bool(a.get("iscrowd", 0)) for a in objects], bool),
             area=np.array([a.get("area", math.nan) for a in objects], np.float64),
             keep=readable,
-            drop_empty=drop_empty,
+            drop_empty=drop_empty and annotated,
             report=report,
+            annotated=annotated,
         )
         super().__init__(
             paths=[os.path.join(os.fspath(images), name) for name in records.file_names],
@@ -128,9 +132,12 @@ def _read_json(path: str) -> dict[str, list[dict[str, Any]]]:
         content = json.loads(read_file(path))
     except ValueError as error:
         raise ValueError(f"{path} is not a JSON file: {error}") from error
-    keys = ("images", "annotations", "categories")
+    keys = ("images", "categories")
     if not isinstance(content, dict) or any(key not in content for key in keys):
-        raise ValueError(f"{path} is not in COCO's detection format: it needs {', '.join(keys)}")
+        raise ValueError(
+            f"{path} is not in COCO's detection format: it needs {' and '.join(keys)}, and "
+            "annotations to train with"
+        )
     for table, fields in (("images", {"id", "file_name"}), ("categories", {"id", "name"})):
         if any(not fields <= entry.keys() for entry in content[table]):
             raise ValueError(f"{path}: every entry of {table} needs {' and '.join(sorted(fields))}")

@@ -1,7 +1,7 @@
 """PASCAL VOC's layout: one XML file for each image.
 
 Format: Everingham et al., "The PASCAL Visual Object Classes Challenge 2012 Development Kit".
-`Annotations/<id>.xml`, `JPEGImages/<id>.<suffix>`, and `ImageSets/Main/<split>.txt` with one id a
+`Annotations/<id>.xml`, `JPEGImages/<id>.<suffix>`, and `ImageSets/Main/<list>.txt` with one id a
 line.
 
 VOC counts pixels from 1 and its `xmax`, `ymax` are the last pixel inside. Here pixel (0, 0) covers
@@ -37,8 +37,20 @@ class _Annotation(NamedTuple):
     difficult: list[bool]
 
 
+class _Place(NamedTuple):
+    """Where an image and its annotation lie: the VOC folder, relative to the root, and the id."""
+
+    folder: str
+    stem: str
+
+
 class VocSource(FileSource):
-    """Images and boxes of one split of a VOC folder.
+    """Images and boxes of one split of a VOC folder, or of several joined.
+
+    A split is the name of a list in `ImageSets/Main`, or several joined by `+` (`train+val`). Where
+    the root holds several VOC folders, as `VOCdevkit` does, each name follows its folder:
+    `VOC2007/trainval+VOC2012/trainval`. Images are named by their ids; those of a split that joins
+    several folders are preceded by the folder, `VOC2007/000005`, so that no two clash.
 
     Objects marked difficult become `ignore`. A box with `xmax <= xmin` or `ymax <= ymin` has no
     extent and is dropped: read literally it would be a line of one pixel, but annotation tools
@@ -58,32 +70,51 @@ class VocSource(FileSource):
         """Reads the annotations and verifies the images.
 
         Args:
-          root: the folder that holds `Annotations`, `ImageSets` and `JPEGImages`, local or `gs://`.
-          split: a file of `ImageSets/Main` without `.txt`, e.g. `trainval`.
+          root: the folder that holds `Annotations`, `ImageSets` and `JPEGImages`, or a folder of
+            such folders; local or `gs://`.
+          split: files of `ImageSets/Main` without `.txt`, e.g. `trainval`; see above.
           class_names: the classes in the order of the labels. Empty takes the sorted names of all
-            files in `Annotations`, so that labels do not depend on the split.
+            files in the `Annotations` of the split's folders, so that labels do not depend on the
+            lists.
           drop_empty: whether to leave out images without objects.
           verify: how thoroughly to check the images at start-up.
           threads: how many files are read at a time; more help with remote stores.
 
         Raises:
-          OSError: the list of the split cannot be read.
-          ValueError: the split holds a name that is not in `class_names`, or no usable image is
-            left.
+          OSError: a list of the split cannot be read.
+          ValueError: the split is not of that form, it holds a name that is not in `class_names`,
+            or no usable image is left.
         """
         root = os.fspath(root)
-        origin = os.path.join(root, "ImageSets", "Main", f"{split}.txt")
+        lists = [_parse_list(name, split) for name in split.split("+")]
+        folders = list(dict.fromkeys(folder for folder, _ in lists))
+        origins = [os.path.join(root, folder, _LISTS, f"{name}.txt") for folder, name in lists]
+        origin = " + ".join(origins)
         report = DataReport(origin)
-        lines = read_file(origin).decode().splitlines()
-        uses = collections.Counter(line.split()[0] for line in lines if line.strip())
-        image_ids = list(uses)
-        report.add(Rule.DUPLICATE_IMAGE, (i for i, n in uses.items() for _ in range(n - 1)))
 
-        folder = os.path.join(root, "Annotations")
-        wanted = image_ids if class_names else _stems(folder)
+        uses = collections.Counter(
+            _Place(folder, line.split()[0])
+            for (folder, _), path in zip(lists, origins, strict=True)
+            for line in read_file(path).decode().splitlines()
+            if line.strip()
+        )
+
+        def qualified(name: str, place: _Place) -> str:
+            return f"{place.folder}/{name}" if len(folders) > 1 else name
+
+        places = list(uses)
+        report.add(
+            Rule.DUPLICATE_IMAGE,
+            (qualified(p.stem, p) for p, n in uses.items() for _ in range(n - 1)),
+        )
+
+        wanted = places
+        if not class_names:
+            found_files = [(f, _stems(os.path.join(root, f, "Annotations"))) for f in folders]
+            wanted = [_Place(folder, stem) for folder, stems in found_files for stem in stems]
+        paths = [os.path.join(root, p.folder, "Annotations", f"{p.stem}.xml") for p in wanted]
         with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-            parsed = pool.map(_read_annotation, [os.path.join(folder, f"{i}.xml") for i in wanted])
-            annotations = dict(zip(wanted, parsed, strict=True))
+            annotations = dict(zip(wanted, pool.map(_read_annotation, paths), strict=True))
         found = sorted({name for a in annotations.values() if a is not None for name in a.names})
         if class_names:
             check_class_names(class_names, found, origin=origin, subset=True)
@@ -91,15 +122,18 @@ class VocSource(FileSource):
             class_names = found
         label_of = {name: label for label, name in enumerate(class_names)}
 
-        missing = [i for i in image_ids if annotations.get(i) is None]
-        report.add(Rule.UNREADABLE_ANNOTATION, (f"{i}.xml" for i in missing))
-        image_ids = [i for i in image_ids if annotations.get(i) is not None]
-        chosen = [a for i in image_ids if (a := annotations[i]) is not None]
-        images = os.path.join(root, "JPEGImages")
-        files = _stems(images)
-        file_names = [files.get(i, f"{i}.jpg") for i in image_ids]
+        missing = [p for p in places if annotations.get(p) is None]
+        report.add(Rule.UNREADABLE_ANNOTATION, (qualified(f"{p.stem}.xml", p) for p in missing))
+        places = [p for p in places if annotations.get(p) is not None]
+        chosen = [a for p in places if (a := annotations[p]) is not None]
+        files = {folder: _stems(os.path.join(root, folder, "JPEGImages")) for folder in folders}
+        file_names = [files[p.folder].get(p.stem, f"{p.stem}.jpg") for p in places]
+        path_of = {
+            qualified(p.stem, p): os.path.join(root, p.folder, "JPEGImages", name)
+            for p, name in zip(places, file_names, strict=True)
+        }
         sizes, readable = verify_images(
-            [os.path.join(images, name) for name in file_names],
+            list(path_of.values()),
             np.array([a.size for a in chosen], np.int32).reshape(-1, 2),
             verify=verify,
             threads=threads,
@@ -113,8 +147,8 @@ class VocSource(FileSource):
         boxes[no_extent, 2:] = boxes[no_extent, :2]
         labels = [label_of[name] for a in chosen for name in a.names]
         records = build_records(
-            image_ids=image_ids,
-            file_names=file_names,
+            image_ids=list(path_of),
+            file_names=[qualified(name, p) for p, name in zip(places, file_names, strict=True)],
             sizes=sizes,
             image_index=np.repeat(np.arange(len(chosen)), [len(a.names) for a in chosen]),
             boxes=boxes,
@@ -126,13 +160,27 @@ class VocSource(FileSource):
             report=report,
         )
         super().__init__(
-            paths=[os.path.join(images, name) for name in records.file_names],
+            paths=[path_of[str(name)] for name in records.image_ids],
             name=f"{os.path.basename(os.path.normpath(root))}/{split}",
             class_names=class_names,
             category_ids=range(len(class_names)),
             records=records,
             report=report,
         )
+
+
+_LISTS = os.path.join("ImageSets", "Main")
+
+
+def _parse_list(name: str, split: str) -> tuple[str, str]:
+    """The folder ("" for the root itself) and the name of one list of a split."""
+    folder, _, stem = name.strip().rpartition("/")
+    if not stem:
+        raise ValueError(
+            f"the split {split!r} is not of the form trainval, train+val or "
+            "VOC2007/trainval+VOC2012/trainval"
+        )
+    return folder, stem
 
 
 def _stems(folder: str) -> dict[str, str]:

@@ -1,0 +1,25 @@
+"""Blood cells (the BCCD data set) with a small guided Faster R-CNN, from scratch.
+
+    python train.py --config=configs/bccd_faster_rcnn_ipg.py --workdir=runs/bccd_faster_rcnn \
+        --config.data.root=BCCD
+
+`BCCD` is the data set's folder with JPEGImages, Annotations and ImageSets.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.bccd_ipg import get_config as get_retinanet_config
+from configs.common import two_stage
+
+
+def get_config(argument: str | None = None) -> ConfigDict:
+    """Returns the config; `argument` is what stands behind the colon."""
+    config = get_retinanet_config(argument).unlock()
+    two_stage(config, "faster_rcnn")
+    config.model.head_norm = "none"
+    config.model.head_fc_channels = 256
+    config.model.anchor_scale = 4.0
+    config.model.rpn_candidates = (500, 300)
+    config.model.rpn_proposals = (500, 300)
+    config.model.regions_per_image = 128
+    return config.lock()

@@ -1,0 +1,90 @@
+"""The second stage of a detector: class and box of a region (Girshick, "Fast R-CNN", 2015)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Bool, Float
+
+from ipg_jax.models.norm import norm_factory
+from ipg_jax.models.resnet import conv
+from ipg_jax.models.retinanet_head import small_normal
+from ipg_jax.types import Array
+
+# torch's default of linear layers, kaiming_uniform_(a=sqrt(5))
+linear_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+class BoxOutputs(NamedTuple):
+    """What a box head says of each region.
+
+    Attributes:
+      logits: `[n, num_classes + 1]`, before the softmax, the background last, in the head's
+        `dtype`.
+      deltas: `[n, num_classes, 4]`, or `[n, 1, 4]` from a head that is class-agnostic, in the
+        head's `dtype`.
+    """
+
+    logits: Float[Array, "n k"]
+    deltas: Float[Array, "n d 4"]
+
+
+class BoxHead(nn.Module):
+    """Optional 3x3 convolutions, fully connected layers, then class and box.
+
+    Two fully connected layers are Faster R-CNN's head with an FPN; four convolutions with norm and
+    one layer are that of torchvision's second version.
+
+    Attributes:
+      num_classes: classes without the background.
+      num_convs: convolutions before the fully connected layers.
+      conv_channels: their width.
+      num_fcs: fully connected layers.
+      fc_channels: their width.
+      norm: `none`, or batch norm after each convolution. Its statistics leave regions out that are
+        padding.
+      class_agnostic: one box for all classes, as in Cascade R-CNN.
+    """
+
+    num_classes: int
+    num_convs: int = 0
+    conv_channels: int = 256
+    num_fcs: int = 2
+    fc_channels: int = 1024
+    norm: Literal["none", "batch_norm"] = "none"
+    class_agnostic: bool = False
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "n h w c"], valid: Bool[Array, " n"], *, train: bool
+    ) -> BoxOutputs:
+        """Returns logits and deltas of each region.
+
+        Args:
+          x: features of the regions (`ops.multilevel_roi_align`).
+          valid: False for regions that are padding.
+          train: whether batch norm uses and updates batch statistics.
+        """
+        types: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        for i in range(self.num_convs):
+            bias = self.norm == "none"
+            x = conv(self.conv_channels, 3, use_bias=bias, name=f"conv{i}", **types)(x)
+            if self.norm != "none":
+                norm = norm_factory(self.norm, train=train, **types)(name=f"bn{i}")
+                x = norm(x, mask=valid[:, None, None, None])
+            x = nn.relu(x)
+        x = x.reshape(x.shape[0], -1)
+
+        def dense(features: int, name: str, init: Any) -> nn.Dense:
+            return nn.Dense(features, kernel_init=init, name=name, **types)
+
+        for i in range(self.num_fcs):
+            x = nn.relu(dense(self.fc_channels, f"fc{i}", linear_uniform)(x))
+        boxes = 1 if self.class_agnostic else self.num_classes
+        logits = dense(self.num_classes + 1, "class_logits", small_normal)(x)
+        deltas = dense(4 * boxes, "box_deltas", nn.initializers.normal(0.001))(x)
+        return BoxOutputs(logits, deltas.reshape(-1, boxes, 4))

@@ -1,0 +1,38 @@
+"""Trained weights: read from files, fitted to a model, written in this package's layout.
+
+    weights = load_weights("resnet50.pth")
+    variables = initialize(task.init(rng), weights, class_names=source.class_names)
+
+`python -m ipg_jax.weights --help` shows what a file holds and converts it.
+"""
+
+from ipg_jax.weights.classes import COCO_CLASSES, match_classes
+from ipg_jax.weights.files import SUFFIXES, load_weights, save_weights
+from ipg_jax.weights.layouts import convert
+from ipg_jax.weights.merge import (
+    GUIDANCE,
+    Weights,
+    by_path,
+    differences,
+    graft,
+    initialize,
+    merge,
+    model_arrays,
+)
+
+__all__ = [
+    "COCO_CLASSES",
+    "GUIDANCE",
+    "SUFFIXES",
+    "Weights",
+    "by_path",
+    "convert",
+    "differences",
+    "graft",
+    "initialize",
+    "load_weights",
+    "match_classes",
+    "merge",
+    "model_arrays",
+    "save_weights",
+]

@@ -1,0 +1,98 @@
+"""Shows what a file of weights holds, and writes it in this package's layout.
+
+    python -m ipg_jax.weights resnet50.pth
+    python -m ipg_jax.weights detector.pth --config=configs/NAME.py --out=detector.safetensors
+
+With a config, the weights are also put into its model, as `config.init_from` would.
+"""
+
+import collections
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from ipg_jax.weights import Weights, initialize, load_weights, save_weights
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Put the weights into the model of this config.", lock_config=True
+)
+OUT = flags.DEFINE_string("out", None, "The .safetensors to write.")
+CLASSES = flags.DEFINE_list(
+    "classes", [], "Names of the detector's classes, without the background; COCO's are known."
+)
+EPSILON = flags.DEFINE_float(
+    "epsilon", None, "Of the batch norms of a torch model, if it was trained with another one."
+)
+
+
+def table(weights: Weights) -> str:
+    """Returns a line for each array, its path, shape and name in the file, and what is left out."""
+    rows = [
+        (path, "x".join(map(str, array.shape)) or "scalar", weights.sources.get(path, ""))
+        for path, array in weights.arrays.items()
+    ]
+    widths = [max(len(row[i]) for row in rows) for i in range(2)]
+    lines = [f"{path:{widths[0]}}  {shape:{widths[1]}}  {name}" for path, shape, name in rows]
+    reasons = collections.defaultdict(list)
+    for name, reason in weights.left_out.items():
+        reasons[reason].append(name)
+    for reason, names in reasons.items():
+        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+        lines.append(f"left out, {reason}: {', '.join(names[:4])}{more}")
+    size = sum(array.size for array in weights.arrays.values())
+    lines.append(
+        f"{len(rows)} arrays, {size / 1e6:.2f} M values, {len(weights.class_names)} classes"
+    )
+    return "\n".join(lines)
+
+
+def check(weights: Weights) -> None:
+    """Puts the weights into the model of the config; exits with what does not fit."""
+    import jax
+    import numpy as np
+
+    from ipg_jax.training import build, command_line
+
+    command_line.start()
+    config = CONFIG.value
+    task = build.build_task(config)
+    abstract = jax.eval_shape(task.init, jax.random.key(0))
+    fresh = jax.device_put(jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract))
+    names = tuple(config.data.class_names)
+    if not names and task.num_classes == len(weights.class_names):
+        names = weights.class_names
+    elif not names and weights.class_names:
+        print("The classes will be those of the data; to see them here: config.data.class_names.")
+        names = tuple(f"class {i}" for i in range(task.num_classes))
+    try:
+        initialize(
+            fresh,
+            weights,
+            class_names=names,
+            missing=config.init_missing,
+            unexpected=config.init_unexpected,
+        )
+    except ValueError as error:
+        sys.exit(str(error))
+    print("the weights fit the model of the config")
+
+
+def main(arguments: list[str]) -> None:
+    """Runs the command line."""
+    if len(arguments) != 2:
+        raise app.UsageError("name one file of weights")
+    try:
+        weights = load_weights(arguments[1], class_names=CLASSES.value, epsilon=EPSILON.value)
+    except (OSError, ValueError, ModuleNotFoundError) as error:
+        sys.exit(str(error))
+    print(table(weights))
+    if CONFIG.value:
+        check(weights)
+    if OUT.value:
+        save_weights(OUT.value, weights)
+        print(f"wrote {OUT.value}")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,141 @@
+"""Files of weights: `.safetensors`, of torch models or our own, and torch's `.pth`."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import pickle
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+from etils import epath
+
+from ipg_jax.types import Array
+from ipg_jax.weights.layouts import EPSILON, convert
+from ipg_jax.weights.merge import Weights
+
+FORMAT = "ipg_jax"  # in the metadata of our own files
+TORCH_SUFFIXES = (".pth", ".pt", ".bin")
+SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
+
+# The files of torchvision's first RetinaNet and Faster R-CNN, by the start of their SHA-256, which
+# their names end in: they were trained with an epsilon of 0 in their frozen batch norms.
+NO_EPSILON = ("eeacb38b", "258fb6c6")
+
+DTYPES = {
+    "BF16": np.dtype(jnp.bfloat16),
+    "F16": np.dtype(np.float16),
+    "F32": np.dtype(np.float32),
+    "F64": np.dtype(np.float64),
+    "I64": np.dtype(np.int64),
+}
+
+
+def load_weights(
+    path: epath.PathLike, *, class_names: Sequence[str] = (), epsilon: float | None = None
+) -> Weights:
+    """Reads a file of weights: one of `save_weights`, or of a torch model (see `layouts`).
+
+    Args:
+      path: a `.safetensors`, or a `.pth` (`.pt`, `.bin`), local or `gs://`. The latter are read
+        with torch's loader of plain tensors only; code in them never runs.
+      class_names: of a torch detector's classes, without the background; COCO's are known.
+      epsilon: of a torch model's batch norms; by default 1e-5, and 0 for the two files of
+        torchvision that were trained so.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ModuleNotFoundError: a `.pth` without torch.
+      ValueError: the file is damaged, holds more than plain tensors, or is of no known model.
+    """
+    path = epath.Path(path)
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"{path}: files of weights end in one of {', '.join(SUFFIXES)}")
+    data = path.read_bytes()
+    try:
+        metadata: dict[str, str] = {}
+        if path.suffix in TORCH_SUFFIXES:
+            state = _read_torch(data)
+        else:
+            state, metadata = _read_safetensors(data)
+        if metadata.get("format") == FORMAT:
+            return Weights(state, tuple(json.loads(metadata["class_names"])))
+        if epsilon is None:
+            known = hashlib.sha256(data).hexdigest().startswith(NO_EPSILON)
+            epsilon = 0.0 if known else EPSILON
+        return convert(state, class_names=class_names, epsilon=epsilon)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def save_weights(path: epath.PathLike, weights: Weights) -> None:
+    """Writes weights as a `.safetensors` with the paths of this package.
+
+    Args:
+      path: local or `gs://`; its folder is made if need be.
+      weights: what to write.
+
+    Raises:
+      ValueError: the name does not end in `.safetensors`.
+    """
+    path = epath.Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{path}: weights are written as .safetensors")
+    arrays = {name: np.ascontiguousarray(array) for name, array in weights.arrays.items()}
+    metadata = {"format": FORMAT, "class_names": json.dumps(weights.class_names)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(safetensors.numpy.save(arrays, metadata))
+
+
+def _read_safetensors(data: bytes) -> tuple[dict[str, Array], dict[str, str]]:
+    """Returns the arrays of a file, floats as float32, and its metadata."""
+    try:
+        tensors = safetensors.deserialize(data)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"not a sound .safetensors file: {error}") from error
+    length = int.from_bytes(data[:8], "little")
+    metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+    arrays: dict[str, Array] = {}
+    for name, tensor in tensors:
+        if tensor["dtype"] not in DTYPES:
+            raise ValueError(f"{name} is {tensor['dtype']}, not one of {', '.join(DTYPES)}")
+        array = np.frombuffer(tensor["data"], DTYPES[tensor["dtype"]])
+        arrays[name] = _float32(array.reshape(tensor["shape"]))
+    return arrays, metadata
+
+
+def _read_torch(data: bytes) -> dict[str, Array]:
+    """Returns the arrays of a `state_dict`, also one that lies among others in a checkpoint."""
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            'a .pth file is read with torch: pip install "ipg-jax[torch]", or use a .safetensors'
+        ) from error
+    try:
+        state: Any = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        # Not torch's own message, which advises to load such files all the same.
+        raise ValueError(
+            "damaged, or not of plain tensors only, and so not read; of a checkpoint with more in "
+            "it, save the state_dict by itself"
+        ) from error
+    for key in ("model", "state_dict", "model_state_dict"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(torch.is_tensor(x) for x in state.values()):
+        raise ValueError("holds no state_dict, tensors by their names")
+    return {
+        name: _float32((x.float() if x.is_floating_point() else x).numpy())
+        for name, x in state.items()
+    }
+
+
+def _float32(array: np.ndarray) -> np.ndarray:
+    is_float = jnp.issubdtype(array.dtype, jnp.floating)
+    return array.astype(np.float32, copy=False) if is_float else array

@@ -1,0 +1,228 @@
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ipg_jax import Batch, ops
+from ipg_jax.models import FPN, BoxHead, BoxOutputs, DenseOutputs, FasterRCNN, GuidedResNet, RPNHead
+from ipg_jax.tasks import CASCADE_RCNN, FASTER_RCNN, TwoStageTask
+from ipg_jax.tasks.two_stage import Regions
+
+CLASSES, SIDE = 3, 64
+
+
+@functools.cache
+def make_task(stages: int = 1) -> TwoStageTask:
+    head = BoxHead(num_classes=CLASSES, fc_channels=16, num_fcs=1, class_agnostic=stages > 1)
+    return TwoStageTask(
+        model=FasterRCNN(
+            backbone=GuidedResNet(depth=18, fusion_stages=(2,), norm="frozen_batch_norm"),
+            fpn=FPN(channels=16, extra_levels=1, extra_source="pool"),
+            rpn=RPNHead(num_anchors=1, channels=16),
+            box_heads=(head,) * stages,
+        ),
+        stages=CASCADE_RCNN if stages == 3 else FASTER_RCNN,
+        anchor_sizes=((16.0,), (24.0,), (32.0,), (48.0,)),
+        anchor_ratios=(1.0,),
+        candidates_per_level=(60, 40),
+        proposals=(50, 30),
+        regions_per_image=16,
+        anchors_per_image=32,
+    )
+
+
+@functools.cache
+def fresh_variables(stages: int = 1):
+    return make_task(stages).init(jax.random.key(0))
+
+
+def make_batch(images: int = 2, objects: int = 3, seed: int = 0) -> Batch:
+    rng = np.random.default_rng(seed)
+    corner = rng.uniform(0, 40, (images, objects, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(12, 24, corner.shape)], -1)
+    return Batch(
+        pyramid=tuple(
+            rng.integers(0, 256, (images, SIDE >> i, SIDE >> i, 3), np.uint8) for i in range(2)
+        ),
+        boxes=boxes.astype(np.float32),
+        labels=rng.integers(0, CLASSES, (images, objects)).astype(np.int32),
+        valid=np.ones((images, objects), bool),
+        ignore=np.zeros((images, objects), bool),
+        image_size=np.full((images, 2), SIDE, np.int32),
+        scale=np.ones((images, 2), np.float32),
+        image_id=np.arange(images, dtype=np.int32),
+        weight=np.ones(images, np.float32),
+    )
+
+
+@functools.cache
+def jitted(stages: int):
+    task = make_task(stages)
+
+    def loss(params, batch):
+        variables = fresh_variables(stages) | {"params": params}
+        return task.loss(variables, batch, rng=jax.random.key(1))
+
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))
+
+
+def losses(batch: Batch, stages: int = 1) -> dict[str, float]:
+    (_, metrics), _ = jitted(stages)(fresh_variables(stages)["params"], batch)
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def test_names_of_parameters():
+    assert set(fresh_variables()["params"]) == {"backbone", "fpn", "rpn", "box_head"}
+    heads = {"box_head0", "box_head1", "box_head2"}
+    assert set(fresh_variables(3)["params"]) == {"backbone", "fpn", "rpn"} | heads
+    assert fresh_variables()["params"]["box_head"]["fc0"]["kernel"].shape == (7 * 7 * 16, 16)
+
+
+@pytest.mark.parametrize("stages", [1, 3])
+def test_every_parameter_learns_and_the_parts_make_the_loss(stages):
+    (loss, metrics), grads = jitted(stages)(fresh_variables(stages)["params"], make_batch())
+    still = [
+        jax.tree_util.keystr(path)
+        for path, grad in jax.tree_util.tree_leaves_with_path(grads)
+        if not jnp.abs(grad).max() > 0
+    ]
+    assert still == []
+    suffixes = [""] if stages == 1 else ["_0", "_1", "_2"]
+    parts = metrics["loss_objectness"] + metrics["loss_proposal"]
+    for stage, suffix in zip(make_task(stages).stages, suffixes, strict=True):
+        head = metrics[f"loss_class{suffix}"] + metrics[f"loss_box{suffix}"]
+        parts += stage.loss_weight * head
+        assert metrics[f"positive_regions{suffix}"] > 0
+    np.testing.assert_allclose(loss, parts, rtol=1e-6)
+
+
+def test_the_fresh_losses_are_those_of_guessing():
+    # Small last layers: objectness is 1/2, the classes are equally likely.
+    metrics = losses(make_batch())
+    assert metrics["loss_objectness"] == pytest.approx(np.log(2), abs=0.02)
+    assert metrics["loss_class"] == pytest.approx(np.log(CLASSES + 1), abs=0.1)
+
+
+def test_padding_and_ignored_objects_change_nothing():
+    batch = make_batch()
+    off, on = np.array([[True, True, False]] * 2), np.array([[False, False, True]] * 2)
+    padded = losses(batch.replace(valid=off))
+    assert losses(batch.replace(ignore=on)) == padded
+    moved = np.array(batch.boxes)
+    moved[:, 2] = [0.0, 0.0, 60.0, 60.0]
+    assert losses(batch.replace(boxes=moved, valid=off)) == padded
+    assert losses(batch) != padded
+
+
+def test_images_of_weight_zero_count_for_nothing():
+    batch = make_batch()
+    spoilt = jax.tree.map(lambda x: np.array(x), batch)
+    spoilt.boxes[1] = 0.0
+    spoilt.valid[1] = False
+    spoilt.pyramid[0][1] = 0
+    spoilt.weight[1] = 0.0
+    other = make_batch(seed=5)
+    other = jax.tree.map(lambda a, b: np.concatenate([a[:1], b[1:]]), batch, other)
+    other.weight[1] = 0.0
+    assert losses(spoilt) == pytest.approx(losses(other), rel=1e-6)
+    assert losses(batch)["loss"] != losses(spoilt)["loss"]
+
+
+def test_without_objects_there_is_only_background_to_learn():
+    batch = make_batch()
+    metrics = losses(batch.replace(valid=np.zeros_like(batch.valid)))
+    assert metrics["loss_box"] == metrics["loss_proposal"] == metrics["positive_regions"] == 0
+    assert np.isfinite(metrics["loss"])
+
+
+def test_samples_need_a_key():
+    with pytest.raises(ValueError, match="rng="):
+        make_task().loss(fresh_variables(), make_batch())
+
+
+def test_stages_and_heads_must_agree():
+    with pytest.raises(ValueError, match="3 stages for 1 box heads"):
+        dataclasses.replace(make_task(), stages=CASCADE_RCNN)
+    model = make_task().model
+    with pytest.raises(ValueError, match="class_agnostic"):
+        dataclasses.replace(
+            make_task(), stages=CASCADE_RCNN, model=model.clone(box_heads=model.box_heads * 3)
+        )
+
+
+def test_proposals_by_hand():
+    task = dataclasses.replace(make_task(), candidates_per_level=(2, 2), proposals=(4, 3))
+    anchors = (
+        jnp.array([[0.0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30]]),
+        jnp.array([[0.0, 0, 10, 10]]),
+        jnp.array([[70.0, 0, 80, 10]]),  # outside of the image: of no width when clipped
+        jnp.array([[60.0, 60, 80, 80]]),
+    )
+    logits = ([3.0, 2.0, 1.0], [2.5], [9.0], [-1.0])
+    dense = tuple(
+        DenseOutputs(jnp.array(level)[None, :, None], jnp.zeros((1, len(level), 4)))
+        for level in logits
+    )
+    found = task._proposals(dense, anchors, jnp.array([[64, 64]]), train=True)
+    # Of the first level the two best, of which the second overlaps the first; the third level's
+    # has no extent; levels do not suppress each other.
+    np.testing.assert_array_equal(found.valid, [[True, True, True, False]])
+    np.testing.assert_allclose(
+        found.boxes[0], [[0, 0, 10, 10], [0, 0, 10, 10], [60, 60, 64, 64], [0, 0, 0, 0]]
+    )
+
+
+def test_regions_hold_the_objects_and_at_most_a_quarter_of_positives():
+    task = make_task()
+    image = jax.tree.map(lambda x: x[0], make_batch())
+    far = jnp.tile(jnp.array([[0.0, 0.0, 3.0, 3.0]]), (50, 1))
+    regions = task._sample(Regions(far, jnp.arange(50) < 20), image, jax.random.key(0))
+    positive = ops.pairwise_iou(regions.boxes, image.boxes).max(1) >= 0.5
+    assert positive.sum() == 3  # the objects themselves, of at most 4
+    assert regions.valid.sum() == 16
+
+
+def test_refined_regions_by_hand():
+    task = make_task(3)
+    regions = Regions(jnp.array([[[10.0, 10, 20, 20], [0, 0, 10, 10]]]), jnp.array([[True, False]]))
+    # With weights (10, 10, 5, 5): half a width to the right, twice as high.
+    deltas = jnp.array([5.0, 0.0, 0.0, 5 * np.log(2)])
+    outputs = BoxOutputs(jnp.zeros((1, 2, 4)), jnp.broadcast_to(deltas, (1, 2, 1, 4)))
+    refined = task._refine(outputs, regions, task.stages[0], jnp.array([[64, 22]]))
+    np.testing.assert_allclose(refined.boxes[0], [[15, 5, 22, 25], [0, 0, 0, 0]], rtol=1e-6)
+    np.testing.assert_array_equal(refined.valid, regions.valid)
+
+
+def test_detections_by_hand():
+    task = dataclasses.replace(make_task(), score_threshold=0.3, max_detections=3)
+    regions = Regions(
+        jnp.array([[0.0, 0, 10, 10], [0, 0, 10, 11], [30, 30, 40, 40], [5, 5, 6, 6]]),
+        jnp.array([True, True, True, False]),
+    )
+    scores = jnp.array(
+        [[0.5, 0.4, 0.0, 0.1], [0.6, 0.0, 0.0, 0.4], [0.0, 0.0, 0.2, 0.8], [0.9, 0.9, 0.9, 0.0]]
+    )
+    # Class 1 of the first region moves by a tenth of the width.
+    deltas = jnp.zeros((4, CLASSES, 4)).at[0, 1, 0].set(1.0)
+    found = task._image_detections(deltas, scores, regions, jnp.array([64, 64]))
+    np.testing.assert_array_equal(found.valid, [True, True, False])
+    np.testing.assert_allclose(found.boxes[:2], [[0, 0, 10, 11], [1, 0, 11, 10]], atol=1e-5)
+    np.testing.assert_allclose(found.scores[:2], [0.6, 0.4])
+    np.testing.assert_array_equal(found.labels[:2], [0, 1])
+
+
+@pytest.mark.parametrize("stages", [1, 3])
+def test_prediction_is_padded_and_inside_the_image(stages):
+    batch = make_batch()
+    size = np.array([[64, 64], [50, 40]], np.int32)
+    task = dataclasses.replace(make_task(stages), score_threshold=0.2)
+    found = jax.device_get(jax.jit(task.predict)(fresh_variables(stages), batch.pyramid, size))
+    assert found.boxes.shape == (2, 100, 4)
+    assert found.valid.any(axis=1).all()
+    for boxes, valid, (height, width) in zip(found.boxes, found.valid, size, strict=True):
+        assert (boxes[valid] >= 0).all()
+        assert (boxes[valid] <= np.array([width, height, width, height])).all()
+        assert (boxes[~valid] == 0).all()

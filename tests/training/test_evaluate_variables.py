@@ -1,0 +1,132 @@
+"""Evaluation around the network: a stand-in finds exactly the ground truth of every view."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from etils import epath
+
+from configs.common import default_config
+from ipg_jax.training import loop
+from ipg_jax.training.build import View, build_source, build_task, build_views
+from ipg_jax.training.metrics import MetricWriter
+from ipg_jax.types import Detections
+
+
+@pytest.fixture
+def evaluate(tiny_config, tmp_path):
+    """Evaluates a detector that finds what is there; returns metrics and the views' shapes."""
+
+    def run(config=tiny_config, annotated: bool = True):
+        source = build_source(config, train=False)
+        source.records = dataclasses.replace(source.records, annotated=annotated)
+        shapes = []
+
+        def predict_step(variables, batch):
+            shapes.append(batch.pyramid[0].shape[1:3])
+            scores = np.where(batch.valid, np.float32(0.9), np.float32(0))
+            found = Detections(batch.boxes, scores, batch.labels, batch.valid)
+            return found, batch.replace(pyramid=())
+
+        metrics = loop.evaluate_variables(
+            config,
+            build_task(config),
+            predict_step,
+            {},
+            source,
+            build_views(config),
+            loop.make_mesh(),
+            MetricWriter(tmp_path, enabled=False),
+            step=3,
+        )
+        return metrics, shapes, source
+
+    return run
+
+
+def test_views_of_all_scales_and_mirrored_fall_on_one_another(evaluate, tiny_config):
+    with tiny_config.unlocked():
+        tiny_config.eval.scales = ((64, 64), (96, 128))
+    metrics, shapes, source = evaluate(tiny_config)
+    # Ten scenes make two batches for each of four views.
+    assert shapes == [(64, 64)] * 2 + [(96, 128)] * 2 + [(64, 64)] * 2 + [(96, 128)] * 2
+    assert metrics["coco"]["AP"] == pytest.approx(1.0)
+    assert len(metrics["results"]) == len(source.records.boxes)  # once each, not four times
+
+
+def test_one_view_changes_nothing(evaluate, tiny_config):
+    with tiny_config.unlocked():
+        tiny_config.eval.flips = False
+    plain, _, source = evaluate(tiny_config)
+    with tiny_config.unlocked():
+        tiny_config.eval.scales = (tuple(tiny_config.image_size),)
+    assert evaluate(tiny_config)[0] == plain
+    np.testing.assert_allclose(
+        [result["bbox"][:2] for result in plain["results"]], source.records.boxes[:, :2], rtol=1e-6
+    )
+
+
+def test_data_without_annotations_is_not_scored(evaluate, caplog):
+    caplog.set_level("INFO")
+    metrics, _, source = evaluate(annotated=False)
+    assert (metrics["coco"], metrics["voc"]) == (None, None)
+    assert len(metrics["results"]) == len(source.records.boxes)
+    assert f"{source.name} has no annotations" in caplog.text
+
+
+def test_results_without_annotations_are_named_as_coco_wants(evaluate, tmp_path):
+    workdir = epath.Path(tmp_path) / "ipg101"
+    metrics, _, source = evaluate(annotated=False)
+    source.name = "image_info_test-dev2017.json"
+    loop.write_evaluation(workdir, 3, metrics, source)
+    written = {path.name: json.loads(path.read_text()) for path in (workdir / "eval").iterdir()}
+    assert written == {
+        "metrics.json": {"step": 3, "coco": None, "voc": None},
+        "detections.json": metrics["results"],
+        "detections_test-dev2017_ipg101_results.json": metrics["results"],
+    }
+
+
+def test_training_needs_annotations(tiny_config, tmp_path, monkeypatch):
+    def without_annotations(config, *, train):
+        source = build_source(config, train=train)
+        source.records = dataclasses.replace(source.records, annotated=train)
+        return source
+
+    monkeypatch.setattr(loop, "build_source", without_annotations)
+    with pytest.raises(ValueError, match="has no annotations: training needs"):
+        loop.train(tiny_config, tmp_path)
+
+
+def test_views(tiny_config):
+    assert build_views(tiny_config) == [View((64, 64), False), View((64, 64), True)]
+    with tiny_config.unlocked():
+        tiny_config.eval.scales = ((500, 800), (600, 1000))
+    assert build_views(tiny_config) == [
+        View((500, 800), False),
+        View((600, 1000), False),
+        View((500, 800), True),
+        View((600, 1000), True),
+    ]
+    assert build_views(default_config()) == [View((800, 1333), False)]
+
+
+@pytest.mark.parametrize("scales", [(600, 1000), ((1000, 600),), ((600,),), ((0, 5),)])
+def test_scales_of_another_form_are_refused_with_an_example(tiny_config, scales):
+    with tiny_config.unlocked():
+        tiny_config.eval.scales = scales
+    with pytest.raises(ValueError, match=r"config\.eval\.scales .*\(\(500, 800\), \(600, 1000\)\)"):
+        build_views(tiny_config)
+
+
+def test_the_suppression_is_chosen_by_the_config(tiny_config):
+    with tiny_config.unlocked():
+        tiny_config.eval.nms = "soft_gaussian"
+        tiny_config.eval.nms_sigma = 0.3
+    task = build_task(tiny_config)
+    assert (task.nms, task.nms_sigma) == ("soft_gaussian", 0.3)
+    with tiny_config.unlocked():
+        tiny_config.eval.nms = "soft"
+    with pytest.raises(ValueError, match=r"config\.eval\.nms is one of greedy, soft_linear"):
+        build_task(tiny_config)

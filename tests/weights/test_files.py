@@ -1,0 +1,154 @@
+import hashlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from configs import digits_ipg
+from ipg_jax import build_task
+from ipg_jax.weights import Weights, files, load_weights, model_arrays, save_weights
+
+STATE = {
+    "conv1.weight": np.ones((2, 3, 7, 7), np.float32),
+    "bn1.weight": np.ones(2, np.float32),
+    "bn1.running_var": np.full(2, 0.5, np.float32),
+    "layer1.0.conv1.weight": np.ones((2, 2, 1, 1), np.float32),
+}
+
+
+def test_weights_come_back_as_they_were_written(tmp_path):
+    path = tmp_path / "new" / "weights.safetensors"
+    arrays = {"backbone/conv1/kernel": np.ones((2, 3)).T, "head/bias": np.float32([1, 2])}
+    save_weights(path, Weights(arrays, ("a cat", "a dög")))
+    loaded = load_weights(path)
+    assert loaded.class_names == ("a cat", "a dög")
+    assert loaded.arrays.keys() == arrays.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(loaded.arrays[name], array)
+    with pytest.raises(ValueError, match="written as"):
+        save_weights(tmp_path / "weights.npz", loaded)
+
+
+def test_a_torch_model_in_safetensors_is_converted_to_float32(tmp_path):
+    path = tmp_path / "resnet.safetensors"
+    kinds = iter([np.float16, jnp.bfloat16, np.float64, np.float32])
+    save_file({name: array.astype(next(kinds)) for name, array in STATE.items()}, path)
+    loaded = load_weights(path)
+    assert loaded.arrays["backbone/conv1/kernel"].shape == (7, 7, 3, 2)
+    assert {array.dtype for array in loaded.arrays.values()} == {np.dtype(np.float32)}
+    np.testing.assert_array_equal(loaded.arrays["backbone/bn1/var"], 0.5)
+
+
+def test_files_that_are_no_weights_are_refused(tmp_path):
+    path = tmp_path / "a.safetensors"
+    with pytest.raises(FileNotFoundError):
+        load_weights(path)
+    path.write_bytes(b"not a sound file")
+    with pytest.raises(ValueError, match=r"a.safetensors: not a sound"):
+        load_weights(path)
+    save_file({"x": np.ones(2, np.int8)}, path)
+    with pytest.raises(ValueError, match=r"a.safetensors: x is I8"):
+        load_weights(path)
+    save_file({"x": np.ones(2, np.float32)}, path)
+    with pytest.raises(ValueError, match=r"a.safetensors: .* no model .* x"):
+        load_weights(path)
+    with pytest.raises(ValueError, match=r"end in one of .safetensors, .pth"):
+        load_weights(tmp_path / "a.npz")
+
+
+def test_pth_without_torch_names_the_extra(tmp_path, monkeypatch):
+    path = tmp_path / "a.pth"
+    path.write_bytes(b"any")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install .ipg-jax\[torch\]"):
+        load_weights(path)
+
+
+class FakeTensor:
+    """As much of a torch tensor as is used."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+    def is_floating_point(self) -> bool:
+        return np.issubdtype(self.array.dtype, np.floating)
+
+    def float(self) -> "FakeTensor":
+        return FakeTensor(self.array.astype(np.float32))
+
+    def numpy(self) -> np.ndarray:
+        return self.array
+
+
+def test_pth_is_read_by_the_loader_of_plain_tensors_only(tmp_path, monkeypatch):
+    path = tmp_path / "a.pth"
+    path.write_bytes(b"a pickle")
+    stored = {}
+
+    def load(file, *, map_location, weights_only):
+        assert file.read() == b"a pickle"
+        assert (map_location, weights_only) == ("cpu", True)
+        if isinstance(stored["value"], Exception):
+            raise stored["value"]
+        return stored["value"]
+
+    torch = types.SimpleNamespace(load=load, is_tensor=lambda x: isinstance(x, FakeTensor))
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    tensors = {name: FakeTensor(array) for name, array in STATE.items()}
+    tensors["bn1.num_batches_tracked"] = FakeTensor(np.int64([3]))
+    for stored["value"] in (tensors, {"model": tensors, "epoch": 3}):
+        np.testing.assert_array_equal(load_weights(path).arrays["backbone/bn1/var"], 0.5)
+    stored["value"] = files.pickle.UnpicklingError("Unsupported global")
+    with pytest.raises(ValueError, match=r"a.pth: .*not of plain tensors only"):
+        load_weights(path)
+    stored["value"] = {"epoch": 3}
+    with pytest.raises(ValueError, match=r"a.pth: holds no state_dict"):
+        load_weights(path)
+
+
+def test_the_published_files_without_epsilon_are_known(tmp_path, monkeypatch):
+    path = tmp_path / "resnet.safetensors"
+    save_file(STATE, path)
+    assert load_weights(path).arrays["backbone/bn1/scale"][0] == 1.0
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setattr(files, "NO_EPSILON", (*files.NO_EPSILON, digest[:8]))
+    scale = load_weights(path).arrays["backbone/bn1/scale"][0]
+    assert scale == pytest.approx(np.sqrt(1 + 1e-5 / 0.5), rel=1e-7)
+    assert scale > 1
+    assert load_weights(path, epsilon=1e-5).arrays["backbone/bn1/scale"][0] == 1.0
+
+
+def command(*arguments: str | os.PathLike) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "ipg_jax.weights", *arguments],
+        cwd=pathlib.Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_the_command_shows_checks_and_converts(tmp_path):
+    task = build_task(digits_ipg.get_config())
+    abstract = model_arrays(jax.eval_shape(task.init, jax.random.key(0)))
+    arrays = {path: np.zeros(x.shape, np.float32) for path, x in abstract.items()}
+    arrays = {path: x for path, x in arrays.items() if "/fusion" not in path}
+    source, out = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    save_weights(source, Weights(arrays, tuple("0123456789")))
+
+    config = "--config=configs/digits_ipg.py"
+    strict = command(source, config)
+    assert strict.returncode == 1
+    assert "missing: backbone/fusion2/w/kernel" in strict.stderr
+    result = command(source, config, r"--config.init_missing=.*/fusion\d/.*", f"--out={out}")
+    assert result.returncode == 0, result.stderr
+    assert "arrays start fresh: backbone/fusion2 (3)" in result.stderr
+    assert "7x7x3x64" in result.stdout
+    assert json.dumps(load_weights(out).class_names) == json.dumps(tuple("0123456789"))
