@@ -49,8 +49,6 @@ def conv_general_dilated(
 def _forward(
     x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding, dilation: Pair, precision: Any
 ) -> jax.Array:
-    if kernel.shape[:2] == (1, 1):
-        return jnp.dot(x[:, :: strides[0], :: strides[1]], kernel[0, 0], precision=precision)
     return jax.lax.conv_general_dilated(
         x,
         kernel,
