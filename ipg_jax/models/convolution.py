@@ -90,7 +90,9 @@ def _backward(
         dilation=dilation,
         precision=precision,
     )
-    by_kernel = jax.lax.platform_dependent(x, gradient, cpu=by_rows, default=whole)
+    # Of a program for several devices the loop would hold a reduction over them.
+    cpu = by_rows if jax.device_count() == 1 else whole
+    by_kernel = jax.lax.platform_dependent(x, gradient, cpu=cpu, default=whole)
     return by_x, by_kernel
 
 
