@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from etils import epath
 
-from configs.common import default_config
 from ipg_jax.training import loop
 from ipg_jax.training.build import View, build_source, build_task, build_views
 from ipg_jax.training.metrics import MetricWriter
@@ -48,6 +47,7 @@ def evaluate(tiny_config, tmp_path):
 def test_views_of_all_scales_and_mirrored_fall_on_one_another(evaluate, tiny_config):
     with tiny_config.unlocked():
         tiny_config.eval.scales = ((64, 64), (96, 128))
+        tiny_config.eval.flips = True
     metrics, shapes, source = evaluate(tiny_config)
     # Ten scenes make two batches for each of four views.
     assert shapes == [(64, 64)] * 2 + [(96, 128)] * 2 + [(64, 64)] * 2 + [(96, 128)] * 2
@@ -56,8 +56,6 @@ def test_views_of_all_scales_and_mirrored_fall_on_one_another(evaluate, tiny_con
 
 
 def test_one_view_changes_nothing(evaluate, tiny_config):
-    with tiny_config.unlocked():
-        tiny_config.eval.flips = False
     plain, _, source = evaluate(tiny_config)
     with tiny_config.unlocked():
         tiny_config.eval.scales = (tuple(tiny_config.image_size),)
@@ -100,16 +98,16 @@ def test_training_needs_annotations(tiny_config, tmp_path, monkeypatch):
 
 
 def test_views(tiny_config):
-    assert build_views(tiny_config) == [View((64, 64), False), View((64, 64), True)]
+    assert build_views(tiny_config) == [View((64, 64), False)]
     with tiny_config.unlocked():
         tiny_config.eval.scales = ((500, 800), (600, 1000))
+        tiny_config.eval.flips = True
     assert build_views(tiny_config) == [
         View((500, 800), False),
         View((600, 1000), False),
         View((500, 800), True),
         View((600, 1000), True),
     ]
-    assert build_views(default_config()) == [View((800, 1333), False)]
 
 
 @pytest.mark.parametrize("scales", [(600, 1000), ((1000, 600),), ((600,),), ((0, 5),)])

@@ -27,7 +27,6 @@ def make_tiny_config() -> ConfigDict:
     config.optimizer.weight_decay = 1e-4
     config.optimizer.warmup_steps = 2
     config.eval.samples = 2
-    config.eval.flips = True  # whole runs, also on several hosts, merge views
     config.eval.score_threshold = 0.0  # six steps teach little: compare what there is
     return config.lock()
 

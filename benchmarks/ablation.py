@@ -1,0 +1,126 @@
+"""Plain and guided detectors on the digits data set, a few hundred steps each, several seeds.
+
+    python benchmarks/ablation.py --workdir=runs/ablation
+
+Trains the small RetinaNet of `configs/digits_ipg.py` without guidance, with each fusion, without
+guidance but with a wider FPN that makes up for the operations that guidance adds, and guided at
+single stages. Prints a Markdown table: mean and standard deviation over the seeds of the COCO
+figures on 200 unseen scenes, in percent, and the operations of a forward pass of one image. Start
+it again to go on where it was stopped: finished runs are read from `--workdir`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+from typing import Any, NamedTuple
+
+ROOT = pathlib.Path(__file__).parents[1]
+CONFIG = "digits_ipg"
+SCENE = 128  # pixels, the config's
+FIGURES = ("AP", "AP50", "AP_small")
+
+
+class Variant(NamedTuple):
+    """A model to train: the config's argument, fields of `config.model`, how many seeds."""
+
+    argument: str
+    fields: dict[str, Any]
+    seeds: int
+
+
+VARIANTS = {
+    "plain": Variant("stages=", {}, 3),
+    "plain, wider FPN": Variant("stages=", {"fpn_channels": 80}, 3),
+    "sum": Variant("fusion=sum", {}, 3),
+    "product": Variant("fusion=product", {}, 3),
+    "concat": Variant("fusion=concat", {}, 3),
+    "attention": Variant("fusion=attention", {}, 3),
+    "sum at stage 2": Variant("stages=2", {}, 1),
+    "sum at stage 3": Variant("stages=3", {}, 1),
+    "sum at stage 4": Variant("stages=4", {}, 1),
+}
+
+
+def run(variant: Variant, seed: int, steps: int, workdir: pathlib.Path) -> dict[str, float]:
+    """Trains one model unless `workdir` holds it already; returns its COCO figures."""
+    metrics = workdir / "eval" / "metrics.json"
+    if not (metrics.exists() and json.loads(metrics.read_text())["step"] == steps):
+        flags = {
+            "seed": seed,
+            "num_steps": steps,
+            "eval_every": -1,
+            "checkpoint_every": 100,
+            "eval.samples": 0,
+            **{f"model.{name}": value for name, value in variant.fields.items()},
+        }
+        command = [
+            sys.executable,
+            str(ROOT / "train.py"),
+            f"--config={ROOT / 'configs' / CONFIG}.py:{variant.argument}",
+            f"--workdir={workdir}",
+            *(f"--config.{name}={value}" for name, value in flags.items()),
+        ]
+        subprocess.run(command, check=True)
+    return json.loads(metrics.read_text())["coco"]
+
+
+def operations(variant: Variant) -> float:
+    """Returns the floating-point operations of a forward pass of one image, by XLA's count."""
+    import jax
+    import jax.numpy as jnp
+
+    sys.path.insert(0, str(ROOT))  # configs lie beside benchmarks
+    from ipg_jax import build_task
+
+    config = importlib.import_module(f"configs.{CONFIG}").get_config(variant.argument).unlock()
+    config.model.update(variant.fields)
+    task = build_task(config)
+    variables = jax.eval_shape(task.init, jax.random.key(0))
+    pyramid = tuple(
+        jax.ShapeDtypeStruct((1, SCENE >> i, SCENE >> i, 3), jnp.float32)
+        for i in range(task.pyramid_levels)
+    )
+    forward = jax.jit(lambda variables, pyramid: task.model.apply(variables, pyramid))
+    return forward.lower(variables, pyramid).cost_analysis()["flops"]
+
+
+def spread(values: list[float]) -> str:
+    """Returns mean and standard deviation in percent; of one value, the value."""
+    mean = f"{100 * statistics.mean(values):.1f}"
+    return mean if len(values) == 1 else f"{mean} ± {100 * statistics.stdev(values):.1f}"
+
+
+def main() -> None:
+    """Runs what is missing and prints the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--workdir", type=pathlib.Path, required=True)
+    parser.add_argument("--steps", type=int, default=300)
+    arguments = parser.parse_args()
+    folder = arguments.workdir.absolute() / str(arguments.steps)
+
+    results: dict[str, list[dict[str, float]]] = {name: [] for name in VARIANTS}
+    # Seed by seed, so that a table that was stopped early compares all variants.
+    for seed in range(max(variant.seeds for variant in VARIANTS.values())):
+        for name, variant in VARIANTS.items():
+            if seed < variant.seeds:
+                workdir = folder / f"{name.replace(', ', '_').replace(' ', '_')}_{seed}"
+                results[name].append(run(variant, seed, arguments.steps, workdir))
+
+    print(f"| model | seeds | GFLOP | {' | '.join(FIGURES)} |")
+    print(f"|{' --- |' * (3 + len(FIGURES))}")
+    for name, variant in VARIANTS.items():
+        figures = [spread([r[figure] for r in results[name]]) for figure in FIGURES]
+        flops = f"{operations(variant) / 1e9:.2f}"
+        print(f"| {name} | {variant.seeds} | {flops} | {' | '.join(figures)} |")
+
+
+if __name__ == "__main__":
+    main()
