@@ -5,13 +5,15 @@
 RetinaNet or Faster R-CNN, ResNet-50 FPN, 91 classes, batch norm, SGD, one image of 640x640,
 float32, plain and with sum guidance at stages 2-4; inference includes NMS. The sides take turns, so
 that whatever else the machine does slows both alike; the median of all timed calls counts. Torch
-runs on the CPU, JAX on its default device.
+runs on the CPU, JAX on its default device. Both get huge pages for large arrays, for which glibc
+has to be asked when a process starts.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import pathlib
 import statistics
 import sys
@@ -21,6 +23,7 @@ from collections.abc import Callable
 from torch_process import run_only_torch
 
 SIDE = 640
+HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 Timings = dict[str, list[float]]
 
 
@@ -137,6 +140,9 @@ def main() -> None:
     if arguments.only_torch:
         print(json.dumps(time_calls(torch_calls(arguments.detector), arguments.repeats)))
         return
+
+    if not HUGE_PAGES.items() <= os.environ.items():
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **HUGE_PAGES})
 
     calls = jax_calls(arguments.detector, "plain", "")
     calls |= jax_calls(arguments.detector, "guided", "234")

@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from ipg_jax.types import Array
 
-_POSITIONS = 640  # of a chunk: its patches and gradients fit a core's cache
+_POSITIONS = 1280  # of a chunk: its patches and gradients fit a core's cache
 
 Pair: TypeAlias = tuple[int, int]
 Padding: TypeAlias = tuple[Pair, Pair]
@@ -139,14 +139,15 @@ def kernel_gradient_by_rows(
             for j in range(0, dilation[1] * kernel_size[1], dilation[1])
         ]
         product = jnp.einsum(
-            "bhwp,bhwf->pf",
-            jnp.concatenate(patches, axis=-1),
+            "bhwf,bhwp->fp",
             part,
+            jnp.concatenate(patches, axis=-1),
             precision=precision,
             preferred_element_type=jnp.float32,
         )
         return total + product, None
 
     taps = kernel_size[0] * kernel_size[1] * x.shape[-1]
-    total, _ = jax.lax.scan(add_chunk, jnp.zeros((taps, features), jnp.float32), jnp.arange(chunks))
-    return total.reshape(*kernel_size, x.shape[-1], features).astype(gradient.dtype)
+    start = jnp.zeros((features, taps), jnp.float32)
+    total, _ = jax.lax.scan(add_chunk, start, jnp.arange(chunks))
+    return total.T.reshape(*kernel_size, x.shape[-1], features).astype(gradient.dtype)
