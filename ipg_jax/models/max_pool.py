@@ -28,11 +28,15 @@ def max_pool(x: Float[Array, "b h w c"], window: int, pad: int) -> Float[Array, 
       window: side of the patches.
       pad: rows and columns of minus infinity on every side.
     """
+    return _maxima(x, window, pad)
+
+
+def _maxima(x: Array, window: int, pad: int) -> Array:
     return nn.max_pool(x, (window, window), (2, 2), ((pad, pad), (pad, pad)))
 
 
 def _forward(x: Array, window: int, pad: int) -> tuple[Array, tuple[Array, Array]]:
-    maxima = max_pool(x, window, pad)
+    maxima = _maxima(x, window, pad)
     _, height, width, _ = maxima.shape
     padded = jnp.pad(x, ((0, 0), (pad, pad + 1), (pad, pad + 1), (0, 0)), constant_values=-jnp.inf)
     first = jnp.zeros(maxima.shape, jnp.int8)

@@ -97,3 +97,17 @@ def test_max_pool_has_the_values_and_gradients_of_xla(window, pad, size, dtype):
     np.testing.assert_array_equal(got, want)
     gradient = jax.random.randint(jax.random.key(1), want.shape, -8, 8).astype(dtype)
     np.testing.assert_array_equal(own_pull(gradient)[0], pull(gradient)[0])
+
+
+def test_gradients_can_be_differentiated_forward():
+    x = jax.random.normal(jax.random.key(0), (1, 8, 8, 3))
+    layer = conv(4, 3)
+    kernel = layer.init(jax.random.key(1), x)["params"]["kernel"]
+
+    def energy(kernel):
+        return (max_pool(layer.apply({"params": {"kernel": kernel}}, x), 3, 1) ** 2).sum()
+
+    # Where the maxima stay, the energy is a quadratic form: its Hessian takes a point to the
+    # gradient there.
+    _, product = jax.jvp(jax.grad(energy), (kernel,), (kernel,))
+    np.testing.assert_allclose(product, jax.grad(energy)(kernel), rtol=1e-4, atol=1e-3)
