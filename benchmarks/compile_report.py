@@ -197,10 +197,9 @@ def lower_step(
       max_boxes: rows for objects.
     """
     from ipg_jax import Batch, build_task
-    from ipg_jax.training.build import build_optimizer
+    from ipg_jax.training.build import build_optimizer, build_state, build_train_step
     from ipg_jax.training.sharding import batch_sharding, make_mesh, replicated
-    from ipg_jax.training.state import TrainState
-    from ipg_jax.training.steps import make_predict_step, make_train_step
+    from ipg_jax.training.steps import make_predict_step
 
     mesh = make_mesh(data=config.mesh.data, space=config.mesh.space, devices=devices)
     config.batch_size = batch_per_device * mesh.shape["data"]
@@ -220,11 +219,8 @@ def lower_step(
     def rows(*shape: int, dtype: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((config.batch_size, *shape), dtype)
 
-    def create(key: jax.Array) -> TrainState:
-        return TrainState.create(task.init(key), optimizer, ema=config.optimizer.ema_decay > 0)
-
     key = everywhere(lambda: jax.random.key(0))
-    state = everywhere(create, key)
+    state = everywhere(build_state(config, task, optimizer), key)
     height, width = image_size
     batch = Batch(
         pyramid=tuple(
@@ -243,14 +239,7 @@ def lower_step(
     batch = placed(batch, batch_sharding(mesh, batch))
     if mode == "predict":
         return make_predict_step(task, mesh).lower(state.variables, batch)
-    step = make_train_step(
-        task,
-        optimizer,
-        schedule,
-        mesh,
-        accumulation=config.optimizer.accumulation,
-        ema_decay=config.optimizer.ema_decay,
-    )
+    step = build_train_step(config, task, optimizer, schedule, mesh)
     return step.lower(state, batch, key)
 
 

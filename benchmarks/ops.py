@@ -20,19 +20,17 @@ import importlib.util
 import json
 import os
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from torch_process import run_only_torch
+from torch_process import Timings, run_only_torch, time_calls
 
 IOU_THRESHOLD = 0.5
 NUM_CLASSES = 80
 SIDE, CHANNELS, BINS = 640, 256, 7
 STRIDES = (4, 8, 16, 32)
 Arrays = dict[str, np.ndarray]
-Timings = dict[str, list[float]]
 
 
 def clustered_boxes(n: int) -> Arrays:
@@ -182,19 +180,6 @@ def tpu_estimates() -> dict[str, str]:
     return estimates
 
 
-def time_calls(calls: dict[str, Callable[[], Any]], repeats: int) -> Timings:
-    """Returns the milliseconds of `repeats` runs of each call, after one to warm up."""
-    timings: Timings = {}
-    for name, call in calls.items():
-        call()
-        timings[name] = []
-        for _ in range(repeats):
-            begin = time.perf_counter()
-            call()
-            timings[name].append(1e3 * (time.perf_counter() - begin))
-    return timings
-
-
 def main() -> None:
     """Prints a table for people and one JSON line for programs."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -225,8 +210,8 @@ def main() -> None:
     print(f"{'milliseconds':30}{platform:>9}{'torchvision':>13}{'ratio':>7}  v5e: million cycles")
     records = {}
     for name, values in ours.items():
-        median = statistics.median(values)
-        reference = statistics.median(theirs[name.split(",")[0]])
+        median = 1e3 * statistics.median(values)
+        reference = 1e3 * statistics.median(theirs[name.split(",")[0]])
         estimate = estimates.get(name, "")
         ratio = median / reference
         print(f"{name:30}{median:9.2f}{reference:13.2f}{ratio:7.2f}  {estimate}")

@@ -1,4 +1,7 @@
-"""Runs a benchmark's torch side in a process of its own, in an environment that may lack JAX."""
+"""What the comparisons with torch share: its side's own process, and the clock.
+
+Torch runs in a process of its own, in an environment that may lack JAX.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,24 @@ import importlib.util
 import json
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from typing import Any
+
+Timings = dict[str, list[float]]
+
+
+def time_calls(calls: dict[str, Callable[[], Any]], repeats: int) -> Timings:
+    """Returns the seconds of `repeats` runs of each call, after one to warm up."""
+    timings: Timings = {}
+    for name, call in calls.items():
+        call()
+        timings[name] = []
+        for _ in range(repeats):
+            begin = time.perf_counter()
+            call()
+            timings[name].append(time.perf_counter() - begin)
+    return timings
 
 
 def run_only_torch(script: str, torch_python: str) -> Any:

@@ -17,27 +17,12 @@ import os
 import pathlib
 import statistics
 import sys
-import time
 from collections.abc import Callable
 
-from torch_process import run_only_torch
+from torch_process import Timings, run_only_torch, time_calls
 
 SIDE = 640
 HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-Timings = dict[str, list[float]]
-
-
-def time_calls(calls: dict[str, Callable[[], object]], repeats: int) -> Timings:
-    """Returns the seconds of `repeats` runs of each call, after one to warm up."""
-    timings: Timings = {}
-    for name, call in calls.items():
-        call()
-        timings[name] = []
-        for _ in range(repeats):
-            begin = time.perf_counter()
-            call()
-            timings[name].append(time.perf_counter() - begin)
-    return timings
 
 
 def torch_calls(detector: str) -> dict[str, Callable[[], object]]:

@@ -23,5 +23,5 @@ def get_config(argument: str | None = None) -> ConfigDict:
     config.model.anchor_scale = 4.0
     config.model.rpn_candidates = (500, 300)
     config.model.rpn_proposals = (500, 300)
-    config.model.regions_per_image = 128
+    config.model.rois_per_image = 128
     return config.lock()

@@ -86,7 +86,7 @@ def default_config() -> ConfigDict:
     config.model.rpn_convs = 1
     config.model.rpn_candidates = (2000, 1000)
     config.model.rpn_proposals = (2000, 1000)
-    config.model.regions_per_image = 512
+    config.model.rois_per_image = 512
     config.model.dtype = "bfloat16"  # of the computation: bfloat16 | float32
     config.model.param_dtype = "float32"
 

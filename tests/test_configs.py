@@ -1,5 +1,6 @@
 import importlib
 import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -63,6 +64,19 @@ def test_every_config_is_locked_and_suggests_the_nearest_name(name: str):
     assert config.is_locked
     with pytest.raises(AttributeError, match="batch_size"):
         config.batch_sise = 4
+
+
+def test_the_commands_for_the_papers_tables_make_models():
+    text = pathlib.Path(__file__).parents[1].joinpath("docs", "reproducing.md").read_text()
+    commands = set(re.findall(r"`train (\w+)\.py(?::([\w=,]*))?", text))
+    assert len(commands) >= 18
+    for name, argument in sorted(commands):
+        task = build_task(get_config(name, argument))
+        # The levels of regions are checked when they are pooled.
+        if "keep" in argument:
+            variables = jax.eval_shape(task.init, jax.random.key(0))
+            batch = abstract_batch(task.pyramid_levels, side=512)
+            jax.eval_shape(task.predict, variables, batch.pyramid, batch.image_size)
 
 
 def test_arguments_choose_the_variant():

@@ -1,4 +1,4 @@
-"""The second stage of a detector: class and box of a region (Girshick, "Fast R-CNN", 2015)."""
+"""The second stage of a detector: class and box of a roi (Girshick, "Fast R-CNN", 2015)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ linear_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class BoxOutputs(NamedTuple):
-    """What a box head says of each region.
+    """What a box head says of each roi.
 
     Attributes:
       logits: `[n, num_classes + 1]`, before the softmax, the background last, in the head's
@@ -43,7 +43,7 @@ class BoxHead(nn.Module):
       conv_channels: their width.
       num_fcs: fully connected layers.
       fc_channels: their width.
-      norm: `none`, or batch norm after each convolution. Its statistics leave regions out that are
+      norm: `none`, or batch norm after each convolution. Its statistics leave rois out that are
         padding.
       class_agnostic: one box for all classes, as in Cascade R-CNN.
     """
@@ -62,11 +62,11 @@ class BoxHead(nn.Module):
     def __call__(
         self, x: Float[Array, "n h w c"], valid: Bool[Array, " n"], *, train: bool
     ) -> BoxOutputs:
-        """Returns logits and deltas of each region.
+        """Returns logits and deltas of each roi.
 
         Args:
-          x: features of the regions (`ops.multilevel_roi_align`).
-          valid: False for regions that are padding.
+          x: features of the rois (`ops.multilevel_roi_align`).
+          valid: False for rois that are padding.
           train: whether batch norm uses and updates batch statistics.
         """
         types: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}

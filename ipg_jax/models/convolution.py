@@ -26,15 +26,29 @@ Saved: TypeAlias = tuple[jax.Array, jax.Array]
 
 def conv_general_dilated(
     x: Float[Array, "b h w c"],
-    kernel: Float[Array, "kh kw c f"],
+    kernel: Float[Array, "kh kw _ f"],
     strides: Sequence[int],
     padding: Sequence[Sequence[int]],
     *,
+    lhs_dilation: Sequence[int],
     rhs_dilation: Sequence[int],
+    dimension_numbers: Any,
+    feature_group_count: int,
     precision: Any = None,
-    **_: Any,
 ) -> Float[Array, "b h2 w2 f"]:
-    """`lax.conv_general_dilated` for NHWC, HWIO and one group, as `flax.linen.Conv` calls it."""
+    """`lax.conv_general_dilated` for NHWC, HWIO and one group, as `flax.linen.Conv` calls it.
+
+    Its gradients can be differentiated in forward mode (`jvp` of `grad`), it itself cannot.
+
+    Raises:
+      ValueError: the input is dilated or has groups of channels.
+    """
+    del dimension_numbers  # those of `flax.linen.Conv`
+    if any(step != 1 for step in lhs_dilation) or feature_group_count != 1:
+        raise ValueError(
+            f"lhs_dilation={tuple(lhs_dilation)} and feature_group_count={feature_group_count} "
+            "must be 1: use flax.linen.Conv with its own convolution for others"
+        )
     above_below, sides = map(tuple, padding)
     return _convolve(
         jnp.asarray(x),

@@ -55,14 +55,14 @@ class FasterRCNN(nn.Module):
     Attributes:
       box_heads: one for Faster R-CNN (its parameters are `box_head`); one for each stage of
         Cascade R-CNN (`box_head0`, `box_head1`, ...).
-      region_size: side of the regions' features.
+      roi_size: side of the rois' features.
     """
 
     backbone: GuidedResNet
     fpn: FPN
     rpn: RPNHead
     box_heads: tuple[BoxHead, ...]
-    region_size: int = 7
+    roi_size: int = 7
 
     @property
     def head_names(self) -> tuple[str, ...]:
@@ -83,7 +83,7 @@ class FasterRCNN(nn.Module):
 
     @property
     def roi_strides(self) -> tuple[int, ...]:
-        """Stride of every level that regions are taken from: those without the extra ones."""
+        """Stride of every level that rois are taken from: those without the extra ones."""
         return self.strides[: len(self.fpn.in_features)]
 
     def features(
@@ -98,28 +98,28 @@ class FasterRCNN(nn.Module):
 
     def classify(
         self,
-        regions: Float[Array, "n h w c"],
+        rois: Float[Array, "n h w c"],
         valid: Bool[Array, " n"],
         *,
         stage: int = 0,
         train: bool,
     ) -> BoxOutputs:
-        """Returns what a stage's box head says of regions' features; see `BoxHead`."""
-        return getattr(self, self.head_names[stage])(regions, valid, train=train)
+        """Returns what a stage's box head says of rois' features; see `BoxHead`."""
+        return getattr(self, self.head_names[stage])(rois, valid, train=train)
 
     def __call__(
         self, pyramid: tuple[Float[Array, "b _ _ 3"], ...], *, train: bool = False
     ) -> tuple[tuple[DenseOutputs, ...], tuple[BoxOutputs, ...]]:
-        """Returns the RPN's outputs, and each head's for an empty region of each image.
+        """Returns the RPN's outputs, and each head's for an empty roi of each image.
 
         Every module runs once, as `init` needs it.
         """
         features = self.features(pyramid, train=train)
         # Any values do: the heads' parameters depend on the shape alone.
         batch, _, _, channels = features[0].shape
-        region = jnp.zeros((batch, self.region_size, self.region_size, channels), features[0].dtype)
-        valid = jnp.ones(region.shape[0], bool)
+        roi = jnp.zeros((batch, self.roi_size, self.roi_size, channels), features[0].dtype)
+        valid = jnp.ones(roi.shape[0], bool)
         heads = tuple(
-            self.classify(region, valid, stage=i, train=train) for i in range(len(self.box_heads))
+            self.classify(roi, valid, stage=i, train=train) for i in range(len(self.box_heads))
         )
         return self.propose(features), heads

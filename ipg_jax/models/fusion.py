@@ -10,6 +10,7 @@ ends in a layer norm.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -87,43 +88,40 @@ class LinearFusion(Fusion):
     `w_s`, `w_m` and `w`.
     """
 
-    def join(
-        self, guide: Float[Array, "b h w c"], main: Float[Array, "b h w c"]
-    ) -> Float[Array, "b h w d"]:
-        """Brings `W_s CT(F)` and `W_m R` together, before the last convolution."""
-        raise NotImplementedError
+    def fuse(
+        self, guidance: Array, features: Array, join: Callable[[Array, Array], Array]
+    ) -> Array:
+        """Returns `W join(W_s CT(F), W_m R)`, or the folded form; called in a compact method."""
+        c = features.shape[-1]
+        if self.has_variable("params", "w_f"):
+            return self.linear(c, "w_f")(guidance) + self.linear(c, "w_r")(features)
+        guide = self.linear(c, "w_s", nn.initializers.zeros)(channel_transform(guidance, c))
+        main = self.linear(c, "w_m", identity_kernel)(features)
+        return self.linear(c, "w", identity_kernel)(join(guide, main))
+
+
+class SumFusion(LinearFusion):
+    """Element-wise sum, `O = W (W_s CT(F) + W_m R)` (Eq. 2)."""
 
     @nn.compact
     def __call__(
         self, guidance: Float[Array, "b h w f"], features: Float[Array, "b h w c"]
     ) -> Float[Array, "b h w c"]:
         """Fuses `guidance` (F) into `features` (R)."""
-        c = features.shape[-1]
-        if self.has_variable("params", "w_f"):
-            return self.linear(c, "w_f")(guidance) + self.linear(c, "w_r")(features)
-        guide = self.linear(c, "w_s", nn.initializers.zeros)(channel_transform(guidance, c))
-        main = self.linear(c, "w_m", identity_kernel)(features)
-        return self.linear(c, "w", identity_kernel)(self.join(guide, main))
-
-
-class SumFusion(LinearFusion):
-    """Element-wise sum, `O = W (W_s CT(F) + W_m R)` (Eq. 2)."""
-
-    def join(
-        self, guide: Float[Array, "b h w c"], main: Float[Array, "b h w c"]
-    ) -> Float[Array, "b h w c"]:
-        """Returns the sum."""
-        return guide + main
+        return self.fuse(guidance, features, jnp.add)
 
 
 class ConcatFusion(LinearFusion):
     """Concatenation, `O = W [W_s CT(F); W_m R]` (Eq. 4)."""
 
-    def join(
-        self, guide: Float[Array, "b h w c"], main: Float[Array, "b h w c"]
-    ) -> Float[Array, "b h w 2*c"]:
-        """Returns both along the channels."""
-        return jnp.concatenate([guide, main], axis=-1)
+    @nn.compact
+    def __call__(
+        self, guidance: Float[Array, "b h w f"], features: Float[Array, "b h w c"]
+    ) -> Float[Array, "b h w c"]:
+        """Fuses `guidance` (F) into `features` (R)."""
+        return self.fuse(
+            guidance, features, lambda guide, main: jnp.concatenate([guide, main], axis=-1)
+        )
 
 
 class ProductFusion(Fusion):

@@ -21,7 +21,8 @@ from ipg_jax.types import Array
 def max_pool(x: Float[Array, "b h w c"], window: int, pad: int) -> Float[Array, "b h2 w2 c"]:
     """Returns the maxima of `window` x `window` patches at stride 2, padded as in torch.
 
-    Among equal values the first in the window, by row and column, gets the gradient.
+    Among equal values the first in the window, by row and column, gets the gradient. Forward mode
+    goes through the gradient (`jvp` of `grad`) and not through the pooling itself.
 
     Args:
       x: features.

@@ -144,14 +144,17 @@ class DetectionTask(abc.ABC):
         strides = [(height // rows, width // columns) for rows, columns in shapes]
         return ops.pyramid_anchors(shapes, strides, self.anchor_sizes, self.anchor_ratios)
 
-    def _select(
+    def select(
         self,
         boxes: Float[Array, "n 4"],
         scores: Float[Array, " n"],
         labels: Int[Array, " n"],
         image_size: Int[Array, " 2"],
     ) -> Detections:
-        """Returns the detections of one image from all of its scored boxes."""
+        """Returns the detections of one image from all of its scored boxes (`select_detections`).
+
+        It merges those of several views of an image too.
+        """
         return select_detections(
             boxes,
             scores,

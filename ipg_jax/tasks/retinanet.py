@@ -149,7 +149,7 @@ class RetinaNetTask(DetectionTask):
             for level, boxes in zip(outputs, anchors, strict=True)
         ]
         boxes, scores, labels = (jnp.concatenate(x) for x in zip(*candidates, strict=True))
-        return self._select(boxes, scores, labels, image_size)
+        return self.select(boxes, scores, labels, image_size)
 
     def _level_candidates(
         self, level: DenseOutputs, anchors: Float[Array, "n 4"]

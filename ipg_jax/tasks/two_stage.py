@@ -18,11 +18,11 @@ from ipg_jax.tasks.base import DetectionTask
 from ipg_jax.types import Array, Batch, Detections, Pyramid, PyTree
 
 
-class Stage(NamedTuple):
+class CascadeStage(NamedTuple):
     """One box head's part in training and decoding.
 
     Attributes:
-      iou: least IoU of a positive region.
+      iou: least IoU of a positive roi.
       weights: of the box coder, `ops.encode_boxes`.
       loss_weight: weight of the stage's losses.
     """
@@ -32,13 +32,13 @@ class Stage(NamedTuple):
     loss_weight: float
 
 
-FASTER_RCNN = (Stage(0.5, (10.0, 10.0, 5.0, 5.0), 1.0),)
+FASTER_RCNN = (CascadeStage(0.5, (10.0, 10.0, 5.0, 5.0), 1.0),)
 """The one stage of Faster R-CNN."""
 
 CASCADE_RCNN = (
-    Stage(0.5, (10.0, 10.0, 5.0, 5.0), 1.0),
-    Stage(0.6, (20.0, 20.0, 10.0, 10.0), 0.5),
-    Stage(0.7, (30.0, 30.0, 15.0, 15.0), 0.25),
+    CascadeStage(0.5, (10.0, 10.0, 5.0, 5.0), 1.0),
+    CascadeStage(0.6, (20.0, 20.0, 10.0, 10.0), 0.5),
+    CascadeStage(0.7, (30.0, 30.0, 15.0, 15.0), 0.25),
 )
 """The three stages of Cai and Vasconcelos, "Cascade R-CNN" (2018)."""
 
@@ -46,7 +46,7 @@ _LEAST_PROPOSAL = 1e-3  # pixels; proposals with a shorter side are dropped, as 
 _LEAST_BOX = 1e-2  # the same of detections
 
 
-class Regions(NamedTuple):
+class Rois(NamedTuple):
     """Boxes that features are taken of, padded.
 
     Attributes:
@@ -63,8 +63,8 @@ class TwoStageTask(DetectionTask):
     """What a Faster or Cascade R-CNN is trained for and how its outputs become boxes.
 
     Semantics follow torchvision's `FasterRCNN`: the RPN's losses are means over the anchors sampled
-    from the whole batch, each head's over the sampled regions; boxes cost smooth L1. Stages after
-    the first take the boxes that their predecessor refined of the same regions, matched anew.
+    from the whole batch, each head's over the sampled rois; boxes cost smooth L1. Stages after
+    the first take the boxes that their predecessor refined of the same rois, matched anew.
     Scores are the mean of all stages' probabilities, boxes are the last stage's.
 
     Attributes (besides those of `DetectionTask`):
@@ -77,14 +77,14 @@ class TwoStageTask(DetectionTask):
         in prediction.
       proposals: how many leave it.
       proposal_nms_iou: IoU above which it removes a proposal of the same level.
-      regions_per_image: how many regions the heads are trained on.
-      region_positive_fraction: at most this part of them is positive.
+      rois_per_image: how many rois the heads are trained on.
+      roi_positive_fraction: at most this part of them is positive.
       smooth_l1_beta: where the box losses turn from square to linear.
       sampling_ratio: of `ops.multilevel_roi_align`.
     """
 
     model: FasterRCNN
-    stages: tuple[Stage, ...] = FASTER_RCNN
+    stages: tuple[CascadeStage, ...] = FASTER_RCNN
     anchor_foreground_iou: float = 0.7
     anchor_background_iou: float = 0.3
     anchors_per_image: int = 256
@@ -92,8 +92,8 @@ class TwoStageTask(DetectionTask):
     candidates_per_level: tuple[int, int] = (2000, 1000)
     proposals: tuple[int, int] = (2000, 1000)
     proposal_nms_iou: float = 0.7
-    regions_per_image: int = 512
-    region_positive_fraction: float = 0.25
+    rois_per_image: int = 512
+    roi_positive_fraction: float = 0.25
     smooth_l1_beta: float = 1 / 9
     sampling_ratio: int = 2
 
@@ -125,7 +125,7 @@ class TwoStageTask(DetectionTask):
         if rng is None:
             raise ValueError("a two-stage detector is trained on random samples: pass rng=")
         anchors = self._anchors(batch.pyramid[0])
-        rng_anchors, rng_regions = (
+        rng_anchors, rng_rois = (
             jax.random.split(key, batch.weight.shape[0]) for key in jax.random.split(rng)
         )
 
@@ -134,10 +134,10 @@ class TwoStageTask(DetectionTask):
             dense = model.propose(features)
             metrics = self._rpn_losses(dense, anchors, batch, rng_anchors)
             proposals = self._proposals(dense, anchors, batch.image_size, train=True)
-            regions = jax.vmap(self._sample)(proposals, batch, rng_regions)
-            stages = self._stages(model, features, regions, batch.image_size, train=True)
-            for i, (regions, outputs) in enumerate(stages):
-                metrics |= self._head_losses(outputs, regions, batch, stage=i)
+            rois = jax.vmap(self._sample)(proposals, batch, rng_rois)
+            stages = self._stages(model, features, rois, batch.image_size, train=True)
+            for i, (rois, outputs) in enumerate(stages):
+                metrics |= self._head_losses(outputs, rois, batch, stage=i)
             return metrics
 
         metrics, updates = nn.apply(losses, self.model, mutable=["batch_stats"])(
@@ -163,8 +163,8 @@ class TwoStageTask(DetectionTask):
             stages = list(self._stages(model, features, proposals, image_size, train=False))
             logits = jnp.stack([outputs.logits for _, outputs in stages]).astype(jnp.float32)
             scores = jax.nn.softmax(logits).mean(axis=0)
-            regions, outputs = stages[-1]
-            return jax.vmap(self._image_detections)(outputs.deltas, scores, regions, image_size)
+            rois, outputs = stages[-1]
+            return jax.vmap(self._image_detections)(outputs.deltas, scores, rois, image_size)
 
         return nn.apply(detections, self.model)(variables, self._normalize(pyramid, image_size))
 
@@ -223,12 +223,12 @@ class TwoStageTask(DetectionTask):
         image_size: Int[Array, "b 2"],
         *,
         train: bool,
-    ) -> Regions:
+    ) -> Rois:
         """Returns the best boxes of the RPN, best first, without gradient."""
         candidates = self.candidates_per_level[0 if train else 1]
         kept = self.proposals[0 if train else 1]
 
-        def of_image(dense: tuple[DenseOutputs, ...], image_size: Array) -> Regions:
+        def of_image(dense: tuple[DenseOutputs, ...], image_size: Array) -> Rois:
             boxes, scores, levels = [], [], []
             for number, (level, level_anchors) in enumerate(zip(dense, anchors, strict=True)):
                 k = min(candidates, len(level_anchors))
@@ -246,92 +246,92 @@ class TwoStageTask(DetectionTask):
                 max_output_size=kept,
                 valid=(ops.box_sizes(found) >= _LEAST_PROPOSAL).all(axis=-1),
             )
-            return Regions(jnp.where(valid[:, None], found[index], 0.0), valid)
+            return Rois(jnp.where(valid[:, None], found[index], 0.0), valid)
 
         return jax.vmap(of_image)(jax.lax.stop_gradient(dense), image_size)
 
-    def _sample(self, proposals: Regions, image: Batch, rng: jax.Array) -> Regions:
-        """Returns the regions of one image to train on, of the proposals and the objects."""
+    def _sample(self, proposals: Rois, image: Batch, rng: jax.Array) -> Rois:
+        """Returns the rois of one image to train on, of the proposals and the objects."""
         usable = image.valid & ~image.ignore
-        regions = Regions(
+        rois = Rois(
             jnp.concatenate([proposals.boxes, image.boxes]),
             jnp.concatenate([proposals.valid, usable]),
         )
-        state = self._match(regions, image, self.stages[0]).state
+        state = self._match(rois, image, self.stages[0]).state
         index, sampled = ops.sample_matches(
-            rng, state, self.regions_per_image, self.region_positive_fraction
+            rng, state, self.rois_per_image, self.roi_positive_fraction
         )
-        return Regions(jnp.where(sampled[:, None], regions.boxes[index], 0.0), sampled)
+        return Rois(jnp.where(sampled[:, None], rois.boxes[index], 0.0), sampled)
 
-    def _match(self, regions: Regions, image: Batch, stage: Stage) -> ops.Matches:
-        """Matches regions with the objects of one image; padding is ignored."""
+    def _match(self, rois: Rois, image: Batch, stage: CascadeStage) -> ops.Matches:
+        """Matches rois with the objects of one image; padding is ignored."""
         matches = ops.match_anchors(
-            regions.boxes,
+            rois.boxes,
             image.boxes,
             image.valid & ~image.ignore,
             positive_threshold=stage.iou,
             negative_threshold=stage.iou,
             low_quality=False,
         )
-        state = jnp.where(regions.valid, matches.state, ops.MatchState.IGNORE)
+        state = jnp.where(rois.valid, matches.state, ops.MatchState.IGNORE)
         return matches._replace(state=state)
 
     def _stages(
         self,
         model: FasterRCNN,
         features: tuple[Float[Array, "b _ _ c"], ...],
-        regions: Regions,
+        rois: Rois,
         image_size: Int[Array, "b 2"],
         *,
         train: bool,
-    ) -> Iterator[tuple[Regions, BoxOutputs]]:
-        """Yields the regions of each stage and what its head says of them."""
+    ) -> Iterator[tuple[Rois, BoxOutputs]]:
+        """Yields the rois of each stage and what its head says of them."""
         for i, stage in enumerate(self.stages):
-            outputs = self._classify(model, features, regions, stage=i, train=train)
-            yield regions, outputs
+            outputs = self._classify(model, features, rois, stage=i, train=train)
+            yield rois, outputs
             if i + 1 < len(self.stages):
-                regions = self._refine(outputs, regions, stage, image_size)
+                rois = self._refine(outputs, rois, stage, image_size)
 
     def _classify(
         self,
         model: FasterRCNN,
         features: tuple[Float[Array, "b _ _ c"], ...],
-        regions: Regions,
+        rois: Rois,
         *,
         stage: int,
         train: bool,
     ) -> BoxOutputs:
-        """Returns a head's outputs for the regions of a batch, `[b, n, ...]`."""
+        """Returns a head's outputs for the rois of a batch, `[b, n, ...]`."""
 
         def align(features: tuple[Array, ...], boxes: Array) -> Array:
             return ops.multilevel_roi_align(
                 features,
                 boxes,
-                model.region_size,
+                model.roi_size,
                 strides=model.roi_strides,
                 sampling_ratio=self.sampling_ratio,
             )
 
-        aligned = jax.vmap(align)(features[: len(model.roi_strides)], regions.boxes)
-        batch = regions.valid.shape
+        aligned = jax.vmap(align)(features[: len(model.roi_strides)], rois.boxes)
+        batch = rois.valid.shape
         outputs = model.classify(
             aligned.reshape(-1, *aligned.shape[2:]),
-            regions.valid.reshape(-1),
+            rois.valid.reshape(-1),
             stage=stage,
             train=train,
         )
         return BoxOutputs(*(x.reshape(*batch, *x.shape[1:]) for x in outputs))
 
     def _head_losses(
-        self, outputs: BoxOutputs, regions: Regions, batch: Batch, *, stage: int
+        self, outputs: BoxOutputs, rois: Rois, batch: Batch, *, stage: int
     ) -> dict[str, Float[Array, ""]]:
-        """Returns a stage's losses of class and box, means over the regions."""
+        """Returns a stage's losses of class and box, means over the rois."""
         weights = self.stages[stage].weights
 
         def of_image(
-            outputs: BoxOutputs, regions: Regions, image: Batch
+            outputs: BoxOutputs, rois: Rois, image: Batch
         ) -> tuple[Array, Array, Array, Array]:
-            matches = self._match(regions, image, self.stages[stage])
+            matches = self._match(rois, image, self.stages[stage])
             positive = matches.state == ops.MatchState.POSITIVE
             labels = jnp.where(positive, image.labels[matches.index], self.num_classes)
             cross_entropy = optax.softmax_cross_entropy_with_integer_labels(
@@ -339,51 +339,49 @@ class TwoStageTask(DetectionTask):
             )
             column = jnp.minimum(labels, outputs.deltas.shape[1] - 1)
             deltas = jnp.take_along_axis(outputs.deltas, column[:, None, None], axis=1)[:, 0]
-            targets = ops.encode_boxes(image.boxes[matches.index], regions.boxes, weights)
+            targets = ops.encode_boxes(image.boxes[matches.index], rois.boxes, weights)
             error = ops.smooth_l1_loss(deltas, targets, beta=self.smooth_l1_beta).sum(-1)
             return (
-                jnp.where(regions.valid, cross_entropy, 0.0).sum(),
+                jnp.where(rois.valid, cross_entropy, 0.0).sum(),
                 jnp.where(positive, error, 0.0).sum(),
-                regions.valid.sum().astype(jnp.float32),
+                rois.valid.sum().astype(jnp.float32),
                 positive.sum().astype(jnp.float32),
             )
 
-        classes, box, count, positive = jax.vmap(of_image)(outputs, regions, batch)
+        classes, box, count, positive = jax.vmap(of_image)(outputs, rois, batch)
         total = jnp.maximum((count * batch.weight).sum(), 1.0)
         images = jnp.maximum(batch.weight.sum(), 1.0)
         suffix = self._suffix(stage)
         return {
             f"loss_class{suffix}": (classes * batch.weight).sum() / total,
             f"loss_box{suffix}": (box * batch.weight).sum() / total,
-            f"positive_regions{suffix}": (positive * batch.weight).sum() / images,
+            f"positive_rois{suffix}": (positive * batch.weight).sum() / images,
         }
 
     def _refine(
-        self, outputs: BoxOutputs, regions: Regions, stage: Stage, image_size: Int[Array, "b 2"]
-    ) -> Regions:
-        """Returns regions moved to where a class-agnostic head puts them, without gradient."""
+        self, outputs: BoxOutputs, rois: Rois, stage: CascadeStage, image_size: Int[Array, "b 2"]
+    ) -> Rois:
+        """Returns rois moved to where a class-agnostic head puts them, without gradient."""
         deltas = jax.lax.stop_gradient(outputs.deltas[..., 0, :]).astype(jnp.float32)
-        boxes = ops.decode_boxes(deltas, regions.boxes, stage.weights)
+        boxes = ops.decode_boxes(deltas, rois.boxes, stage.weights)
         boxes = jax.vmap(ops.clip_boxes)(boxes, image_size)
-        return Regions(jnp.where(regions.valid[..., None], boxes, 0.0), regions.valid)
+        return Rois(jnp.where(rois.valid[..., None], boxes, 0.0), rois.valid)
 
     def _image_detections(
         self,
         deltas: Float[Array, "n d 4"],
         scores: Float[Array, "n k"],
-        regions: Regions,
+        rois: Rois,
         image_size: Int[Array, " 2"],
     ) -> Detections:
-        """Returns the detections of one image: every class of every region is a candidate."""
+        """Returns the detections of one image: every class of every roi is a candidate."""
         scores = scores[:, : self.num_classes]
         boxes = ops.decode_boxes(
-            deltas.astype(jnp.float32), regions.boxes[:, None], self.stages[-1].weights
+            deltas.astype(jnp.float32), rois.boxes[:, None], self.stages[-1].weights
         )
         boxes = ops.clip_boxes(boxes, image_size)
         large = (ops.box_sizes(boxes) >= _LEAST_BOX).all(axis=-1)
-        scores = jnp.where(regions.valid[:, None] & large, scores, -jnp.inf)
+        scores = jnp.where(rois.valid[:, None] & large, scores, -jnp.inf)
         boxes = jnp.broadcast_to(boxes, (*scores.shape, 4))
         labels = jnp.broadcast_to(jnp.arange(self.num_classes, dtype=jnp.int32), scores.shape)
-        return self._select(
-            boxes.reshape(-1, 4), scores.reshape(-1), labels.reshape(-1), image_size
-        )
+        return self.select(boxes.reshape(-1, 4), scores.reshape(-1), labels.reshape(-1), image_size)

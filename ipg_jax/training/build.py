@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ipg_jax.models import (
@@ -27,6 +30,8 @@ from ipg_jax.tasks import (
     TwoStageTask,
 )
 from ipg_jax.training.optimizer import make_optimizer, make_schedule
+from ipg_jax.training.state import TrainState
+from ipg_jax.training.steps import TrainStep, make_train_step
 
 if TYPE_CHECKING:  # data imports TensorFlow
     from ipg_jax.data import Source
@@ -65,6 +70,10 @@ def build_task(config: ConfigDict) -> DetectionTask:
         raise ValueError(
             f"config.model.detector is one of {', '.join(DETECTORS)}, not {model.detector!r}"
         )
+    if config.eval.nms not in NMS_CHOICES:
+        raise ValueError(
+            f"config.eval.nms is one of {', '.join(NMS_CHOICES)}, not {config.eval.nms!r}"
+        )
     types = {"dtype": DTYPES[model.dtype], "param_dtype": DTYPES[model.param_dtype]}
     backbone = GuidedResNet(
         depth=model.depth,
@@ -93,7 +102,7 @@ def build_task(config: ConfigDict) -> DetectionTask:
         norm=model.fpn_norm,
         **types,
     )
-    common = {
+    common: dict[str, Any] = {
         "anchor_sizes": tuple(
             # Whole pixels, as torchvision's.
             tuple(
@@ -103,7 +112,11 @@ def build_task(config: ConfigDict) -> DetectionTask:
             for stride in level_strides(backbone, fpn)
         ),
         "anchor_ratios": tuple(model.anchor_ratios),
-        **postprocessing(config),
+        "score_threshold": config.eval.score_threshold,
+        "nms": config.eval.nms,
+        "nms_iou": config.eval.nms_iou,
+        "nms_sigma": config.eval.nms_sigma,
+        "max_detections": config.eval.max_detections,
     }
     num_anchors = model.anchor_octaves * len(model.anchor_ratios)
     if model.detector == "retinanet":
@@ -138,23 +151,9 @@ def build_task(config: ConfigDict) -> DetectionTask:
         stages=stages,
         candidates_per_level=tuple(model.rpn_candidates),
         proposals=tuple(model.rpn_proposals),
-        regions_per_image=model.regions_per_image,
+        rois_per_image=model.rois_per_image,
         **common,
     )
-
-
-def postprocessing(config: ConfigDict) -> dict[str, Any]:
-    """Returns the settings of `select_detections`, which are fields of every task as well.
-
-    Raises:
-      ValueError: `config.eval.nms` is unknown.
-    """
-    names = ("score_threshold", "nms", "nms_iou", "nms_sigma", "max_detections")
-    if config.eval.nms not in NMS_CHOICES:
-        raise ValueError(
-            f"config.eval.nms is one of {', '.join(NMS_CHOICES)}, not {config.eval.nms!r}"
-        )
-    return {name: config.eval[name] for name in names}
 
 
 def build_views(config: ConfigDict) -> list[View]:
@@ -186,7 +185,7 @@ def build_source(config: ConfigDict, *, train: bool) -> Source:
 
     c = config.data
     split = c.train_split if train else c.eval_split
-    common = {
+    common: dict[str, Any] = {
         "class_names": tuple(c.class_names),
         "drop_empty": train and c.drop_empty,
         "verify": c.verify,
@@ -251,3 +250,32 @@ def build_optimizer(
         frozen=c.frozen,
     )
     return optimizer, schedule
+
+
+def build_state(
+    config: ConfigDict, task: DetectionTask, optimizer: optax.GradientTransformation
+) -> Callable[[jax.Array], TrainState]:
+    """Returns the function from a random key to the state of a run from scratch."""
+
+    def create(rng: jax.Array) -> TrainState:
+        return TrainState.create(task.init(rng), optimizer, ema=config.optimizer.ema_decay > 0)
+
+    return create
+
+
+def build_train_step(
+    config: ConfigDict,
+    task: DetectionTask,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    mesh: Mesh,
+) -> TrainStep:
+    """Returns the training step that `config.optimizer` asks for (see `make_train_step`)."""
+    return make_train_step(
+        task,
+        optimizer,
+        schedule,
+        mesh,
+        accumulation=config.optimizer.accumulation,
+        ema_decay=config.optimizer.ema_decay,
+    )

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import functools
 import json
 import logging
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
-import optax
 from etils import epath
 from jax.sharding import Mesh
 from jaxtyping import UInt8
@@ -25,20 +23,20 @@ from ml_collections import ConfigDict
 
 from ipg_jax import data, evaluation, visualize
 from ipg_jax.tasks import DetectionTask
-from ipg_jax.tasks.postprocess import select_detections
 from ipg_jax.training.build import (
     View,
     build_optimizer,
     build_source,
+    build_state,
     build_task,
+    build_train_step,
     build_views,
-    postprocessing,
 )
 from ipg_jax.training.checkpoint import Checkpoints, config_digest, load_variables
 from ipg_jax.training.metrics import DivergedError, MetricWriter, Progress, duration, log_progress
 from ipg_jax.training.sharding import check_batch_size, make_mesh, replicated, shard_batch
 from ipg_jax.training.state import TrainState
-from ipg_jax.training.steps import Metrics, PredictStep, make_predict_step, make_train_step
+from ipg_jax.training.steps import Metrics, PredictStep, make_predict_step
 from ipg_jax.types import Batch, Detections, PyTree
 from ipg_jax.weights import SUFFIXES, Weights, initialize, load_weights
 
@@ -113,7 +111,7 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any] | None:
         digest=config_digest(_plain(config)),
     )
 
-    create = state_initializer(config, task, optimizer)
+    create = build_state(config, task, optimizer)
     key = jax.random.key(config.seed)
     if checkpoints.latest is not None:
         state = checkpoints.restore(jax.eval_shape(create, key), replicated(mesh))
@@ -135,14 +133,7 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any] | None:
     start = int(state.step)
 
     # ------------------------------------------------------------------ programs
-    train_step = make_train_step(
-        task,
-        optimizer,
-        schedule,
-        mesh,
-        accumulation=config.optimizer.accumulation,
-        ema_decay=config.optimizer.ema_decay,
-    )
+    train_step = build_train_step(config, task, optimizer, schedule, mesh)
     predict_step = make_predict_step(task, mesh)
     batches = data.train_batches(
         source,
@@ -448,8 +439,7 @@ def evaluate_variables(
                 if batch.weight[row]:
                     writer.image(step, f"sample{samples}", draw_sample(batch, found, row, source))
                     samples += 1
-    select = functools.partial(select_detections, **postprocessing(config))
-    results = evaluation.DetectionCollector.from_views(source, seen, select).results()
+    results = evaluation.DetectionCollector.from_views(source, seen, task.select).results()
     seconds = time.perf_counter() - begin
 
     logger.info(
@@ -505,17 +495,6 @@ def draw_sample(
     return visualize.side_by_side(predicted, truth, ("prediction", "ground truth"))
 
 
-def state_initializer(
-    config: ConfigDict, task: DetectionTask, optimizer: optax.GradientTransformation
-) -> Callable[[jax.Array], TrainState]:
-    """Returns the function from a random key to the state of a run from scratch."""
-
-    def create(rng: jax.Array) -> TrainState:
-        return TrainState.create(task.init(rng), optimizer, ema=config.optimizer.ema_decay > 0)
-
-    return create
-
-
 def load_initial(path: epath.PathLike) -> Weights:
     """Returns the weights to start from: of a workdir, `checkpoints/<step>` or a file of weights.
 
@@ -546,7 +525,7 @@ def restore_variables(
         raise ValueError(f"--checkpoint is a step, best or latest, not {checkpoint!r}")
     optimizer, _ = build_optimizer(config, num_steps=1, steps_per_epoch=1.0)
 
-    template = jax.eval_shape(state_initializer(config, task, optimizer), jax.random.key(0))
+    template = jax.eval_shape(build_state(config, task, optimizer), jax.random.key(0))
     state = checkpoints.restore(template, replicated(mesh), step)
     checkpoints.close()
     return int(state.step), state.eval_variables

@@ -80,7 +80,7 @@ def make_task(name: str) -> DetectionTask:
 
 
 def take_all(task: DetectionTask, batch: Batch) -> DetectionTask:
-    """Returns a two-stage task whose samples are all anchors and all regions."""
+    """Returns a two-stage task whose samples are all anchors and all rois."""
     if not isinstance(task, TwoStageTask):
         return task
     height, width = batch.pyramid[0].shape[1:3]
@@ -89,8 +89,8 @@ def take_all(task: DetectionTask, batch: Batch) -> DetectionTask:
         task,
         anchors_per_image=positions * task.model.rpn.num_anchors,
         anchor_positive_fraction=1.0,
-        regions_per_image=task.proposals[0] + batch.valid.shape[1],
-        region_positive_fraction=1.0,
+        rois_per_image=task.proposals[0] + batch.valid.shape[1],
+        roi_positive_fraction=1.0,
     )
 
 

@@ -5,12 +5,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from noise_batch import CLASSES, SIDE, make_batch
 
 from ipg_jax import Batch, ops
 from ipg_jax.models import FPN, DenseOutputs, GuidedResNet, RetinaNet, RetinaNetHead
 from ipg_jax.tasks import RetinaNetTask
-
-CLASSES, SIDE = 3, 64
 
 
 @functools.cache
@@ -29,25 +28,6 @@ def make_task(norm: str = "frozen_batch_norm") -> RetinaNetTask:
 @functools.cache
 def fresh_variables():
     return make_task().init(jax.random.key(0))
-
-
-def make_batch(images: int = 2, objects: int = 4, seed: int = 0) -> Batch:
-    rng = np.random.default_rng(seed)
-    corner = rng.uniform(0, 40, (images, objects, 2))
-    boxes = np.concatenate([corner, corner + rng.uniform(8, 24, corner.shape)], -1)
-    return Batch(
-        pyramid=tuple(
-            rng.integers(0, 256, (images, SIDE >> i, SIDE >> i, 3), np.uint8) for i in range(2)
-        ),
-        boxes=boxes.astype(np.float32),
-        labels=rng.integers(0, CLASSES, (images, objects)).astype(np.int32),
-        valid=np.ones((images, objects), bool),
-        ignore=np.zeros((images, objects), bool),
-        image_size=np.full((images, 2), SIDE, np.int32),
-        scale=np.ones((images, 2), np.float32),
-        image_id=np.arange(images, dtype=np.int32),
-        weight=np.ones(images, np.float32),
-    )
 
 
 @functools.cache

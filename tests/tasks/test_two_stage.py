@@ -3,15 +3,17 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import noise_batch
 import numpy as np
 import pytest
+from noise_batch import CLASSES
 
 from ipg_jax import Batch, ops
 from ipg_jax.models import FPN, BoxHead, BoxOutputs, DenseOutputs, FasterRCNN, GuidedResNet, RPNHead
 from ipg_jax.tasks import CASCADE_RCNN, FASTER_RCNN, TwoStageTask
-from ipg_jax.tasks.two_stage import Regions
+from ipg_jax.tasks.two_stage import Rois
 
-CLASSES, SIDE = 3, 64
+make_batch = functools.partial(noise_batch.make_batch, objects=3)
 
 
 @functools.cache
@@ -29,7 +31,7 @@ def make_task(stages: int = 1) -> TwoStageTask:
         anchor_ratios=(1.0,),
         candidates_per_level=(60, 40),
         proposals=(50, 30),
-        regions_per_image=16,
+        rois_per_image=16,
         anchors_per_image=32,
     )
 
@@ -37,25 +39,6 @@ def make_task(stages: int = 1) -> TwoStageTask:
 @functools.cache
 def fresh_variables(stages: int = 1):
     return make_task(stages).init(jax.random.key(0))
-
-
-def make_batch(images: int = 2, objects: int = 3, seed: int = 0) -> Batch:
-    rng = np.random.default_rng(seed)
-    corner = rng.uniform(0, 40, (images, objects, 2))
-    boxes = np.concatenate([corner, corner + rng.uniform(12, 24, corner.shape)], -1)
-    return Batch(
-        pyramid=tuple(
-            rng.integers(0, 256, (images, SIDE >> i, SIDE >> i, 3), np.uint8) for i in range(2)
-        ),
-        boxes=boxes.astype(np.float32),
-        labels=rng.integers(0, CLASSES, (images, objects)).astype(np.int32),
-        valid=np.ones((images, objects), bool),
-        ignore=np.zeros((images, objects), bool),
-        image_size=np.full((images, 2), SIDE, np.int32),
-        scale=np.ones((images, 2), np.float32),
-        image_id=np.arange(images, dtype=np.int32),
-        weight=np.ones(images, np.float32),
-    )
 
 
 @functools.cache
@@ -95,7 +78,7 @@ def test_every_parameter_learns_and_the_parts_make_the_loss(stages):
     for stage, suffix in zip(make_task(stages).stages, suffixes, strict=True):
         head = metrics[f"loss_class{suffix}"] + metrics[f"loss_box{suffix}"]
         parts += stage.loss_weight * head
-        assert metrics[f"positive_regions{suffix}"] > 0
+        assert metrics[f"positive_rois{suffix}"] > 0
     np.testing.assert_allclose(loss, parts, rtol=1e-6)
 
 
@@ -134,7 +117,7 @@ def test_images_of_weight_zero_count_for_nothing():
 def test_without_objects_there_is_only_background_to_learn():
     batch = make_batch()
     metrics = losses(batch.replace(valid=np.zeros_like(batch.valid)))
-    assert metrics["loss_box"] == metrics["loss_proposal"] == metrics["positive_regions"] == 0
+    assert metrics["loss_box"] == metrics["loss_proposal"] == metrics["positive_rois"] == 0
     assert np.isfinite(metrics["loss"])
 
 
@@ -175,39 +158,39 @@ def test_proposals_by_hand():
     )
 
 
-def test_regions_hold_the_objects_and_at_most_a_quarter_of_positives():
+def test_rois_hold_the_objects_and_at_most_a_quarter_of_positives():
     task = make_task()
     image = jax.tree.map(lambda x: x[0], make_batch())
     far = jnp.tile(jnp.array([[0.0, 0.0, 3.0, 3.0]]), (50, 1))
-    regions = task._sample(Regions(far, jnp.arange(50) < 20), image, jax.random.key(0))
-    positive = ops.pairwise_iou(regions.boxes, image.boxes).max(1) >= 0.5
+    rois = task._sample(Rois(far, jnp.arange(50) < 20), image, jax.random.key(0))
+    positive = ops.pairwise_iou(rois.boxes, image.boxes).max(1) >= 0.5
     assert positive.sum() == 3  # the objects themselves, of at most 4
-    assert regions.valid.sum() == 16
+    assert rois.valid.sum() == 16
 
 
-def test_refined_regions_by_hand():
+def test_refined_rois_by_hand():
     task = make_task(3)
-    regions = Regions(jnp.array([[[10.0, 10, 20, 20], [0, 0, 10, 10]]]), jnp.array([[True, False]]))
+    rois = Rois(jnp.array([[[10.0, 10, 20, 20], [0, 0, 10, 10]]]), jnp.array([[True, False]]))
     # With weights (10, 10, 5, 5): half a width to the right, twice as high.
     deltas = jnp.array([5.0, 0.0, 0.0, 5 * np.log(2)])
     outputs = BoxOutputs(jnp.zeros((1, 2, 4)), jnp.broadcast_to(deltas, (1, 2, 1, 4)))
-    refined = task._refine(outputs, regions, task.stages[0], jnp.array([[64, 22]]))
+    refined = task._refine(outputs, rois, task.stages[0], jnp.array([[64, 22]]))
     np.testing.assert_allclose(refined.boxes[0], [[15, 5, 22, 25], [0, 0, 0, 0]], rtol=1e-6)
-    np.testing.assert_array_equal(refined.valid, regions.valid)
+    np.testing.assert_array_equal(refined.valid, rois.valid)
 
 
 def test_detections_by_hand():
     task = dataclasses.replace(make_task(), score_threshold=0.3, max_detections=3)
-    regions = Regions(
+    rois = Rois(
         jnp.array([[0.0, 0, 10, 10], [0, 0, 10, 11], [30, 30, 40, 40], [5, 5, 6, 6]]),
         jnp.array([True, True, True, False]),
     )
     scores = jnp.array(
         [[0.5, 0.4, 0.0, 0.1], [0.6, 0.0, 0.0, 0.4], [0.0, 0.0, 0.2, 0.8], [0.9, 0.9, 0.9, 0.0]]
     )
-    # Class 1 of the first region moves by a tenth of the width.
+    # Class 1 of the first roi moves by a tenth of the width.
     deltas = jnp.zeros((4, CLASSES, 4)).at[0, 1, 0].set(1.0)
-    found = task._image_detections(deltas, scores, regions, jnp.array([64, 64]))
+    found = task._image_detections(deltas, scores, rois, jnp.array([64, 64]))
     np.testing.assert_array_equal(found.valid, [True, True, False])
     np.testing.assert_allclose(found.boxes[:2], [[0, 0, 10, 11], [1, 0, 11, 10]], atol=1e-5)
     np.testing.assert_allclose(found.scores[:2], [0.6, 0.4])

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
+from configs.common import two_stage
 from ipg_jax import build_task
 from ipg_jax.data import DigitsSource, train_batches
 from ipg_jax.training.build import build_optimizer
@@ -58,6 +59,20 @@ def test_eight_devices_give_the_losses_of_one(tiny_config):
     _, eight = run(tiny_config, mesh_of(8), STEPS)
     np.testing.assert_allclose([m["loss"] for m in eight], [m["loss"] for m in one], rtol=1e-4)
     assert one[-1]["loss"] < one[0]["loss"]
+
+
+def test_eight_devices_give_the_losses_of_one_in_two_stages(tiny_config):
+    with tiny_config.unlocked():
+        two_stage(tiny_config, "faster_rcnn")
+        tiny_config.model.update(
+            head_norm="none", head_fc_channels=32, rpn_proposals=(60, 30), rois_per_image=16
+        )
+        tiny_config.optimizer.learning_rate = 0.001
+    _, one = run(tiny_config, mesh_of(1), 3)
+    _, eight = run(tiny_config, mesh_of(8), 3)
+    for a, b in zip(eight, one, strict=True):
+        assert a == pytest.approx(b, rel=1e-4)
+    assert one[0]["positive_rois"] > 0
 
 
 def test_accumulation_equals_one_large_batch(tiny_config):

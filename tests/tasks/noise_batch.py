@@ -1,0 +1,27 @@
+"""Small batches of noise and random boxes for the tests of tasks."""
+
+import numpy as np
+
+from ipg_jax import Batch
+
+CLASSES, SIDE = 3, 64
+
+
+def make_batch(images: int = 2, objects: int = 4, seed: int = 0) -> Batch:
+    """Objects of 8 to 24 pixels in images of 64, with a pyramid of two levels."""
+    rng = np.random.default_rng(seed)
+    corner = rng.uniform(0, 40, (images, objects, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(8, 24, corner.shape)], -1)
+    return Batch(
+        pyramid=tuple(
+            rng.integers(0, 256, (images, SIDE >> i, SIDE >> i, 3), np.uint8) for i in range(2)
+        ),
+        boxes=boxes.astype(np.float32),
+        labels=rng.integers(0, CLASSES, (images, objects)).astype(np.int32),
+        valid=np.ones((images, objects), bool),
+        ignore=np.zeros((images, objects), bool),
+        image_size=np.full((images, 2), SIDE, np.int32),
+        scale=np.ones((images, 2), np.float32),
+        image_id=np.arange(images, dtype=np.int32),
+        weight=np.ones(images, np.float32),
+    )
