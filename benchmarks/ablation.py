@@ -36,7 +36,7 @@ class Variant(NamedTuple):
 
 VARIANTS = {
     "plain": Variant("stages=", {}, 3),
-    "plain, wider FPN": Variant("stages=", {"fpn_channels": 80}, 3),
+    "plain, wider FPN": Variant("stages=", {"fpn_channels": 86}, 3),
     "sum": Variant("fusion=sum", {}, 3),
     "product": Variant("fusion=product", {}, 3),
     "concat": Variant("fusion=concat", {}, 3),
