@@ -33,16 +33,18 @@ class MetricWriter:
           start_step: the step that the run (re)starts from: what an earlier, killed run wrote of
             later steps is removed, since it will be written again.
           enabled: False in every process but one of a multi-host run: writes nothing.
+
+        Raises:
+          ImportError: a `gs://` workdir without the extra `gcs`.
         """
         self._enabled = enabled
         if not enabled:
             return
         self._workdir = epath.Path(workdir)
         self._workdir.mkdir(parents=True, exist_ok=True)
-        path = self._workdir / "metrics.jsonl"
-        if path.exists():
-            path.write_text("".join(_lines_until(path.read_text(), start_step)))
-        self._file = path.open("a")
+        self._path = self._workdir / "metrics.jsonl"
+        if self._path.exists():
+            self._path.write_text("".join(_lines_until(self._path.read_text(), start_step)))
         self._events = SummaryWriter(str(self._workdir), purge_step=start_step + 1, flush_secs=30)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
@@ -50,8 +52,8 @@ class MetricWriter:
         if not self._enabled:
             return
         finite = {k: v if math.isfinite(v) else None for k, v in values.items()}
-        self._file.write(json.dumps({"step": step} | finite) + "\n")
-        self._file.flush()
+        with self._path.open("a") as file:  # on gs:// a file is there once it is closed
+            file.write(json.dumps({"step": step} | finite) + "\n")
         for name, value in values.items():
             if math.isfinite(value):
                 self._events.add_scalar(name, value, step)
@@ -64,9 +66,8 @@ class MetricWriter:
         self._events.add_image(name, image, step, dataformats="HWC")
 
     def close(self) -> None:
-        """Flushes and closes the files."""
+        """Flushes and closes the events."""
         if self._enabled:
-            self._file.close()
             self._events.close()
 
 

@@ -3,6 +3,7 @@ import math
 
 import numpy as np
 import pytest
+from etils import epath
 
 from ipg_jax.training.metrics import MetricWriter, Progress, duration
 
@@ -37,6 +38,21 @@ def test_pictures_go_to_samples(tmp_path):
     writer.image(7, "sample0", np.zeros((4, 5, 3), np.uint8))
     writer.close()
     assert (tmp_path / "samples" / "sample0_0000007.png").exists()
+
+
+def test_files_are_written_as_on_a_remote_store(tmp_path, monkeypatch):
+    # What epath takes for gs://; its files can be opened in a `with` only.
+    monkeypatch.setattr(type(epath.Path(tmp_path)), "_backend", epath.backend.tf_backend)
+    writer = MetricWriter(tmp_path)
+    writer.scalars(1, {"loss": 0.5})
+    assert read(tmp_path) == [{"step": 1, "loss": 0.5}]
+    writer.scalars(2, {"loss": 0.25})
+    writer.image(2, "sample0", np.zeros((4, 5, 3), np.uint8))
+    writer.close()
+    assert len(read(tmp_path)) == 2
+    assert (tmp_path / "samples" / "sample0_0000002.png").stat().st_size > 0
+    MetricWriter(tmp_path, start_step=1).close()
+    assert read(tmp_path) == [{"step": 1, "loss": 0.5}]
 
 
 def test_a_disabled_writer_writes_nothing(tmp_path):
