@@ -4,6 +4,8 @@ Fields of the config are overridden by `--config.a.b=value`. The same command go
 that was stopped.
 """
 
+import sys
+
 from absl import app, flags
 from ml_collections import config_flags
 
@@ -11,6 +13,9 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "What to train.", lock_
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, local or gs://.")
 DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "Join the other hosts of this job (TPU pod, SLURM, Kubernetes)."
+)
+STOPPED_CODE = flags.DEFINE_integer(
+    "stopped_code", 0, "Exit code of a run that SIGTERM stopped before its end.", 0, 255
 )
 
 
@@ -21,7 +26,8 @@ def main(_: list[str]) -> None:
     command_line.start(distributed=DISTRIBUTED.value)
     from ipg_jax.training import loop
 
-    loop.train(CONFIG.value, WORKDIR.value)
+    if loop.train(CONFIG.value, WORKDIR.value) is None:
+        sys.exit(STOPPED_CODE.value)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,8 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any] | None:
       workdir: folder of the run (see the README for what it holds); made if need be.
 
     Returns:
-      The metrics of the last evaluation, or None if the run was stopped by SIGTERM.
+      The metrics of the last evaluation, empty if the run was at its end already, or None if it
+      was stopped by SIGTERM before its end.
 
     Raises:
       DivergedError: a loss was not finite; the message names the step and the images.
@@ -227,6 +228,7 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any] | None:
                 break
     if start >= num_steps:
         logger.info("nothing to do: %s is at step %d of %d", workdir, start, num_steps)
+        return {}
     return evaluated
 
 

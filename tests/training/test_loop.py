@@ -38,6 +38,7 @@ def start(workdir: pathlib.Path, **environment: str) -> subprocess.Popen:
             "train.py",
             "--config=configs/digits_ipg.py",
             f"--workdir={workdir}",
+            "--stopped_code=75",
             *as_flags(make_tiny_config()),
         ],
         cwd=ROOT,
@@ -143,21 +144,24 @@ def test_sigterm_saves_and_the_run_goes_on(uninterrupted, tmp_path):
     process = start(tmp_path)
     wait_for(lambda: (tmp_path / "metrics.jsonl").exists() and losses(tmp_path), process)
     process.send_signal(signal.SIGTERM)
-    assert "stopped at step" in finish(process)
+    output, _ = process.communicate()
+    assert process.returncode == 75, output
+    assert "stopped at step" in output
     saved = [int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()]
     assert max(saved) < 6
     assert f"at step {max(saved)}" in finish(start(tmp_path))
     assert_same_bits(final_parameters(tmp_path), final_parameters(uninterrupted))
+    assert "nothing to do" in finish(start(tmp_path))
 
 
-def test_two_processes_equal_one(uninterrupted, tmp_path):
+def start_two(workdir: pathlib.Path) -> list[subprocess.Popen]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     flags = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=4")
-    processes = [
+    return [
         start(
-            tmp_path,
+            workdir,
             XLA_FLAGS=flags,
             JAX_COORDINATOR_ADDRESS=f"127.0.0.1:{port}",
             JAX_NUM_PROCESSES="2",
@@ -165,8 +169,21 @@ def test_two_processes_equal_one(uninterrupted, tmp_path):
         )
         for index in range(2)
     ]
-    chief, _ = [finish(process) for process in processes]
+
+
+def test_two_processes_equal_one_though_one_is_told_to_stop(uninterrupted, tmp_path):
+    processes = start_two(tmp_path)
+    wait_for(lambda: (tmp_path / "metrics.jsonl").exists() and losses(tmp_path), processes[0])
+    processes[1].send_signal(signal.SIGTERM)  # a host that is taken away
+    for process in processes:
+        output, _ = process.communicate()
+        assert process.returncode == 75, output
+    saved = [int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()]
+    assert max(saved) < 6
+
+    chief, _ = [finish(process) for process in start_two(tmp_path)]
     assert "8 cpu device(s) in 2 process(es)" in chief
+    assert f"at step {max(saved)}" in chief
     np.testing.assert_allclose(losses(tmp_path), losses(uninterrupted), rtol=1e-4)
     want = json.loads((uninterrupted / "eval" / "metrics.json").read_text())["coco"]
     got = json.loads((tmp_path / "eval" / "metrics.json").read_text())["coco"]
