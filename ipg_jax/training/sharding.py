@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Sequence
 
 import jax
@@ -23,20 +24,33 @@ def make_mesh(
         compiled for.
 
     Raises:
-      ValueError: the two do not multiply to the number of devices.
+      ValueError: the two do not multiply to the number of devices, or a process would read parts
+        of images: `space` does not divide its devices, or others have more of them.
     """
-    count = jax.device_count() if devices is None else len(devices)
+    # Ordered by process, since a process reads rows `[p B / P, (p + 1) B / P)` of the batch, whole
+    # images each. `jax.make_mesh` goes by the chips' places in a TPU slice alone.
+    devices = sorted(
+        jax.devices() if devices is None else devices, key=lambda d: (d.process_index, d.id)
+    )
+    count = len(devices)
     wanted = count // space if data == -1 else data
     if space < 1 or wanted * space != count:
         raise ValueError(
             f"mesh.data={data} and mesh.space={space} do not divide the {count} devices: "
             "their product must be the number of devices (mesh.data=-1 takes all the rest)"
         )
-    return jax.make_mesh(
-        (wanted, space),
+    held = collections.Counter(device.process_index for device in devices)
+    if len(set(held.values())) > 1:
+        raise ValueError(f"processes with different numbers of devices: {dict(held)}")
+    if held[0] % space:
+        raise ValueError(
+            f"mesh.space={space} does not divide the {held[0]} devices of each process, which "
+            "reads whole images"
+        )
+    return Mesh(
+        np.array(devices).reshape(wanted, space),
         ("data", "space"),
         axis_types=(jax.sharding.AxisType.Auto,) * 2,
-        devices=devices,
     )
 
 

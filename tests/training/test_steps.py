@@ -1,5 +1,7 @@
 """The training step over meshes, micro-batches and averages."""
 
+from unittest import mock
+
 import jax
 import numpy as np
 import pytest
@@ -118,6 +120,27 @@ def test_the_mesh_takes_all_devices():
         make_mesh(data=3)
     with pytest.raises(ValueError, match="8 devices"):
         make_mesh(space=3)
+
+
+def slice_of_tpu(*process_indices: int) -> list[jax.Device]:
+    def device(number: int, process_index: int) -> jax.Device:
+        return mock.create_autospec(jax.Device, id=number, process_index=process_index)
+
+    return [device(*pair) for pair in enumerate(process_indices)]
+
+
+def test_a_process_holds_whole_rows_of_the_mesh_in_its_turn():
+    # The first two rows of a v5e 4x4, whose hosts have 2x2 chips each.
+    devices = slice_of_tpu(0, 0, 1, 1, 0, 0, 1, 1)
+    for space in (1, 2, 4):
+        mesh = make_mesh(space=space, devices=devices)
+        processes = [[device.process_index for device in row] for row in mesh.devices]
+        rows = 4 // space
+        assert processes == [[0] * space] * rows + [[1] * space] * rows
+    with pytest.raises(ValueError, match="space=8 does not divide the 4 devices of each process"):
+        make_mesh(space=8, devices=devices)
+    with pytest.raises(ValueError, match=r"different numbers of devices: \{0: 4, 1: 2\}"):
+        make_mesh(devices=slice_of_tpu(0, 0, 1, 1, 0, 0))
 
 
 @pytest.mark.parametrize(("batch_size", "accumulation"), [(4, 1), (8, 2), (0, 1)])
