@@ -27,6 +27,7 @@ TRAINING = (
     "loop",
     "metrics",
     "optimizer",
+    "prefetch",
     "sharding",
     "steps",
 )

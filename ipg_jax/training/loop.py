@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import json
 import logging
 import signal
@@ -34,6 +35,7 @@ from ipg_jax.training.build import (
 )
 from ipg_jax.training.checkpoint import Checkpoints, config_digest, load_variables
 from ipg_jax.training.metrics import DivergedError, MetricWriter, Progress, duration, log_progress
+from ipg_jax.training.prefetch import prefetch_to_device
 from ipg_jax.training.sharding import check_batch_size, make_mesh, replicated, shard_batch
 from ipg_jax.training.state import TrainState
 from ipg_jax.training.steps import Metrics, PredictStep, make_predict_step
@@ -147,6 +149,7 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any] | None:
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
+    placed = prefetch_to_device(batches, functools.partial(shard_batch, mesh))
     writer = MetricWriter(workdir, start_step=start, enabled=chief)
     progress = Progress(start, num_steps, config.batch_size)
     window: list[dict[str, float]] = []
@@ -179,9 +182,14 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any] | None:
         progress.tick(step)
 
     # ------------------------------------------------------------------ loop
-    with contextlib.closing(checkpoints), contextlib.closing(writer), StopSignal() as stop:
+    with (
+        contextlib.closing(placed),
+        contextlib.closing(checkpoints),
+        contextlib.closing(writer),
+        StopSignal() as stop,
+    ):
         for step in range(start + 1, num_steps + 1):
-            state, metrics = train_step(state, shard_batch(mesh, next(batches)), key)
+            state, metrics = train_step(state, next(placed), key)
             # One step is in flight while its predecessor is looked at: the device never waits for
             # the host, and a bad loss is seen at once.
             finish(step - 1)
@@ -422,7 +430,7 @@ def evaluate_variables(
     samples = 0
     for view in views:
         seen.append(evaluation.DetectionCollector(source))
-        for batch in data.eval_batches(
+        batches = data.eval_batches(
             source,
             batch_size=batch_size,
             image_size=view.image_size,
@@ -430,8 +438,10 @@ def evaluate_variables(
             flip=view.flip,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
-        ):
-            found, rows = jax.device_get(predict_step(variables, shard_batch(mesh, batch)))
+        )
+        # Samples are drawn from the batch as it is on this host.
+        for batch, placed in prefetch_to_device(batches, lambda x: (x, shard_batch(mesh, x))):
+            found, rows = jax.device_get(predict_step(variables, placed))
             seen[-1].add(found, rows.image_id, rows.scale, rows.weight, flipped=view.flip)
             # Process 0 holds the first rows of every global batch.
             wanted = config.eval.samples - samples if view == views[0] else 0
