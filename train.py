@@ -1,7 +1,8 @@
 """Trains a detector: `python train.py --config=configs/NAME.py[:k=v,...] --workdir=DIR`.
 
 Fields of the config are overridden by `--config.a.b=value`. The same command goes on with a run
-that was stopped.
+that was stopped. With `--benchmark_input` it trains nothing and says whether the input or the
+training step is what a run waits for.
 """
 
 from absl import app, flags
@@ -12,6 +13,16 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, local or gs:/
 DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "Join the other hosts of this job (TPU pod, SLURM, Kubernetes)."
 )
+BENCHMARK_INPUT = flags.DEFINE_bool(
+    "benchmark_input",
+    False,
+    "Instead of training, measure images/s of the input pipeline alone, of the training step alone "
+    "and of both together, on the config's own data and devices, and say which of the two is the "
+    "bottleneck. Writes nothing; needs no --workdir.",
+)
+BENCHMARK_SECONDS = flags.DEFINE_float(
+    "benchmark_seconds", 10.0, "How long --benchmark_input measures each of the three.", 0.0
+)
 
 
 def main(_: list[str]) -> None:
@@ -19,11 +30,19 @@ def main(_: list[str]) -> None:
     from ipg_jax.training import command_line
 
     command_line.start(distributed=DISTRIBUTED.value)
-    from ipg_jax.training import loop
+    from ipg_jax.training import benchmark, loop
 
-    loop.train(CONFIG.value, WORKDIR.value)
+    if BENCHMARK_INPUT.value:
+        benchmark.run(CONFIG.value, BENCHMARK_SECONDS.value)
+    else:
+        loop.train(CONFIG.value, WORKDIR.value)
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "workdir"])
+    flags.mark_flag_as_required("config")
+    flags.register_multi_flags_validator(
+        ["workdir", "benchmark_input"],
+        lambda values: values["benchmark_input"] or values["workdir"] is not None,
+        "--workdir must have a value, unless there is --benchmark_input",
+    )
     app.run(main)

@@ -21,6 +21,7 @@ import jax
 from jaxtyping import install_import_hook
 
 TRAINING = (
+    "benchmark",
     "build",
     "checkpoint",
     "command_line",

@@ -1,6 +1,6 @@
 """The runs behind the command lines: train, evaluate, predict.
 
-This module and `build` are the only readers of a config.
+This module, `build` and `benchmark` are the only readers of a config.
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ from ipg_jax.training.build import (
     build_source,
     build_state,
     build_task,
+    build_train_batches,
     build_train_step,
     build_views,
+    run_length,
 )
 from ipg_jax.training.checkpoint import Checkpoints, config_digest, load_variables
 from ipg_jax.training.metrics import DivergedError, MetricWriter, Progress, duration, log_progress
@@ -92,10 +94,7 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any] | None:
         logger.info("%s: %d images", which.name, len(which))
         for line in which.report.lines():
             logger.info("  %s", line)
-    steps_per_epoch = len(source) / config.batch_size
-    num_steps = config.num_steps or round(config.num_epochs * steps_per_epoch)
-    if num_steps < 1:
-        raise ValueError("the run has no step: set config.num_steps or config.num_epochs")
+    num_steps, steps_per_epoch = run_length(config, len(source))
     eval_every = config.eval_every or max(1, round(steps_per_epoch))
 
     # ------------------------------------------------------------------ workdir
@@ -137,18 +136,7 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any] | None:
     # ------------------------------------------------------------------ programs
     train_step = build_train_step(config, task, optimizer, schedule, mesh)
     predict_step = make_predict_step(task, mesh)
-    batches = data.train_batches(
-        source,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        start_step=start,
-        image_size=tuple(config.image_size),
-        levels=task.pyramid_levels,
-        max_boxes=config.data.max_boxes,
-        flip=config.data.flip,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
+    batches = build_train_batches(config, task, source, start)
     placed = prefetch_to_device(batches, functools.partial(shard_batch, mesh))
     writer = MetricWriter(workdir, start_step=start, enabled=chief)
     progress = Progress(start, num_steps, config.batch_size)
