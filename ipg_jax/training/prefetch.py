@@ -23,8 +23,8 @@ def prefetch_to_device(
     Args:
       batches: what to place; closed when this generator ends or is closed.
       place: puts one batch on the devices.
-      size: how many batches may be on the devices, the one that was handed out last included; 1
-        places each batch when it is asked for.
+      size: how many batches are placed at most, counting the one that was handed out last but none
+        before it, which may still be in use; 1 places each batch when it is asked for.
 
     Yields:
       The placed batches.
