@@ -15,9 +15,10 @@ HOSTS = 64
 SETTINGS = {"seed": 3, "image_size": (8, 12), "levels": 2, "pad_multiple": 4}
 
 
-def first_batches(source, count, **settings):
-    """The first `count` batches; the pipeline is stopped."""
-    with contextlib.closing(train_batches(source, **SETTINGS, **settings)) as batches:
+def first_batches(source, count, process=0, processes=1, **settings):
+    """The first `count` batches of one process; the pipeline is stopped."""
+    share = {"process_index": process, "process_count": processes}
+    with contextlib.closing(train_batches(source, **SETTINGS, **share, **settings)) as batches:
         return list(islice(batches, count))
 
 
@@ -33,30 +34,27 @@ def test_the_slices_of_64_hosts_make_up_the_global_batch():
     assert {batch.pyramid[0].shape[1:3] for batch in whole} == {(8, 12), (12, 8)}
     assert all(batch.weight.all() for batch in whole)
 
-    slices = [
-        first_batches(source, 4, **settings, process_index=host, process_count=HOSTS)
-        for host in range(HOSTS)
-    ]
+    slices = [first_batches(source, 4, host, HOSTS, **settings) for host in range(HOSTS)]
     for expected, *parts in zip(whole, *slices, strict=True):
         assert all(len(part.weight) == 2 for part in parts)
         assert_same_bits(jax.tree.map(lambda *rows: np.concatenate(rows), *parts), expected)
 
     for host in (0, 17, 63):
-        again = first_batches(source, 4, **settings, process_index=host, process_count=HOSTS)
+        again = first_batches(source, 4, host, HOSTS, **settings)
         assert_same_bits(again, slices[host])
 
 
 def test_a_run_over_coco_resumes_in_epoch_seven_within_seconds():
     """And with the batches of a run that read everything before, here as one of 512 processes."""
     source = MemorySource(118_287)
-    settings = {"batch_size": 2048, "process_index": 300, "process_count": 512}
+    process = {"process": 300, "processes": 512, "batch_size": 2048}
     step = 7 * len(source) // 2048
 
     begin = time.perf_counter()
-    resumed = first_batches(source, 1, **settings, start_step=step)
+    resumed = first_batches(source, 1, **process, start_step=step)
     # Half a second on a busy core, most of which TensorFlow takes to build the pipeline; reading
     # what came before takes minutes in a run of one process.
     assert time.perf_counter() - begin < 5
 
-    uninterrupted = first_batches(source, step + 1, **settings)
+    uninterrupted = first_batches(source, step + 1, **process)
     assert_same_bits(resumed, uninterrupted[step:])
