@@ -1,7 +1,8 @@
 """Trains a detector: `python train.py --config=configs/NAME.py[:k=v,...] --workdir=DIR`.
 
 Fields of the config are overridden by `--config.a.b=value`. The same command goes on with a run
-that was stopped.
+that was stopped. With `--benchmark_input` it trains nothing and says whether the input or the
+training step is what a run waits for.
 """
 
 import sys
@@ -17,6 +18,16 @@ DISTRIBUTED = flags.DEFINE_bool(
 STOPPED_CODE = flags.DEFINE_integer(
     "stopped_code", 0, "Exit code of a run that SIGTERM stopped before its end.", 0, 255
 )
+BENCHMARK_INPUT = flags.DEFINE_bool(
+    "benchmark_input",
+    False,
+    "Instead of training, measure images/s of the input pipeline alone, of the training step alone "
+    "and of both together, on the config's own data and devices, and say which of the two is the "
+    "bottleneck. Writes nothing; needs no --workdir.",
+)
+BENCHMARK_SECONDS = flags.DEFINE_float(
+    "benchmark_seconds", 10.0, "How long --benchmark_input measures each of the three.", 0.0
+)
 
 
 def main(_: list[str]) -> None:
@@ -24,12 +35,19 @@ def main(_: list[str]) -> None:
     from ipg_jax.training import command_line
 
     command_line.start(distributed=DISTRIBUTED.value)
-    from ipg_jax.training import loop
+    from ipg_jax.training import benchmark, loop
 
-    if loop.train(CONFIG.value, WORKDIR.value) is None:
+    if BENCHMARK_INPUT.value:
+        benchmark.run(CONFIG.value, BENCHMARK_SECONDS.value)
+    elif loop.train(CONFIG.value, WORKDIR.value) is None:
         sys.exit(STOPPED_CODE.value)
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "workdir"])
+    flags.mark_flag_as_required("config")
+    flags.register_multi_flags_validator(
+        ["workdir", "benchmark_input"],
+        lambda values: values["benchmark_input"] or values["workdir"] is not None,
+        "--workdir must have a value, unless there is --benchmark_input",
+    )
     app.run(main)

@@ -21,12 +21,14 @@ import jax
 from jaxtyping import install_import_hook
 
 TRAINING = (
+    "benchmark",
     "build",
     "checkpoint",
     "command_line",
     "loop",
     "metrics",
     "optimizer",
+    "prefetch",
     "sharding",
     "steps",
 )

@@ -10,7 +10,7 @@ import atexit
 import dataclasses
 import logging
 import weakref
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,7 @@ def train_batches(
     process_index: int = 0,
     process_count: int = 1,
     prefetch: int = 2,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Endless shuffled batches; the rows of this process, as NumPy arrays.
 
     Args:
@@ -68,8 +68,9 @@ def train_batches(
       prefetch: number of batches prepared in advance.
 
     Returns:
-      An iterator whose `j`-th item holds rows `[p B / P, (p + 1) B / P)` of batch
+      A generator whose `j`-th item holds rows `[p B / P, (p + 1) B / P)` of batch
       `start_step + j`. An image that cannot be read is blank, has no objects and weight 0.
+      Closing the generator stops the pipeline.
 
     Raises:
       ValueError: the batch size is not a multiple of the process count, or the sizes contradict
@@ -101,7 +102,7 @@ def eval_batches(
     process_index: int = 0,
     process_count: int = 1,
     prefetch: int = 2,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Every image once, in the order of the source within each aspect-ratio bucket.
 
     All processes get equally many batches. The last batch of a bucket is filled up with blank
@@ -173,7 +174,7 @@ def _batches(
     max_boxes: int,
     flip: Callable[[int, int], bool],
     prefetch: int,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """The given rows of the given steps of a sampler."""
 
     def load(position: np.int64) -> list[np.ndarray]:

@@ -1,8 +1,8 @@
-"""From a config to the objects of a run. Only this module and `loop` read a config."""
+"""From a config to the objects of a run. Only this module, `loop` and `benchmark` read a config."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -32,6 +32,7 @@ from ipg_jax.tasks import (
 from ipg_jax.training.optimizer import make_optimizer, make_schedule
 from ipg_jax.training.state import TrainState
 from ipg_jax.training.steps import TrainStep, make_train_step
+from ipg_jax.types import Batch
 
 if TYPE_CHECKING:  # data imports TensorFlow
     from ipg_jax.data import Source
@@ -217,6 +218,39 @@ def build_source(config: ConfigDict, *, train: bool) -> Source:
             "config.data.class_names"
         )
     return source
+
+
+def build_train_batches(
+    config: ConfigDict, task: DetectionTask, source: Source, start_step: int = 0
+) -> Generator[Batch, None, None]:
+    """Returns this process's rows of the run's batches from a step on (see `train_batches`)."""
+    from ipg_jax import data
+
+    return data.train_batches(
+        source,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        start_step=start_step,
+        image_size=tuple(config.image_size),
+        levels=task.pyramid_levels,
+        max_boxes=config.data.max_boxes,
+        flip=config.data.flip,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+
+
+def run_length(config: ConfigDict, num_images: int) -> tuple[int, float]:
+    """Returns the steps of a run and the steps of one epoch of its data.
+
+    Raises:
+      ValueError: the run has no step.
+    """
+    steps_per_epoch = num_images / config.batch_size
+    num_steps = config.num_steps or round(config.num_epochs * steps_per_epoch)
+    if num_steps < 1:
+        raise ValueError("the run has no step: set config.num_steps or config.num_epochs")
+    return num_steps, steps_per_epoch
 
 
 def build_optimizer(

@@ -1,12 +1,13 @@
 """The runs behind the command lines: train, evaluate, predict.
 
-This module and `build` are the only readers of a config.
+This module, `build` and `benchmark` are the only readers of a config.
 """
 
 from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import json
 import logging
 import signal
@@ -29,11 +30,14 @@ from ipg_jax.training.build import (
     build_source,
     build_state,
     build_task,
+    build_train_batches,
     build_train_step,
     build_views,
+    run_length,
 )
 from ipg_jax.training.checkpoint import Checkpoints, config_digest, load_variables
 from ipg_jax.training.metrics import DivergedError, MetricWriter, Progress, duration, log_progress
+from ipg_jax.training.prefetch import prefetch_to_device
 from ipg_jax.training.sharding import check_batch_size, make_mesh, replicated, shard_batch
 from ipg_jax.training.state import TrainState
 from ipg_jax.training.steps import Metrics, PredictStep, make_predict_step
@@ -91,10 +95,7 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any] | None:
         logger.info("%s: %d images", which.name, len(which))
         for line in which.report.lines():
             logger.info("  %s", line)
-    steps_per_epoch = len(source) / config.batch_size
-    num_steps = config.num_steps or round(config.num_epochs * steps_per_epoch)
-    if num_steps < 1:
-        raise ValueError("the run has no step: set config.num_steps or config.num_epochs")
+    num_steps, steps_per_epoch = run_length(config, len(source))
     eval_every = config.eval_every or max(1, round(steps_per_epoch))
 
     # ------------------------------------------------------------------ workdir
@@ -136,18 +137,8 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any] | None:
     # ------------------------------------------------------------------ programs
     train_step = build_train_step(config, task, optimizer, schedule, mesh)
     predict_step = make_predict_step(task, mesh)
-    batches = data.train_batches(
-        source,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        start_step=start,
-        image_size=tuple(config.image_size),
-        levels=task.pyramid_levels,
-        max_boxes=config.data.max_boxes,
-        flip=config.data.flip,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
+    batches = build_train_batches(config, task, source, start)
+    placed = prefetch_to_device(batches, functools.partial(shard_batch, mesh))
     writer = MetricWriter(workdir, start_step=start, enabled=chief)
     progress = Progress(start, num_steps, config.batch_size)
     window: list[dict[str, float]] = []
@@ -180,9 +171,14 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any] | None:
         progress.tick(step)
 
     # ------------------------------------------------------------------ loop
-    with contextlib.closing(checkpoints), contextlib.closing(writer), StopSignal() as stop:
+    with (
+        contextlib.closing(placed),
+        contextlib.closing(checkpoints),
+        contextlib.closing(writer),
+        StopSignal() as stop,
+    ):
         for step in range(start + 1, num_steps + 1):
-            state, metrics = train_step(state, shard_batch(mesh, next(batches)), key)
+            state, metrics = train_step(state, next(placed), key)
             # One step is in flight while its predecessor is looked at: the device never waits for
             # the host, and a bad loss is seen at once.
             finish(step - 1)
@@ -424,7 +420,7 @@ def evaluate_variables(
     samples = 0
     for view in views:
         seen.append(evaluation.DetectionCollector(source))
-        for batch in data.eval_batches(
+        batches = data.eval_batches(
             source,
             batch_size=batch_size,
             image_size=view.image_size,
@@ -432,8 +428,10 @@ def evaluate_variables(
             flip=view.flip,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
-        ):
-            found, rows = jax.device_get(predict_step(variables, shard_batch(mesh, batch)))
+        )
+        # Samples are drawn from the batch as it is on this host.
+        for batch, placed in prefetch_to_device(batches, lambda x: (x, shard_batch(mesh, x))):
+            found, rows = jax.device_get(predict_step(variables, placed))
             seen[-1].add(found, rows.image_id, rows.scale, rows.weight, flipped=view.flip)
             # Process 0 holds the first rows of every global batch.
             wanted = config.eval.samples - samples if view == views[0] else 0
