@@ -102,7 +102,16 @@ COLLECTIVES = (
 NOTABLE = ("convolution", "dot", "sort", "scatter", "gather", *COLLECTIVES, "custom-call")
 """Opcodes that tell what a fusion is about, the first that it holds."""
 
-KERNELS = ("convolution", "dot", "sort", "scatter", "gather", "custom-call", "fusion")
+KERNELS = (
+    "convolution",
+    "dot",
+    "sort",
+    "scatter",
+    "select-and-scatter",
+    "gather",
+    "custom-call",
+    "fusion",
+)
 NO_WORK = ("AllocateBuffer", "AssumeGatherIndicesInBound", "ConcatBitcast")
 """Custom calls that only tell the compiler something."""
 
@@ -197,6 +206,7 @@ def lower_step(
       max_boxes: rows for objects.
     """
     from ipg_jax import Batch, build_task
+    from ipg_jax.models import IMAGE_BLOCK
     from ipg_jax.training.build import build_optimizer, build_state, build_train_step
     from ipg_jax.training.sharding import batch_sharding, make_mesh, replicated
     from ipg_jax.training.steps import make_predict_step
@@ -224,7 +234,12 @@ def lower_step(
     height, width = image_size
     batch = Batch(
         pyramid=tuple(
-            rows(height >> level, width >> level, 3, dtype=np.uint8)
+            rows(
+                (height >> level) // IMAGE_BLOCK,
+                (width >> level) // IMAGE_BLOCK,
+                3 * IMAGE_BLOCK**2,
+                dtype=np.uint8,
+            )
             for level in range(task.pyramid_levels)
         ),
         boxes=rows(max_boxes, 4, dtype=np.float32),

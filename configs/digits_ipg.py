@@ -34,7 +34,7 @@ def get_config(argument: str | None = None) -> ConfigDict:
     config.data.flip = 0.0  # a mirrored digit is no digit
 
     config.model.num_classes = 10
-    config.model.fpn_levels = (2, 5)
+    config.model.fpn_levels = (2, 4)
     config.model.anchor_scale = 3.0
     config.model.anchor_ratios = (1.0, 1.6)  # digits are upright
     parse_arguments(argument, model_arguments(config))

@@ -20,14 +20,19 @@ Array: TypeAlias = jax.Array | np.ndarray
 PyTree: TypeAlias = Any
 
 Pyramid: TypeAlias = tuple[Array, ...]
-"""Images `(I_0, ..., I_{N-1})`, `I_i` of shape `[batch, H / 2^i, W / 2^i, 3]`, uint8."""
+"""Images `(I_0, ..., I_{N-1})`, `I_i` of shape `[batch, H / 2^i, W / 2^i, 3]`, uint8.
+
+Or each in blocks of 4x4 pixels, `[batch, H / 2^(i+2), W / 2^(i+2), 48]` (`ops.to_blocks`), which is
+how networks read them: a TPU takes long to bring three channels into that order.
+"""
 
 
 class Batch(flax.struct.PyTreeNode):
     """One padded batch of images and their ground truth.
 
     Attributes:
-      pyramid: `N` levels, level `i` uint8 `[B, H / 2^i, W / 2^i, 3]`, zero outside the content.
+      pyramid: `N` levels, level `i` uint8 `[B, H / 2^i, W / 2^i, 3]`, or in blocks (see `Pyramid`),
+        zero outside the content.
       boxes: float32 `[B, M, 4]`, `xyxy` in pixels of level 0.
       labels: int32 `[B, M]`, 0-based.
       valid: bool `[B, M]`, False for padding rows.

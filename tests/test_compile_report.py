@@ -168,8 +168,8 @@ def test_the_step_of_a_config_is_lowered_without_values():
     (_, batch, _), _ = lowered.args_info
     assert config.batch_size == 3 * jax.device_count()
     assert [x.shape for x in batch.pyramid] == [
-        (config.batch_size, 64, 96, 3),
-        (config.batch_size, 32, 48, 3),
+        (config.batch_size, 16, 24, 48),
+        (config.batch_size, 8, 12, 48),
     ]
     assert batch.boxes.shape == (config.batch_size, 5, 4)
     assert f"mhlo.num_partitions = {jax.device_count()}" in lowered.as_text()

@@ -46,6 +46,7 @@ def train_batches(
     max_boxes: int = 0,
     flip: float = 0.5,
     pad_multiple: int = 0,
+    blocks: int = 1,
     process_index: int = 0,
     process_count: int = 1,
     prefetch: int = 2,
@@ -63,6 +64,8 @@ def train_batches(
         beyond it are cut off, which is logged.
       flip: probability of mirroring an image.
       pad_multiple: see `make_geometry`.
+      blocks: side in pixels of the blocks in which levels are delivered (see `Pyramid`), which
+        `ops.from_blocks` makes images of; 1 for images.
       process_index: which `B / process_count` rows of each batch are produced.
       process_count: number of processes.
       prefetch: number of batches prepared in advance.
@@ -84,6 +87,7 @@ def train_batches(
         steps=range(start_step, 2**31),
         rows=_process_rows(batch_size, process_index, process_count),
         geometry=geometry,
+        blocks=blocks,
         max_boxes=_resolve_max_boxes(source, max_boxes),
         flip=lambda epoch, index: flips(seed, epoch, index, flip),
         prefetch=prefetch,
@@ -99,6 +103,7 @@ def eval_batches(
     max_boxes: int = 0,
     flip: bool = False,
     pad_multiple: int = 0,
+    blocks: int = 1,
     process_index: int = 0,
     process_count: int = 1,
     prefetch: int = 2,
@@ -117,6 +122,7 @@ def eval_batches(
         steps=range(len(sampler)),
         rows=_process_rows(batch_size, process_index, process_count),
         geometry=geometry,
+        blocks=blocks,
         max_boxes=_resolve_max_boxes(source, max_boxes),
         flip=lambda epoch, index: flip,
         prefetch=prefetch,
@@ -171,6 +177,7 @@ def _batches(
     steps: range,
     rows: range,
     geometry: Geometry,
+    blocks: int,
     max_boxes: int,
     flip: Callable[[int, int], bool],
     prefetch: int,
@@ -191,6 +198,8 @@ def _batches(
         element = dict(zip(_FIELDS, values, strict=True))
         image, canvas = element.pop("image"), element.pop("canvas")
         pyramid = padded_pyramid(image, element["image_size"], canvas, geometry.levels)
+        if blocks > 1:
+            pyramid = tuple(tf.nn.space_to_depth(x[None], blocks)[0] for x in pyramid)
         return {"pyramid": pyramid, **element}
 
     # An image is the unit of parallel work, so operations inside one stay on their thread.

@@ -20,10 +20,12 @@ from ipg_jax.models.ipg import IPGTransform
 from ipg_jax.models.norm import FrozenBatchNorm
 from ipg_jax.models.retinanet_head import DenseOutputs, RetinaNetHead
 from ipg_jax.models.rpn import RPNHead
+from ipg_jax.models.stem import IMAGE_BLOCK
 
 __all__ = [
     "FPN",
     "FUSIONS",
+    "IMAGE_BLOCK",
     "AttentionFusion",
     "BoxHead",
     "BoxOutputs",

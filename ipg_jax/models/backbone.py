@@ -10,9 +10,9 @@ from jaxtyping import Float
 
 from ipg_jax.models.fusion import FUSIONS
 from ipg_jax.models.ipg import IPGTransform
-from ipg_jax.models.max_pool import max_pool
 from ipg_jax.models.norm import NormKind, norm_factory
-from ipg_jax.models.resnet import ARCHITECTURES, Stage, conv
+from ipg_jax.models.resnet import ARCHITECTURES, Stage
+from ipg_jax.models.stem import StemConv, max_pool_blocks, norm_blocks
 from ipg_jax.types import Array
 
 
@@ -103,7 +103,7 @@ class GuidedResNet(nn.Module):
 
     @nn.compact
     def __call__(
-        self, pyramid: tuple[Float[Array, "b _ _ 3"], ...], *, train: bool
+        self, pyramid: tuple[Float[Array, "b _ _ _"], ...], *, train: bool
     ) -> dict[str, Float[Array, "b _ _ _"]]:
         """Returns the output of every stage, `{"c2": stride 4, "c3": stride 8, ...}`.
 
@@ -111,8 +111,8 @@ class GuidedResNet(nn.Module):
         `guidance{s}`, `main{s}` and `fused{s}`.
 
         Args:
-          pyramid: normalised images, level `i` at `1 / 2^i` of the size; levels that no stage
-            needs are not read.
+          pyramid: normalised images, level `i` at `1 / 2^i` of the size, as they are or in blocks
+            of 4x4 pixels (`ops.to_blocks`); levels that no stage needs are not read.
           train: whether batch norm uses and updates batch statistics.
         """
         if len(pyramid) < self.pyramid_levels:
@@ -124,9 +124,9 @@ class GuidedResNet(nn.Module):
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         first_guidance = self.guidance_channels or architecture.widths[0]
 
-        x = conv(64, 7, strides=2, name="conv1", **types)(pyramid[0])
-        x = nn.relu(norm_factory(self.norm, train=train, **types)(name="bn1")(x))
-        x = max_pool(x, 3, pad=1)
+        x = StemConv(64, name="conv1", **types)(pyramid[0])
+        x = norm_blocks(norm_factory(self.norm, train=train, **types)(name="bn1"), x)
+        x = nn.relu(max_pool_blocks(x, 3))  # the same as the maxima of ReLUs, for a quarter of them
 
         outputs = {}
         for stage in range(1, self.num_stages + 1):

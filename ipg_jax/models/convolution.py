@@ -154,10 +154,9 @@ def kernel_gradient_by_rows(
         ]
         product = jnp.einsum(
             "bhwf,bhwp->fp",
-            part,
-            jnp.concatenate(patches, axis=-1),
+            part.astype(jnp.float32),  # XLA:CPU does not sum products of bfloat16 in float32
+            jnp.concatenate(patches, axis=-1).astype(jnp.float32),
             precision=precision,
-            preferred_element_type=jnp.float32,
         )
         return total + product, None
 

@@ -35,7 +35,7 @@ class RetinaNet(nn.Module):
         return level_strides(self.backbone, self.fpn)
 
     def __call__(
-        self, pyramid: tuple[Float[Array, "b _ _ 3"], ...], *, train: bool = False
+        self, pyramid: tuple[Float[Array, "b _ _ _"], ...], *, train: bool = False
     ) -> tuple[DenseOutputs, ...]:
         """Returns the head's outputs per level, finest first.
 
@@ -87,7 +87,7 @@ class FasterRCNN(nn.Module):
         return self.strides[: len(self.fpn.in_features)]
 
     def features(
-        self, pyramid: tuple[Float[Array, "b _ _ 3"], ...], *, train: bool
+        self, pyramid: tuple[Float[Array, "b _ _ _"], ...], *, train: bool
     ) -> tuple[Float[Array, "b _ _ c"], ...]:
         """Returns the FPN's outputs, finest first."""
         return self.fpn(self.backbone(pyramid, train=train), train=train)
@@ -108,7 +108,7 @@ class FasterRCNN(nn.Module):
         return getattr(self, self.head_names[stage])(rois, valid, train=train)
 
     def __call__(
-        self, pyramid: tuple[Float[Array, "b _ _ 3"], ...], *, train: bool = False
+        self, pyramid: tuple[Float[Array, "b _ _ _"], ...], *, train: bool = False
     ) -> tuple[tuple[DenseOutputs, ...], tuple[BoxOutputs, ...]]:
         """Returns the RPN's outputs, and each head's for an empty roi of each image.
 

@@ -8,9 +8,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from ipg_jax.models.max_pool import max_pool
 from ipg_jax.models.norm import NormKind, norm_factory
-from ipg_jax.models.resnet import Bottleneck, conv
+from ipg_jax.models.resnet import Bottleneck
+from ipg_jax.models.stem import StemConv, max_pool_blocks, norm_blocks
 from ipg_jax.types import Array
 
 
@@ -31,17 +31,16 @@ class IPGTransform(nn.Module):
     param_dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(
-        self, image: Float[Array, "b h w 3"], *, train: bool
-    ) -> Float[Array, "b h//4 w//4 f"]:
+    def __call__(self, image: Float[Array, "b _ _ _"], *, train: bool) -> Float[Array, "b _ _ f"]:
         """Returns the pyramid feature `F_i` at a quarter of the resolution of `I_i`.
 
         Args:
-          image: normalised pyramid level, height and width divisible by 4.
+          image: normalised pyramid level `[b, h, w, 3]`, height and width divisible by 4; or in
+            blocks of 4x4 pixels, `[b, h / 4, w / 4, 48]` (`ops.to_blocks`).
           train: whether batch norm uses and updates batch statistics.
         """
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        x = conv(64, 7, strides=2, name="conv1", **types)(image)
-        x = nn.relu(norm_factory(self.norm, train=train, **types)(name="bn1")(x))
-        x = max_pool(x, 2, pad=0)
+        x = StemConv(64, name="conv1", **types)(image)
+        x = norm_blocks(norm_factory(self.norm, train=train, **types)(name="bn1"), x)
+        x = nn.relu(max_pool_blocks(x, 2))
         return Bottleneck(self.features, norm=self.norm, name="block0", **types)(x, train=train)

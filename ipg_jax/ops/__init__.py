@@ -13,15 +13,14 @@ from ipg_jax.ops.anchors import (
 )
 from ipg_jax.ops.box_coder import MAX_LOG_SCALE, decode_boxes, encode_boxes
 from ipg_jax.ops.boxes import box_area, box_sizes, clip_boxes, pairwise_iou
-from ipg_jax.ops.image_pyramid import image_pyramid, normalize_pyramid
+from ipg_jax.ops.image_pyramid import from_blocks, image_pyramid, normalize_pyramid, to_blocks
 from ipg_jax.ops.losses import (
     giou_loss,
     l1_loss,
     sigmoid_focal_loss,
-    sigmoid_focal_loss_with_integer_labels,
     smooth_l1_loss,
 )
-from ipg_jax.ops.matching import Matches, MatchState, match_anchors
+from ipg_jax.ops.matching import Matches, MatchState, match_anchors, match_and_take
 from ipg_jax.ops.nms import batched_nms, nms
 from ipg_jax.ops.roi_align import multilevel_roi_align, roi_align
 from ipg_jax.ops.sampling import sample_matches
@@ -40,11 +39,13 @@ __all__ = [
     "clip_boxes",
     "decode_boxes",
     "encode_boxes",
+    "from_blocks",
     "giou_loss",
     "grid_anchors",
     "image_pyramid",
     "l1_loss",
     "match_anchors",
+    "match_and_take",
     "multilevel_roi_align",
     "nms",
     "normalize_pyramid",
@@ -53,7 +54,7 @@ __all__ = [
     "roi_align",
     "sample_matches",
     "sigmoid_focal_loss",
-    "sigmoid_focal_loss_with_integer_labels",
     "smooth_l1_loss",
     "soft_nms",
+    "to_blocks",
 ]

@@ -4,13 +4,14 @@ Each level is the 2x2 mean of the one above, which is bilinear interpolation by 
 centres (IPG-Net, sections 3.3 and 4.1).
 """
 
+import math
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Shaped, UInt8
 
 from ipg_jax.types import Array
 
@@ -46,20 +47,50 @@ def image_pyramid(
     return tuple(pyramid)
 
 
+def to_blocks(image: Shaped[Array, "*b h w c"], side: int) -> Shaped[Array, "*b _ _ _"]:
+    """Blocks of pixels instead of pixels ("space to depth").
+
+    Args:
+      image: one image, or a batch.
+      side: of a block, `s` pixels.
+
+    Returns:
+      `[*b, h / s, w / s, s * s * c]`; the channels run over the rows of a block, its columns, then
+      the image's channels.
+
+    Raises:
+      ValueError: height or width is not a multiple of `side`.
+    """
+    *batch, height, width, channels = image.shape
+    if height % side or width % side:
+        raise ValueError(
+            f"Height and width must be multiples of {side}, got {height} x {width}: pad the image."
+        )
+    blocks = image.reshape(*batch, height // side, side, width // side, side, channels)
+    return blocks.swapaxes(-4, -3).reshape(*batch, height // side, width // side, -1)
+
+
+def from_blocks(blocks: Shaped[Array, "*b h w _"], side: int) -> Shaped[Array, "*b _ _ _"]:
+    """The image of blocks of pixels: the inverse of `to_blocks`."""
+    *batch, height, width, _ = blocks.shape
+    pixels = blocks.reshape(*batch, height, width, side, side, -1)
+    return pixels.swapaxes(-4, -3).reshape(*batch, height * side, width * side, pixels.shape[-1])
+
+
 def normalize_pyramid(
-    pyramid: Sequence[UInt8[Array, "b _ _ c"]],
+    pyramid: Sequence[UInt8[Array, "b _ _ _"]],
     image_size: Int[Array, "b 2"],
     mean: Sequence[float],
     std: Sequence[float],
     dtype: DTypeLike = jnp.float32,
-) -> tuple[Float[Array, "b _ _ c"], ...]:
+) -> tuple[Float[Array, "b _ _ _"], ...]:
     """A batch of pyramids as the network takes it: `(x / 255 - mean) / std`, and 0 in the padding.
 
     Zero is the padding of every convolution, so an image's features do not depend on how far its
     batch is padded, save for rounding. At level `i` the content is `ceil(size / 2^i)` pixels.
 
     Args:
-      pyramid: levels of a batch of pyramids.
+      pyramid: levels of a batch of pyramids, as images or in square blocks of pixels (`to_blocks`).
       image_size: (height, width) of each image's content in level 0.
       mean: of each channel, in units of [0, 1].
       std: of each channel, in units of [0, 1].
@@ -67,14 +98,22 @@ def normalize_pyramid(
 
     Returns:
       The levels, normalised.
+
+    Raises:
+      ValueError: the channels of a level are not those of square blocks.
     """
-    mean_, std_ = np.asarray(mean, np.float32), np.asarray(std, np.float32)
 
     def normalize(image: Array, content: Array) -> jax.Array:
+        height, width, channels = image.shape[1:]
+        side = math.isqrt(channels // len(mean))
+        if side**2 * len(mean) != channels:
+            raise ValueError(f"{channels} channels are not {len(mean)} of each pixel of a square.")
+        row, column, _ = np.indices((side, side, len(mean)), np.int32).reshape(3, -1)
+        mean_, std_ = (np.tile(np.asarray(x, np.float32), side**2) for x in (mean, std))
         normalized = (jnp.asarray(image, jnp.float32) / 255 - mean_) / std_
-        rows = jnp.arange(image.shape[1], dtype=content.dtype) < content[:, :1]
-        columns = jnp.arange(image.shape[2], dtype=content.dtype) < content[:, 1:]
-        inside = rows[:, :, None, None] & columns[:, None, :, None]
+        rows = side * jnp.arange(height, dtype=jnp.int32)[:, None] + row < content[:, :1, None]
+        columns = side * jnp.arange(width, dtype=jnp.int32)[:, None] + column < content[:, 1:, None]
+        inside = rows[:, :, None] & columns[:, None]
         return jnp.where(inside, normalized, 0).astype(dtype)
 
     return tuple(

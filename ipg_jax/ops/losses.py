@@ -42,30 +42,6 @@ def sigmoid_focal_loss(
     return loss if alpha is None else jnp.where(positive, alpha, 1 - alpha) * loss
 
 
-def sigmoid_focal_loss_with_integer_labels(
-    logits: Float[Array, "*n k"],
-    labels: Int[Array, "*n"],
-    alpha: float | None = 0.25,
-    gamma: float = 2.0,
-) -> Float[Array, "*n k"]:
-    """Focal loss of `k` one-against-all classifiers, unreduced.
-
-    The same as `sigmoid_focal_loss` with one-hot targets, which are compared against an iota
-    inside the compiled loop instead of being stored.
-
-    Args:
-      logits: logits of the `k` classes, last.
-      labels: the class, 0-based. The background, `k`, is a negative for every class.
-      alpha: weight of the positives, or None for no weighting.
-      gamma: exponent of the focusing factor.
-
-    Returns:
-      Float32 losses.
-    """
-    classes = jnp.arange(logits.shape[-1], dtype=labels.dtype)
-    return sigmoid_focal_loss(logits, labels[..., None] == classes, alpha, gamma)
-
-
 def l1_loss(predictions: Float[Array, "*n"], targets: Float[Array, "*n"]) -> Float[Array, "*n"]:
     """Absolute difference, unreduced, float32."""
     return jnp.abs(jnp.asarray(predictions, jnp.float32) - jnp.asarray(targets, jnp.float32))

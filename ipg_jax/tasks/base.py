@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -117,7 +118,8 @@ class DetectionTask(abc.ABC):
 
         Args:
           variables: `{"params": ..., "batch_stats": ...}`.
-          pyramid: uint8 images, level `i` of shape `[B, H / 2^i, W / 2^i, 3]`.
+          pyramid: uint8 images, level `i` of shape `[B, H / 2^i, W / 2^i, 3]`, or in blocks (see
+            `Pyramid`).
           image_size: height and width of each image's content, to which boxes are clipped.
         """
 
@@ -135,10 +137,15 @@ class DetectionTask(abc.ABC):
             dtype=self.model.backbone.dtype,
         )
 
+    def _level_shapes(self, image: Array) -> tuple[tuple[int, int], ...]:
+        """Returns height and width of each level for the pyramid's first level."""
+        height, width = _image_size(image)
+        return tuple((-(-height // s), -(-width // s)) for s in self.model.strides)
+
     def _anchors(self, image: Array) -> tuple[Float[Array, "_ 4"], ...]:
-        """Returns the anchors of each level for (padded) images `[B, H, W, 3]`."""
-        height, width = image.shape[1:3]
-        shapes = [(-(-height // s), -(-width // s)) for s in self.model.strides]
+        """Returns the anchors of each level for the pyramid's first level."""
+        height, width = _image_size(image)
+        shapes = self._level_shapes(image)
         # As torchvision: the anchors' stride is the image size over the feature size, which is
         # not a power of two where the image is no multiple of the level's stride.
         strides = [(height // rows, width // columns) for rows, columns in shapes]
@@ -166,3 +173,10 @@ class DetectionTask(abc.ABC):
             nms=self.nms,
             nms_sigma=self.nms_sigma,
         )
+
+
+def _image_size(image: Array) -> tuple[int, int]:
+    """Returns height and width of (padded) images `[B, H, W, 3]`, or of such in square blocks."""
+    height, width, channels = image.shape[1:]
+    side = math.isqrt(channels // 3)
+    return height * side, width * side

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from ipg_jax.models import (
     FPN,
+    IMAGE_BLOCK,
     BoxHead,
     FasterRCNN,
     GuidedResNet,
@@ -235,6 +236,7 @@ def build_train_batches(
         levels=task.pyramid_levels,
         max_boxes=config.data.max_boxes,
         flip=config.data.flip,
+        blocks=IMAGE_BLOCK,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )

@@ -1,11 +1,9 @@
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ipg_jax.models.convolution import kernel_gradient_by_rows
-from ipg_jax.models.max_pool import max_pool
 from ipg_jax.models.resnet import conv
 
 
@@ -63,46 +61,15 @@ def test_kernel_gradient_is_summed_in_float32():
     assert got.item() == 4096
 
 
-def test_max_pool_pads_with_minus_infinity():
-    x = -jnp.ones((1, 4, 4, 1))
-    np.testing.assert_array_equal(max_pool(x, 3, pad=1), -np.ones((1, 2, 2, 1)))
-
-
-def test_first_of_equal_maxima_gets_the_gradient():
-    x = jnp.zeros((1, 4, 4, 1))
-    gradient = jnp.arange(1.0, 5.0).reshape(1, 2, 2, 1)
-    (got,) = jax.vjp(lambda x: max_pool(x, 2, pad=0), x)[1](gradient)
-    np.testing.assert_array_equal(
-        got[0, :, :, 0], [[1, 0, 2, 0], [0, 0, 0, 0], [3, 0, 4, 0], [0, 0, 0, 0]]
-    )
-
-
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize(("window", "pad"), [(3, 1), (2, 0)])
-@pytest.mark.parametrize("size", [(8, 6), (7, 9)])
-def test_max_pool_has_the_values_and_gradients_of_xla(window, pad, size, dtype):
-    def reference(x):
-        return nn.max_pool(x, (window, window), (2, 2), ((pad, pad), (pad, pad)))
-
-    # Few values, so that many windows have ties.
-    x = jax.random.randint(jax.random.key(0), (2, *size, 3), 0, 4).astype(dtype)
-    want, pull = jax.vjp(reference, x)
-    got, own_pull = jax.vjp(lambda x: max_pool(x, window, pad), x)
-    np.testing.assert_array_equal(got, want)
-    gradient = jax.random.randint(jax.random.key(1), want.shape, -8, 8).astype(dtype)
-    np.testing.assert_array_equal(own_pull(gradient)[0], pull(gradient)[0])
-
-
 def test_gradients_can_be_differentiated_forward():
     x = jax.random.normal(jax.random.key(0), (1, 8, 8, 3))
     layer = conv(4, 3)
     kernel = layer.init(jax.random.key(1), x)["params"]["kernel"]
 
     def energy(kernel):
-        return (max_pool(layer.apply({"params": {"kernel": kernel}}, x), 3, 1) ** 2).sum()
+        return (layer.apply({"params": {"kernel": kernel}}, x) ** 2).sum()
 
-    # Where the maxima stay, the energy is a quadratic form: its Hessian takes a point to the
-    # gradient there.
+    # The energy is a quadratic form: its Hessian takes a point to the gradient there.
     _, product = jax.jvp(jax.grad(energy), (kernel,), (kernel,))
     np.testing.assert_allclose(product, jax.grad(energy)(kernel), rtol=1e-4, atol=1e-3)
 

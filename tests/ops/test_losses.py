@@ -54,23 +54,13 @@ def test_focal_is_accurate_and_smooth_at_extreme_logits(gamma):
         assert np.isfinite(gradient(logits)).all()
 
 
-def test_focal_with_integer_labels_is_that_of_one_hot_targets(golden):
-    loss = ops.sigmoid_focal_loss_with_integer_labels(
-        golden["logits"], golden["labels"].astype(np.int32)
-    )
-    np.testing.assert_array_equal(loss, ops.sigmoid_focal_loss(golden["logits"], golden["targets"]))
-    assert (golden["labels"] == 7).any()  # the background: a row of zeros in the one-hot targets
-
-
 def test_losses_of_bfloat16_are_those_of_the_same_numbers_in_float32(golden):
     logits = jnp.asarray(golden["logits"], jnp.bfloat16)
-    labels = golden["labels"].astype(np.int32)
-    loss = ops.sigmoid_focal_loss_with_integer_labels(logits, labels)
+    targets = golden["targets"]
+    loss = ops.sigmoid_focal_loss(logits, targets)
     assert loss.dtype == jnp.float32
-    np.testing.assert_array_equal(
-        loss, ops.sigmoid_focal_loss_with_integer_labels(logits.astype(jnp.float32), labels)
-    )
-    gradient = jax.grad(lambda x: ops.sigmoid_focal_loss_with_integer_labels(x, labels).sum())
+    np.testing.assert_array_equal(loss, ops.sigmoid_focal_loss(logits.astype(jnp.float32), targets))
+    gradient = jax.grad(lambda x: ops.sigmoid_focal_loss(x, targets).sum())
     assert gradient(logits).dtype == jnp.bfloat16
     predictions = jnp.asarray(golden["predictions"], jnp.bfloat16)
     for loss in (ops.l1_loss, ops.smooth_l1_loss):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipg_jax import ops
-from ipg_jax.ops import MatchState
+from ipg_jax.ops import MatchState, matching
 
 RPN = {"positive_threshold": 0.7, "negative_threshold": 0.3, "low_quality": True}
 RETINANET = {"positive_threshold": 0.5, "negative_threshold": 0.4, "low_quality": True}
@@ -154,3 +154,30 @@ def test_thresholds_must_be_ordered():
             boxes, boxes, all_valid(boxes), positive_threshold=0.5, negative_threshold=0.6,
             low_quality=False,
         )  # fmt: skip
+
+
+@given(box_strategies.boxes(9), box_strategies.boxes(5), box_strategies.masks(5))
+def test_one_pass_over_the_pairs_gives_the_same(anchors, boxes, valid):
+    iou = jnp.where(valid[:, None], ops.pairwise_iou(boxes, anchors), -1.0)
+    wanted = jnp.where(iou.max(axis=1) > 0, iou.max(axis=1), 2.0)
+    values = np.arange(10, dtype=np.float32).reshape(5, 2)
+    apart = matching._best_of_anchors(iou, wanted, values)
+    at_once = matching._best_of_anchors_at_once(iou, wanted, values)
+    jax.tree.map(np.testing.assert_array_equal, at_once, apart)
+
+
+@given(box_strategies.boxes(9), box_strategies.boxes(5), box_strategies.masks(5))
+def test_values_are_those_of_the_index(anchors, boxes, valid):
+    values = np.arange(15, dtype=np.float32).reshape(5, 3)
+    matches, taken = ops.match_and_take(anchors, boxes, valid, values, **RETINANET)
+    np.testing.assert_array_equal(taken, values[matches.index])
+    want = ops.match_anchors(anchors, boxes, valid, **RETINANET)
+    jax.tree.map(np.testing.assert_array_equal, matches, want)
+
+
+def test_values_without_ground_truth():
+    anchors, none = np.float32([[0, 0, 4, 4]]), np.zeros((0, 4), np.float32)
+    _, taken = ops.match_and_take(
+        anchors, none, np.zeros(0, bool), np.zeros((0, 3), np.float32), **RPN
+    )
+    np.testing.assert_array_equal(taken, np.zeros((1, 3)))
