@@ -121,11 +121,15 @@ _BEFORE, _EVEN, _ODD = range(3)
 
 def _largest(x: Array, axis: int, window: int) -> tuple[Array, Int8[Array, "b h w c"]]:
     """Returns the maxima along one axis of the image, and where in the window they were."""
-    even, odd = jnp.split(x, 2, axis=-1)
+    half, size = x.shape[-1] // 2, x.shape[axis]
+    if window == 3:  # padded before it is cut, which XLA:TPU fuses
+        x = _pad(x, axis, (1, 0), -jnp.inf)
+    here = jax.lax.slice_in_dim(x, window - 2, None, axis=axis)
+    even, odd = here[..., :half], here[..., half:]
     largest = jnp.maximum(even, odd)
     place = jnp.where(even == largest, jnp.int8(_EVEN), jnp.int8(_ODD))
     if window == 3:
-        before = _shift(odd, axis, 1, -jnp.inf)
+        before = jax.lax.slice_in_dim(x, 0, size, axis=axis)[..., half:]
         place = jnp.where(before >= largest, jnp.int8(_BEFORE), place)
         largest = jnp.maximum(before, largest)
     return largest, place
@@ -137,13 +141,15 @@ def _to_largest(gradient: Array, place: Array, axis: int, window: int) -> Array:
     even = jnp.where(place == _EVEN, gradient, zero)
     odd = jnp.where(place == _ODD, gradient, zero)
     if window == 3:
-        gradient, place = _shift(gradient, axis, -1, 0), _shift(place, axis, -1, _ODD)
+        gradient, place = (
+            _pad(x, axis, (-1, 1), fill) for x, fill in ((gradient, 0), (place, _ODD))
+        )
         odd += jnp.where(place == _BEFORE, gradient, zero)
     return jnp.concatenate([even, odd], axis=-1)
 
 
-def _shift(x: Array, axis: int, by: Literal[-1, 1], fill: int | float) -> Array:
-    """Returns `x` moved by one along `axis`; `fill` comes in."""
+def _pad(x: Array, axis: int, by: tuple[int, int], fill: int | float) -> Array:
+    """Returns `x` with rows of `fill` before and behind; a negative number takes some away."""
     config = [(0, 0, 0)] * x.ndim
-    config[axis] = (by, -by, 0)
+    config[axis] = (*by, 0)
     return jax.lax.pad(x, jnp.asarray(fill, x.dtype), config)
