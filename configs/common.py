@@ -123,6 +123,7 @@ def default_config() -> ConfigDict:
     config.mesh = ConfigDict()
     config.mesh.data = -1  # devices along the batch; -1: all the rest
     config.mesh.space = 1  # devices along the image height
+    config.mesh.fsdp = False  # divide parameters and optimizer state over the data devices
     return config
 
 

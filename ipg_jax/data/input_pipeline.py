@@ -10,7 +10,7 @@ import atexit
 import dataclasses
 import logging
 import weakref
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,8 +46,7 @@ def train_batches(
     max_boxes: int = 0,
     flip: float = 0.5,
     pad_multiple: int = 0,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: Sequence[int] | None = None,
     prefetch: int = 2,
 ) -> Iterator[Batch]:
     """Endless shuffled batches; the rows of this process, as NumPy arrays.
@@ -63,17 +62,15 @@ def train_batches(
         beyond it are cut off, which is logged.
       flip: probability of mirroring an image.
       pad_multiple: see `make_geometry`.
-      process_index: which `B / process_count` rows of each batch are produced.
-      process_count: number of processes.
+      rows: which rows of each batch this process produces, in this order; all by default.
       prefetch: number of batches prepared in advance.
 
     Returns:
-      An iterator whose `j`-th item holds rows `[p B / P, (p + 1) B / P)` of batch
-      `start_step + j`. An image that cannot be read is blank, has no objects and weight 0.
+      An iterator whose `j`-th item holds the `rows` of batch `start_step + j`. An image that
+      cannot be read is blank, has no objects and weight 0.
 
     Raises:
-      ValueError: the batch size is not a multiple of the process count, or the sizes contradict
-        each other.
+      ValueError: the sizes contradict each other.
     """
     geometry = make_geometry(image_size, levels, pad_multiple)
     sampler = BatchSampler(geometry.buckets(source.records.sizes), batch_size, seed)
@@ -81,7 +78,7 @@ def train_batches(
         source,
         sampler,
         steps=range(start_step, 2**31),
-        rows=_process_rows(batch_size, process_index, process_count),
+        rows=range(batch_size) if rows is None else rows,
         geometry=geometry,
         max_boxes=_resolve_max_boxes(source, max_boxes),
         flip=lambda epoch, index: flips(seed, epoch, index, flip),
@@ -98,8 +95,7 @@ def eval_batches(
     max_boxes: int = 0,
     flip: bool = False,
     pad_multiple: int = 0,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: Sequence[int] | None = None,
     prefetch: int = 2,
 ) -> Iterator[Batch]:
     """Every image once, in the order of the source within each aspect-ratio bucket.
@@ -114,7 +110,7 @@ def eval_batches(
         source,
         sampler,
         steps=range(len(sampler)),
-        rows=_process_rows(batch_size, process_index, process_count),
+        rows=range(batch_size) if rows is None else rows,
         geometry=geometry,
         max_boxes=_resolve_max_boxes(source, max_boxes),
         flip=lambda epoch, index: flip,
@@ -168,7 +164,7 @@ def _batches(
     sampler: BatchSampler | SequentialSampler,
     *,
     steps: range,
-    rows: range,
+    rows: Sequence[int],
     geometry: Geometry,
     max_boxes: int,
     flip: Callable[[int, int], bool],
@@ -279,16 +275,6 @@ _NO_OBJECTS = Objects(
 def _scale(size: Size, resized: Size) -> Float32[np.ndarray, " 2"]:
     """Input pixels per original pixel, (y, x)."""
     return np.divide(resized, size).astype(np.float32)
-
-
-def _process_rows(batch_size: int, process_index: int, process_count: int) -> range:
-    """The rows of a global batch that a process produces."""
-    if batch_size % process_count:
-        raise ValueError(
-            f"a global batch of {batch_size} images cannot be split over {process_count} processes"
-        )
-    rows = batch_size // process_count
-    return range(process_index * rows, (process_index + 1) * rows)
 
 
 def _resolve_max_boxes(source: Source, max_boxes: int) -> int:

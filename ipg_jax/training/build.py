@@ -30,6 +30,7 @@ from ipg_jax.tasks import (
     TwoStageTask,
 )
 from ipg_jax.training.optimizer import make_optimizer, make_schedule
+from ipg_jax.training.sharding import state_sharding
 from ipg_jax.training.state import TrainState
 from ipg_jax.training.steps import TrainStep, make_train_step
 
@@ -263,12 +264,26 @@ def build_state(
     return create
 
 
+def abstract_state(
+    config: ConfigDict, task: DetectionTask, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
+    """Returns the state of a run as `jax.ShapeDtypeStruct`s with the shardings of `config.mesh`."""
+    shapes = jax.eval_shape(build_state(config, task, optimizer), jax.random.key(0))
+    shardings = state_sharding(mesh, shapes, fsdp=config.mesh.fsdp)
+    return jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        shapes,
+        shardings,
+    )
+
+
 def build_train_step(
     config: ConfigDict,
     task: DetectionTask,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     mesh: Mesh,
+    placement: TrainState,
 ) -> TrainStep:
     """Returns the training step that `config.optimizer` asks for (see `make_train_step`)."""
     return make_train_step(
@@ -276,6 +291,7 @@ def build_train_step(
         optimizer,
         schedule,
         mesh,
+        placement=placement,
         accumulation=config.optimizer.accumulation,
         ema_decay=config.optimizer.ema_decay,
     )
