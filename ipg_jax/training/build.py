@@ -86,6 +86,7 @@ def build_task(config: ConfigDict) -> DetectionTask:
         fusion_init=model.fusion_init,
         guidance_channels=model.guidance_channels,
         norm=model.norm,
+        remat=model.remat,
         **types,
     )
     first, last = model.fpn_levels
@@ -127,6 +128,7 @@ def build_task(config: ConfigDict) -> DetectionTask:
             channels=model.head_channels,
             num_convs=model.head_convs,
             norm=model.head_norm,
+            remat=model.remat == "full",
             **types,
         )
         retinanet = RetinaNet(backbone=backbone, fpn=fpn, head=head)
