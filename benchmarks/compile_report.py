@@ -16,7 +16,7 @@ import os
 import pathlib
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import jax
@@ -207,7 +207,7 @@ def lower_step(
     """
     from ipg_jax import Batch, build_task
     from ipg_jax.models import IMAGE_BLOCK
-    from ipg_jax.training.build import build_optimizer, build_state, build_train_step
+    from ipg_jax.training.build import abstract_state, build_optimizer, build_train_step
     from ipg_jax.training.sharding import batch_sharding, make_mesh, replicated
     from ipg_jax.training.steps import make_predict_step
 
@@ -217,20 +217,14 @@ def lower_step(
     # The learning rate enters as numbers: any length of the run gives the same program.
     optimizer, schedule = build_optimizer(config, num_steps=1000, steps_per_epoch=80.0)
 
-    def placed(tree: Any, shardings: Any) -> Any:
-        return jax.tree.map(
-            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings
-        )
-
-    def everywhere(function: Callable[..., Any], *arguments: Any) -> Any:
-        tree = jax.eval_shape(function, *arguments)
-        return placed(tree, jax.tree.map(lambda _: replicated(mesh), tree))
-
     def rows(*shape: int, dtype: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((config.batch_size, *shape), dtype)
 
-    key = everywhere(lambda: jax.random.key(0))
-    state = everywhere(build_state(config, task, optimizer), key)
+    def placed(x: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+    key = placed(jax.eval_shape(lambda: jax.random.key(0)), replicated(mesh))
+    state = abstract_state(config, task, optimizer, mesh)
     height, width = image_size
     batch = Batch(
         pyramid=tuple(
@@ -251,10 +245,11 @@ def lower_step(
         image_id=rows(dtype=np.int32),
         weight=rows(dtype=np.float32),
     )
-    batch = placed(batch, batch_sharding(mesh, batch))
+    batch = jax.tree.map(placed, batch, batch_sharding(mesh, batch))
     if mode == "predict":
         return make_predict_step(task, mesh).lower(state.variables, batch)
-    step = build_train_step(config, task, optimizer, schedule, mesh)
+    placement = jax.tree.map(lambda x: x.sharding, state)
+    step = build_train_step(config, task, optimizer, schedule, mesh, placement)
     return step.lower(state, batch, key)
 
 

@@ -46,9 +46,11 @@ HLO = flags.DEFINE_string("hlo", "", "A file to write the optimised program to."
 def image_size(config: ConfigDict) -> tuple[int, int]:
     """Returns height and width of `--image_size`, or of the config's landscape bucket."""
     if not IMAGE_SIZE.value:
-        from ipg_jax.data.transforms import make_geometry  # imports TensorFlow
+        from ipg_jax.data import padding_multiple  # imports TensorFlow
+        from ipg_jax.data.transforms import make_geometry
 
-        return make_geometry(tuple(config.image_size), levels=4).canvases[0]
+        multiple = padding_multiple(4, config.mesh.space)
+        return make_geometry(tuple(config.image_size), 4, multiple).canvases[0]
     sides = IMAGE_SIZE.value.split("x")
     if len(sides) != 2 or not all(side.isdigit() for side in sides):
         raise app.UsageError(f"--image_size is HEIGHTxWIDTH, not {IMAGE_SIZE.value!r}")

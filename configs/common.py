@@ -89,6 +89,9 @@ def default_config() -> ConfigDict:
     config.model.rois_per_image = 512
     config.model.dtype = "bfloat16"  # of the computation: bfloat16 | float32
     config.model.param_dtype = "float32"
+    # Activations to compute again in the backward pass, for less memory: none | stages (keep what
+    # leaves a stage) | full (also go block by block, and compute RetinaNet's towers again)
+    config.model.remat = "none"
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "sgd"  # sgd | adamw
@@ -123,6 +126,7 @@ def default_config() -> ConfigDict:
     config.mesh = ConfigDict()
     config.mesh.data = -1  # devices along the batch; -1: all the rest
     config.mesh.space = 1  # devices along the image height
+    config.mesh.fsdp = False  # divide parameters and optimizer state over the data devices
     return config
 
 

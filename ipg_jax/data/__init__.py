@@ -21,6 +21,7 @@ from ipg_jax.data.sources import (
     TfdsSource,
     VocSource,
 )
+from ipg_jax.data.transforms import padding_multiple
 
 __all__ = [
     "CocoSource",
@@ -35,6 +36,7 @@ __all__ = [
     "decode_image",
     "eval_batches",
     "global_batch_records",
+    "padding_multiple",
     "prepare_image",
     "read_file",
     "read_image_size",

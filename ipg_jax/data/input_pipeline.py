@@ -10,7 +10,7 @@ import atexit
 import dataclasses
 import logging
 import weakref
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,8 +47,7 @@ def train_batches(
     flip: float = 0.5,
     pad_multiple: int = 0,
     blocks: int = 1,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: Sequence[int] | None = None,
     prefetch: int = 2,
 ) -> Generator[Batch, None, None]:
     """Endless shuffled batches; the rows of this process, as NumPy arrays.
@@ -66,18 +65,16 @@ def train_batches(
       pad_multiple: see `make_geometry`.
       blocks: side in pixels of the blocks in which levels are delivered (see `Pyramid`), which
         `ops.from_blocks` makes images of; 1 for images.
-      process_index: which `B / process_count` rows of each batch are produced.
-      process_count: number of processes.
+      rows: which rows of each batch this process produces, in this order; all by default.
       prefetch: number of batches prepared in advance.
 
     Returns:
-      A generator whose `j`-th item holds rows `[p B / P, (p + 1) B / P)` of batch
-      `start_step + j`. An image that cannot be read is blank, has no objects and weight 0.
-      Closing the generator stops the pipeline.
+      A generator whose `j`-th item holds the `rows` of batch `start_step + j`. An image that
+      cannot be read is blank, has no objects and weight 0. Closing the generator stops the
+      pipeline.
 
     Raises:
-      ValueError: the batch size is not a multiple of the process count, or the sizes contradict
-        each other.
+      ValueError: the sizes contradict each other.
     """
     geometry = make_geometry(image_size, levels, pad_multiple)
     sampler = BatchSampler(geometry.buckets(source.records.sizes), batch_size, seed)
@@ -85,7 +82,7 @@ def train_batches(
         source,
         sampler,
         steps=range(start_step, 2**31),
-        rows=_process_rows(batch_size, process_index, process_count),
+        rows=range(batch_size) if rows is None else rows,
         geometry=geometry,
         blocks=blocks,
         max_boxes=_resolve_max_boxes(source, max_boxes),
@@ -104,8 +101,7 @@ def eval_batches(
     flip: bool = False,
     pad_multiple: int = 0,
     blocks: int = 1,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: Sequence[int] | None = None,
     prefetch: int = 2,
 ) -> Generator[Batch, None, None]:
     """Every image once, in the order of the source within each aspect-ratio bucket.
@@ -120,7 +116,7 @@ def eval_batches(
         source,
         sampler,
         steps=range(len(sampler)),
-        rows=_process_rows(batch_size, process_index, process_count),
+        rows=range(batch_size) if rows is None else rows,
         geometry=geometry,
         blocks=blocks,
         max_boxes=_resolve_max_boxes(source, max_boxes),
@@ -175,7 +171,7 @@ def _batches(
     sampler: BatchSampler | SequentialSampler,
     *,
     steps: range,
-    rows: range,
+    rows: Sequence[int],
     geometry: Geometry,
     blocks: int,
     max_boxes: int,
@@ -289,16 +285,6 @@ _NO_OBJECTS = Objects(
 def _scale(size: Size, resized: Size) -> Float32[np.ndarray, " 2"]:
     """Input pixels per original pixel, (y, x)."""
     return np.divide(resized, size).astype(np.float32)
-
-
-def _process_rows(batch_size: int, process_index: int, process_count: int) -> range:
-    """The rows of a global batch that a process produces."""
-    if batch_size % process_count:
-        raise ValueError(
-            f"a global batch of {batch_size} images cannot be split over {process_count} processes"
-        )
-    rows = batch_size // process_count
-    return range(process_index * rows, (process_index + 1) * rows)
 
 
 def _resolve_max_boxes(source: Source, max_boxes: int) -> int:

@@ -58,13 +58,13 @@ def make_geometry(image_size: Size, levels: int, pad_multiple: int = 0) -> Geome
     Args:
       image_size: limits of the (short, long) side.
       levels: number of levels of the pyramid.
-      pad_multiple: 0 for `max(32, 2^(levels + 1))`, the total stride of the deepest features.
+      pad_multiple: 0 for `padding_multiple(levels)`.
 
     Raises:
       ValueError: the settings contradict each other.
     """
     short, long = image_size
-    pad_multiple = pad_multiple or max(32, 2 ** (levels + 1))
+    pad_multiple = pad_multiple or padding_multiple(levels)
     if not 0 < short <= long:
         raise ValueError(f"image_size is (short, long) with 0 < short <= long, got {image_size}")
     if levels < 1 or pad_multiple % 2 ** (levels - 1):
@@ -73,6 +73,19 @@ def make_geometry(image_size: Size, levels: int, pad_multiple: int = 0) -> Geome
             f"{levels} levels"
         )
     return Geometry(short, long, levels, pad_multiple)
+
+
+def padding_multiple(levels: int, height_parts: int = 1) -> int:
+    """Returns what the sides of padded images are multiples of.
+
+    That is the total stride of the deepest features, times the equal parts that their height is
+    to be cut into.
+
+    Args:
+      levels: number of levels of the pyramid.
+      height_parts: how many parts.
+    """
+    return height_parts * max(32, 2 ** (levels + 1))
 
 
 def flip_horizontal(

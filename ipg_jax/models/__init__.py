@@ -20,6 +20,7 @@ from ipg_jax.models.ipg import IPGTransform
 from ipg_jax.models.norm import FrozenBatchNorm
 from ipg_jax.models.retinanet_head import DenseOutputs, RetinaNetHead
 from ipg_jax.models.rpn import RPNHead
+from ipg_jax.models.spatial import undivided
 from ipg_jax.models.stem import IMAGE_BLOCK
 
 __all__ = [
@@ -43,4 +44,5 @@ __all__ = [
     "channel_transform",
     "fold_fusion",
     "level_strides",
+    "undivided",
 ]

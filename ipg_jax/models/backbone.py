@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import functools
+from typing import Any, Literal, get_args
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from jaxtyping import Float
 from ipg_jax.models.fusion import FUSIONS
 from ipg_jax.models.ipg import IPGTransform
 from ipg_jax.models.norm import NormKind, norm_factory
+from ipg_jax.models.remat import Remat, recomputed
 from ipg_jax.models.resnet import ARCHITECTURES, Stage
 from ipg_jax.models.stem import StemConv, max_pool_blocks, norm_blocks
 from ipg_jax.types import Array
@@ -36,6 +38,9 @@ class GuidedResNet(nn.Module):
       guidance_channels: `C1`, the width of the pyramid feature of level 0, doubled at each level;
         0 takes the width of stage 1 (256 for bottlenecks, 64 for 18 and 34).
       norm: kind of norm, of the pyramid's transformations too.
+      remat: what the backward pass computes again to save memory. `stages` keeps only what leaves
+        a stage, a transformation or a fusion; `full` goes through a stage block by block, which
+        needs the least memory and up to two more forward passes.
 
     Raises:
       ValueError: an attribute is out of range, or (when called) the pyramid has too few levels for
@@ -51,6 +56,7 @@ class GuidedResNet(nn.Module):
     fusion_init: Literal["default", "identity"] = "default"
     guidance_channels: int = 0
     norm: NormKind = "batch_norm"
+    remat: Remat = "none"
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
@@ -69,6 +75,8 @@ class GuidedResNet(nn.Module):
             )
         if self.fusion_init not in ("default", "identity"):
             raise ValueError(f"fusion_init is default or identity, not {self.fusion_init!r}")
+        if self.remat not in get_args(Remat):
+            raise ValueError(f"remat is one of {get_args(Remat)}, not {self.remat!r}")
         if not set(self.fusion_stages) <= set(range(1, self.num_stages + 1)):
             raise ValueError(
                 f"fusion_stages is a subset of 1..{self.num_stages} (num_stages), "
@@ -124,33 +132,45 @@ class GuidedResNet(nn.Module):
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         first_guidance = self.guidance_channels or architecture.widths[0]
 
-        x = StemConv(64, name="conv1", **types)(pyramid[0])
-        x = norm_blocks(norm_factory(self.norm, train=train, **types)(name="bn1"), x)
-        x = nn.relu(max_pool_blocks(x, 3))  # the same as the maxima of ReLUs, for a quarter of them
+        again = functools.partial(recomputed, enabled=self.remat != "none")
 
+        def with_mode(module: nn.Module, x: Array) -> Array:
+            return module(x, train=train)
+
+        def stem(_: nn.Module, x: Array) -> Array:
+            x = StemConv(64, name="conv1", **types)(x)
+            x = norm_blocks(norm_factory(self.norm, train=train, **types)(name="bn1"), x)
+            # The same as the maxima of ReLUs, for a quarter of them.
+            return nn.relu(max_pool_blocks(x, 3))
+
+        x = again(stem, self, pyramid[0])
         outputs = {}
         for stage in range(1, self.num_stages + 1):
             extra = stage > 4
-            x = Stage(
+            layer = Stage(
                 features=architecture.widths[min(stage, 4) - 1],
                 num_blocks=2 if extra else architecture.blocks[stage - 1],
                 strides=1 if stage == 1 or (extra and self.keep) else 2,
                 dilation=self.dilation if extra else 1,
                 bottleneck=extra or architecture.bottleneck,
                 norm=self.norm,
+                remat=self.remat == "full",
                 name=f"layer{stage}",
                 **types,
-            )(x, train=train)
+            )
+            x = again(with_mode, layer, x)
             if stage in self._fusions:
                 level = self._level(stage)
-                guidance = IPGTransform(
+                transform = IPGTransform(
                     first_guidance * 2**level, norm=self.norm, name=f"ipg{stage}", **types
-                )(pyramid[level], train=train)
+                )
+                guidance = again(with_mode, transform, pyramid[level])
                 self.sow("intermediates", f"guidance{stage}", guidance)
                 self.sow("intermediates", f"main{stage}", x)
-                x = FUSIONS[self._fusions[stage]](
+                fusion = FUSIONS[self._fusions[stage]](
                     identity_init=self.fusion_init == "identity", name=f"fusion{stage}", **types
-                )(guidance, x)
+                )
+                x = again(lambda module, *both: module(*both), fusion, guidance, x)
                 self.sow("intermediates", f"fused{stage}", x)
             outputs[f"c{stage + 1}"] = x
         return outputs

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from ipg_jax.models.spatial import divided_by_rows
 from ipg_jax.types import Array
 
 _POSITIONS = 1280  # of a chunk: its patches and gradients fit a core's cache
@@ -50,14 +51,19 @@ def conv_general_dilated(
             "must be 1: use flax.linen.Conv with its own convolution for others"
         )
     above_below, sides = map(tuple, padding)
-    return _convolve(
-        jnp.asarray(x),
-        jnp.asarray(kernel),
-        tuple(strides),
-        (above_below, sides),
-        tuple(rhs_dilation),
-        precision,
+    # The gradients by input and output are divided like these.
+    (x,) = divided_by_rows(jnp.asarray(x))
+    (y,) = divided_by_rows(
+        _convolve(
+            x,
+            jnp.asarray(kernel),
+            tuple(strides),
+            (above_below, sides),
+            tuple(rhs_dilation),
+            precision,
+        )
     )
+    return y
 
 
 def _forward(
@@ -92,6 +98,7 @@ def _backward(
     x, kernel = saved
     static = (strides, padding, dilation, precision)
     (by_x,) = jax.vjp(lambda x: _forward(x, kernel, *static), x)[1](gradient)
+    x, gradient = divided_by_rows(x, gradient)
 
     def whole(x: jax.Array, gradient: jax.Array) -> jax.Array:
         return jax.vjp(lambda kernel: _forward(x, kernel, *static), kernel)[1](gradient)[0]

@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from ipg_jax.models.convolution import conv_general_dilated
 from ipg_jax.models.norm import NormKind, norm_factory
+from ipg_jax.models.remat import recomputed
 from ipg_jax.types import Array
 
 # torch's kaiming_normal_(mode="fan_out", nonlinearity="relu")
@@ -136,6 +137,7 @@ class Stage(nn.Module):
       strides: stride of the first block.
       dilation: dilation of the 3x3 convolutions (bottlenecks only).
       bottleneck: `Bottleneck` or `BasicBlock`.
+      remat: whether the backward pass computes each block again.
     """
 
     features: int
@@ -144,22 +146,24 @@ class Stage(nn.Module):
     bottleneck: bool
     dilation: int = 1
     norm: NormKind = "batch_norm"
+    remat: bool = False
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h2 w2 f"]:
         """Returns `features` channels at `1 / strides` of the resolution."""
-        block = (
+        make_block = (
             functools.partial(Bottleneck, dilation=self.dilation) if self.bottleneck else BasicBlock
         )
         for i in range(self.num_blocks):
-            x = block(
+            block = make_block(
                 self.features,
                 strides=self.strides if i == 0 else 1,
                 norm=self.norm,
                 dtype=self.dtype,
                 param_dtype=self.param_dtype,
                 name=f"block{i}",
-            )(x, train=train)
+            )
+            x = recomputed(lambda block, x: block(x, train=train), block, x, enabled=self.remat)
         return x

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from ipg_jax.models.norm import norm_factory
+from ipg_jax.models.remat import recomputed
 from ipg_jax.models.resnet import conv
 from ipg_jax.types import Array
 
@@ -66,6 +67,7 @@ class RetinaNetHead(nn.Module):
       num_convs: convolutions in each tower.
       norm: `none`, or `group_norm` with 32 groups after each convolution of the towers.
       prior: initial probability of every class, through the bias of the last layer.
+      remat: whether the backward pass computes the towers again.
     """
 
     num_classes: int
@@ -74,6 +76,7 @@ class RetinaNetHead(nn.Module):
     num_convs: int = 4
     norm: Literal["none", "group_norm"] = "none"
     prior: float = 0.01
+    remat: bool = False
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
@@ -98,10 +101,13 @@ class RetinaNetHead(nn.Module):
         def flatten(x: Array, width: int) -> Array:
             return x.reshape(x.shape[0], -1, width)
 
+        def climbed(tower: nn.Module, x: Array) -> Array:
+            return recomputed(lambda tower, x: tower(x), tower, x, enabled=self.remat)
+
         return tuple(
             DenseOutputs(
-                flatten(class_logits(class_tower(x)), self.num_classes),
-                flatten(box_deltas(box_tower(x)), 4),
+                flatten(class_logits(climbed(class_tower, x)), self.num_classes),
+                flatten(box_deltas(climbed(box_tower, x)), 4),
             )
             for x in features
         )

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Float, Int
 
 from ipg_jax import ops
-from ipg_jax.models import DenseOutputs, RetinaNet
+from ipg_jax.models import DenseOutputs, RetinaNet, undivided
 from ipg_jax.tasks.base import DetectionTask
 from ipg_jax.types import Array, Batch, Detections, Pyramid, PyTree
 
@@ -194,7 +194,9 @@ class RetinaNetTask(DetectionTask):
             self._level_candidates(level, boxes)
             for level, boxes in zip(outputs, anchors, strict=True)
         ]
-        boxes, scores, labels = (jnp.concatenate(x) for x in zip(*candidates, strict=True))
+        boxes, scores, labels = undivided(
+            tuple(jnp.concatenate(x) for x in zip(*candidates, strict=True))
+        )
         return self.select(boxes, scores, labels, image_size)
 
     def _level_candidates(

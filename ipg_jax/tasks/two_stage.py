@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Bool, Float, Int
 
 from ipg_jax import ops
-from ipg_jax.models import BoxOutputs, DenseOutputs, FasterRCNN
+from ipg_jax.models import BoxOutputs, DenseOutputs, FasterRCNN, undivided
 from ipg_jax.tasks.base import DetectionTask
 from ipg_jax.types import Array, Batch, Detections, Pyramid, PyTree
 
@@ -230,18 +230,24 @@ class TwoStageTask(DetectionTask):
 
         def of_image(dense: tuple[DenseOutputs, ...], image_size: Array) -> Rois:
             boxes, scores, levels = [], [], []
-            for number, (level, level_anchors) in enumerate(zip(dense, anchors, strict=True)):
+            for number, (outputs, level_anchors) in enumerate(zip(dense, anchors, strict=True)):
                 k = min(candidates, len(level_anchors))
-                logits, index = jax.lax.top_k(level.logits[:, 0], k)
-                deltas = level.deltas[index].astype(jnp.float32)
+                logits, index = jax.lax.top_k(outputs.logits[:, 0], k)
+                deltas = outputs.deltas[index].astype(jnp.float32)
                 boxes.append(ops.decode_boxes(deltas, level_anchors[index]))
                 scores.append(jax.nn.sigmoid(logits.astype(jnp.float32)))
                 levels.append(jnp.full(k, number, jnp.int32))
-            found = ops.clip_boxes(jnp.concatenate(boxes), image_size)
+            found, score, level = undivided(
+                (
+                    ops.clip_boxes(jnp.concatenate(boxes), image_size),
+                    jnp.concatenate(scores),
+                    jnp.concatenate(levels),
+                )
+            )
             index, valid = ops.batched_nms(
                 found,
-                jnp.concatenate(scores),
-                jnp.concatenate(levels),
+                score,
+                level,
                 iou_threshold=self.proposal_nms_iou,
                 max_output_size=kept,
                 valid=(ops.box_sizes(found) >= _LEAST_PROPOSAL).all(axis=-1),
@@ -305,7 +311,7 @@ class TwoStageTask(DetectionTask):
 
         def align(features: tuple[Array, ...], boxes: Array) -> Array:
             return ops.multilevel_roi_align(
-                features,
+                undivided(features),
                 boxes,
                 model.roi_size,
                 strides=model.roi_strides,

@@ -22,6 +22,7 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from ipg_jax.training.build import (
+    abstract_state,
     build_optimizer,
     build_source,
     build_state,
@@ -31,7 +32,7 @@ from ipg_jax.training.build import (
     run_length,
 )
 from ipg_jax.training.prefetch import prefetch_to_device
-from ipg_jax.training.sharding import check_batch_size, make_mesh, replicated, shard_batch
+from ipg_jax.training.sharding import check_batch_size, make_mesh, shard_batch
 from ipg_jax.types import Batch
 
 logger = logging.getLogger(__name__)
@@ -147,14 +148,16 @@ def measure(config: ConfigDict, seconds: float = 10.0) -> Throughput:
         config, num_steps=num_steps, steps_per_epoch=steps_per_epoch
     )
     key = jax.random.key(config.seed)
-    state = jax.jit(build_state(config, task, optimizer), out_shardings=replicated(mesh))(key)
-    train_step = build_train_step(config, task, optimizer, schedule, mesh)
+    template = abstract_state(config, task, optimizer, mesh)
+    placement = jax.tree.map(lambda x: x.sharding, template)
+    state = jax.jit(build_state(config, task, optimizer), out_shardings=placement)(key)
+    train_step = build_train_step(config, task, optimizer, schedule, mesh, placement)
 
     # One batch of each shape that was read, hence of each program that is or will be compiled.
     examples: dict[tuple[int, ...], Batch] = {}
 
     def read() -> Generator[Batch, None, None]:
-        with contextlib.closing(build_train_batches(config, task, source)) as batches:
+        with contextlib.closing(build_train_batches(config, task, source, mesh)) as batches:
             for batch in batches:
                 examples.setdefault(batch.pyramid[0].shape, batch)
                 yield batch

@@ -31,6 +31,7 @@ from ipg_jax.tasks import (
     TwoStageTask,
 )
 from ipg_jax.training.optimizer import make_optimizer, make_schedule
+from ipg_jax.training.sharding import process_rows, state_sharding
 from ipg_jax.training.state import TrainState
 from ipg_jax.training.steps import TrainStep, make_train_step
 from ipg_jax.types import Batch
@@ -87,6 +88,7 @@ def build_task(config: ConfigDict) -> DetectionTask:
         fusion_init=model.fusion_init,
         guidance_channels=model.guidance_channels,
         norm=model.norm,
+        remat=model.remat,
         **types,
     )
     first, last = model.fpn_levels
@@ -128,6 +130,7 @@ def build_task(config: ConfigDict) -> DetectionTask:
             channels=model.head_channels,
             num_convs=model.head_convs,
             norm=model.head_norm,
+            remat=model.remat == "full",
             **types,
         )
         retinanet = RetinaNet(backbone=backbone, fpn=fpn, head=head)
@@ -222,7 +225,7 @@ def build_source(config: ConfigDict, *, train: bool) -> Source:
 
 
 def build_train_batches(
-    config: ConfigDict, task: DetectionTask, source: Source, start_step: int = 0
+    config: ConfigDict, task: DetectionTask, source: Source, mesh: Mesh, start_step: int = 0
 ) -> Generator[Batch, None, None]:
     """Returns this process's rows of the run's batches from a step on (see `train_batches`)."""
     from ipg_jax import data
@@ -236,9 +239,9 @@ def build_train_batches(
         levels=task.pyramid_levels,
         max_boxes=config.data.max_boxes,
         flip=config.data.flip,
+        pad_multiple=data.padding_multiple(task.pyramid_levels, mesh.shape["space"]),
         blocks=IMAGE_BLOCK,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        rows=process_rows(mesh, config.batch_size),
     )
 
 
@@ -299,12 +302,26 @@ def build_state(
     return create
 
 
+def abstract_state(
+    config: ConfigDict, task: DetectionTask, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
+    """Returns the state of a run as `jax.ShapeDtypeStruct`s with the shardings of `config.mesh`."""
+    shapes = jax.eval_shape(build_state(config, task, optimizer), jax.random.key(0))
+    shardings = state_sharding(mesh, shapes, fsdp=config.mesh.fsdp)
+    return jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        shapes,
+        shardings,
+    )
+
+
 def build_train_step(
     config: ConfigDict,
     task: DetectionTask,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     mesh: Mesh,
+    placement: TrainState,
 ) -> TrainStep:
     """Returns the training step that `config.optimizer` asks for (see `make_train_step`)."""
     return make_train_step(
@@ -312,6 +329,7 @@ def build_train_step(
         optimizer,
         schedule,
         mesh,
+        placement=placement,
         accumulation=config.optimizer.accumulation,
         ema_decay=config.optimizer.ema_decay,
     )

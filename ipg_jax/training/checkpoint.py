@@ -12,7 +12,6 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from jax.sharding import Sharding
 from orbax.checkpoint import checkpoint_managers
 
 from ipg_jax.training.state import TrainState
@@ -94,12 +93,12 @@ class Checkpoints:
             force=True,
         )
 
-    def restore(self, template: TrainState, sharding: Sharding, step: int | None = None) -> Any:
-        """Returns a checkpoint as a `TrainState` on the devices of `sharding`.
+    def restore(self, template: TrainState, step: int | None = None) -> Any:
+        """Returns a checkpoint as a `TrainState` that lies on the devices as `template` does.
 
         Args:
-          template: a state, or its shapes, of the same structure.
-          sharding: where each array goes; the run that wrote the checkpoint may have had others.
+          template: a state of the same structure, or its shapes with shardings (`abstract_state`).
+            The run that wrote the checkpoint may have had other devices and other shardings.
           step: which; the newest by default.
 
         Raises:
@@ -114,7 +113,7 @@ class Checkpoints:
                 f"there are {self.steps or 'none'}"
             )
         abstract = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), template
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), template
         )
         problems = differences(by_path(template), by_path(self._manager.item_metadata(step)))
         if problems:

@@ -27,6 +27,7 @@ from ipg_jax.models import IMAGE_BLOCK
 from ipg_jax.tasks import DetectionTask
 from ipg_jax.training.build import (
     View,
+    abstract_state,
     build_optimizer,
     build_source,
     build_state,
@@ -39,7 +40,14 @@ from ipg_jax.training.build import (
 from ipg_jax.training.checkpoint import Checkpoints, config_digest, load_variables
 from ipg_jax.training.metrics import DivergedError, MetricWriter, Progress, duration, log_progress
 from ipg_jax.training.prefetch import prefetch_to_device
-from ipg_jax.training.sharding import check_batch_size, make_mesh, replicated, shard_batch
+from ipg_jax.training.sharding import (
+    check_batch_size,
+    image_sharding,
+    make_mesh,
+    process_rows,
+    replicated,
+    shard_batch,
+)
 from ipg_jax.training.state import TrainState
 from ipg_jax.training.steps import Metrics, PredictStep, make_predict_step
 from ipg_jax.types import Batch, Detections, PyTree
@@ -116,29 +124,31 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any] | None:
 
     create = build_state(config, task, optimizer)
     key = jax.random.key(config.seed)
+    template = abstract_state(config, task, optimizer, mesh)
+    placement = jax.tree.map(lambda x: x.sharding, template)
     if checkpoints.latest is not None:
-        state = checkpoints.restore(jax.eval_shape(create, key), replicated(mesh))
+        state = checkpoints.restore(template)
         logger.info("resumed %s at step %d", workdir, state.step)
     else:
-        state = jax.jit(create, out_shardings=replicated(mesh))(key)
+        state = jax.jit(create, out_shardings=placement)(key)
         if config.init_from:
             variables = initialize(
-                state.variables,
+                jax.jit(lambda x: x, out_shardings=replicated(mesh))(state.variables),
                 load_initial(config.init_from),
                 class_names=source.class_names,
                 missing=config.init_missing,
                 unexpected=config.init_unexpected,
             )
             state = TrainState.create(variables, optimizer, ema=state.ema is not None)
-            state = jax.device_put(state, replicated(mesh))
+            state = jax.device_put(state, placement)
             logger.info("started from %s", config.init_from)
     logger.info("%.2f M parameters", sum(x.size for x in jax.tree.leaves(state.params)) / 1e6)
     start = int(state.step)
 
     # ------------------------------------------------------------------ programs
-    train_step = build_train_step(config, task, optimizer, schedule, mesh)
+    train_step = build_train_step(config, task, optimizer, schedule, mesh, placement)
     predict_step = make_predict_step(task, mesh)
-    batches = build_train_batches(config, task, source, start)
+    batches = build_train_batches(config, task, source, mesh, start)
     placed = prefetch_to_device(batches, functools.partial(shard_batch, mesh))
     writer = MetricWriter(workdir, start_step=start, enabled=chief)
     progress = Progress(start, num_steps, config.batch_size)
@@ -290,17 +300,23 @@ def predict(
 
     Returns:
       The files that could not be read; they are reported and left out.
+
+    Raises:
+      FileNotFoundError: there is no such checkpoint.
+      ValueError: there are fewer devices than `config.mesh.space`.
     """
     out = epath.Path(out)
     out.mkdir(parents=True, exist_ok=True)
     task = build_task(config)
-    mesh = make_mesh()
+    # One image at a time can be divided by its height alone.
+    space = config.mesh.space
+    mesh = make_mesh(data=1, space=space, devices=jax.local_devices()[:space])
     categories = read_classes(epath.Path(workdir))
     names = [category["name"] for category in categories]
     step, variables = restore_variables(config, task, epath.Path(workdir), checkpoint, mesh)
     logger.info("checkpoint %d of %s", step, workdir)
 
-    run = jax.jit(task.predict)
+    run = jax.jit(task.predict, out_shardings=replicated(mesh))
     shapes: set[tuple[int, ...]] = set()
     seconds, timed = 0.0, 0
     failed: list[str] = []
@@ -315,9 +331,13 @@ def predict(
             continue
         begin = time.perf_counter()
         pyramid, size, scale = data.prepare_image(
-            image, image_size=tuple(config.image_size), levels=task.pyramid_levels
+            image,
+            image_size=tuple(config.image_size),
+            levels=task.pyramid_levels,
+            pad_multiple=data.padding_multiple(task.pyramid_levels, space),
         )
-        found = jax.device_get(run(variables, tuple(x[None] for x in pyramid), size[None]))
+        levels = jax.device_put(tuple(x[None] for x in pyramid), image_sharding(mesh))
+        found = jax.device_get(run(variables, levels, size[None]))
         if pyramid[0].shape in shapes:  # the first of a shape compiles
             seconds, timed = seconds + time.perf_counter() - begin, timed + 1
         shapes.add(pyramid[0].shape)
@@ -417,6 +437,7 @@ def evaluate_variables(
     begin = time.perf_counter()
     batch_size = config.eval.batch_size or config.batch_size
     check_batch_size(mesh, batch_size)
+    rows_here = process_rows(mesh, batch_size)
     seen: list[evaluation.DetectionCollector] = []
     samples = 0
     for view in views:
@@ -428,18 +449,18 @@ def evaluate_variables(
             levels=task.pyramid_levels,
             blocks=IMAGE_BLOCK,
             flip=view.flip,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            pad_multiple=data.padding_multiple(task.pyramid_levels, mesh.shape["space"]),
+            rows=rows_here,
         )
         # Samples are drawn from the batch as it is on this host.
         for batch, placed in prefetch_to_device(batches, lambda x: (x, shard_batch(mesh, x))):
             found, rows = jax.device_get(predict_step(variables, placed))
             seen[-1].add(found, rows.image_id, rows.scale, rows.weight, flipped=view.flip)
-            # Process 0 holds the first rows of every global batch.
             wanted = config.eval.samples - samples if view == views[0] else 0
+            here = jax.tree.map(lambda x: x[rows_here], found)
             for row in range(min(len(batch.weight), wanted)):
                 if batch.weight[row]:
-                    writer.image(step, f"sample{samples}", draw_sample(batch, found, row, source))
+                    writer.image(step, f"sample{samples}", draw_sample(batch, here, row, source))
                     samples += 1
     results = evaluation.DetectionCollector.from_views(source, seen, task.select).results()
     seconds = time.perf_counter() - begin
@@ -527,8 +548,7 @@ def restore_variables(
         raise ValueError(f"--checkpoint is a step, best or latest, not {checkpoint!r}")
     optimizer, _ = build_optimizer(config, num_steps=1, steps_per_epoch=1.0)
 
-    template = jax.eval_shape(build_state(config, task, optimizer), jax.random.key(0))
-    state = checkpoints.restore(template, replicated(mesh), step)
+    state = checkpoints.restore(abstract_state(config, task, optimizer, mesh), step)
     checkpoints.close()
     return int(state.step), state.eval_variables
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import collections
+import math
+import statistics
 from collections.abc import Sequence
+from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ipg_jax.types import Batch
+from ipg_jax.training.state import TrainState
+from ipg_jax.types import Array, Batch
+
+_SMALL = 2**14
+"""Elements of an array below which sharding saves less memory than it costs in messages."""
 
 
 def make_mesh(
@@ -24,14 +30,11 @@ def make_mesh(
         compiled for.
 
     Raises:
-      ValueError: the two do not multiply to the number of devices, or a process would read parts
-        of images: `space` does not divide its devices, or others have more of them.
+      ValueError: the two do not multiply to the number of devices, or the processes do not have
+        equally many.
     """
-    # Ordered by process, since a process reads rows `[p B / P, (p + 1) B / P)` of the batch, whole
-    # images each. `jax.make_mesh` goes by the chips' places in a TPU slice alone.
-    devices = sorted(
-        jax.devices() if devices is None else devices, key=lambda d: (d.process_index, d.id)
-    )
+    devices = jax.devices() if devices is None else devices
+    check_processes(devices)
     count = len(devices)
     wanted = count // space if data == -1 else data
     if space < 1 or wanted * space != count:
@@ -39,19 +42,26 @@ def make_mesh(
             f"mesh.data={data} and mesh.space={space} do not divide the {count} devices: "
             "their product must be the number of devices (mesh.data=-1 takes all the rest)"
         )
-    held = collections.Counter(device.process_index for device in devices)
-    if len(set(held.values())) > 1:
-        raise ValueError(f"processes with different numbers of devices: {dict(held)}")
-    if held[0] % space:
-        raise ValueError(
-            f"mesh.space={space} does not divide the {held[0]} devices of each process, which "
-            "reads whole images"
-        )
-    return Mesh(
-        np.array(devices).reshape(wanted, space),
+    return jax.make_mesh(
+        (wanted, space),
         ("data", "space"),
         axis_types=(jax.sharding.AxisType.Auto,) * 2,
+        devices=devices,
     )
+
+
+def check_processes(devices: Sequence[jax.Device]) -> None:
+    """Raises ValueError unless every process has the same number of `devices`."""
+    counts = collections.Counter(device.process_index for device in devices)
+    usual = statistics.mode(counts.values())
+    unusual = {process: count for process, count in sorted(counts.items()) if count != usual}
+    if unusual:
+        named = ", ".join(f"process {process} has {count}" for process, count in unusual.items())
+        raise ValueError(
+            f"{named} device(s), the others have {usual}: every process must have as many as the "
+            "others. Start processes that see the same number (CUDA_VISIBLE_DEVICES, or the tasks "
+            "and GPUs per node of the job), or leave the odd ones out"
+        )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -59,12 +69,49 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def state_sharding(mesh: Mesh, state: TrainState, *, fsdp: bool) -> TrainState:
+    """Returns a sharding for each array of `state`.
+
+    Args:
+      mesh: where.
+      state: a state, or its shapes.
+      fsdp: whether parameters, their average and the optimizer's arrays are divided over `data`,
+        each along its longest axis that divides. Small arrays are on every device, as is all of
+        the state without `fsdp`.
+    """
+
+    def sharding(array: Array | jax.ShapeDtypeStruct) -> NamedSharding:
+        shape, parts = array.shape, mesh.shape["data"]
+        axes = [axis for axis, length in enumerate(shape) if length % parts == 0]
+        if not fsdp or not axes or math.prod(shape) < _SMALL:
+            return replicated(mesh)
+        axis = max(axes, key=lambda axis: (shape[axis], axis))
+        return NamedSharding(mesh, PartitionSpec(*(None,) * axis, "data"))
+
+    return jax.tree.map(sharding, state)
+
+
+def image_sharding(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of images `[B, H, W, C]`: rows over `data`, height over `space`."""
+    return NamedSharding(mesh, PartitionSpec("data", "space"))
+
+
 def batch_sharding(mesh: Mesh, batch: Batch) -> Batch:
-    """Returns a sharding for each array of `batch`: rows over `data`, image height over `space`."""
+    """Returns a sharding for each array of `batch`: `image_sharding`, and rows over `data`.
+
+    Raises:
+      ValueError: the height of a level of the pyramid does not divide over `space`.
+    """
+    space = mesh.shape["space"]
+    heights = [level.shape[1] for level in batch.pyramid]
+    if any(height % space for height in heights):
+        raise ValueError(
+            f"the pyramid's heights {heights} do not all divide over mesh.space={space}: pad the "
+            f"images to a multiple of {space * 2 ** (len(heights) - 1)} (pad_multiple)"
+        )
     rows = NamedSharding(mesh, PartitionSpec("data"))
-    image = NamedSharding(mesh, PartitionSpec("data", "space"))
     shardings = jax.tree.map(lambda _: rows, batch)
-    return shardings.replace(pyramid=tuple(image for _ in batch.pyramid))
+    return shardings.replace(pyramid=(image_sharding(mesh),) * len(batch.pyramid))
 
 
 def check_batch_size(mesh: Mesh, batch_size: int, accumulation: int = 1) -> None:
@@ -78,15 +125,47 @@ def check_batch_size(mesh: Mesh, batch_size: int, accumulation: int = 1) -> None
         )
 
 
+def process_rows(mesh: Mesh, batch_size: int) -> list[int]:
+    """Returns which rows of a global batch this process has to provide, in ascending order.
+
+    They need not be neighbours, as where a slice of TPUs orders its chips by their place and not
+    by their host; and where `space` spans hosts, several processes provide the same rows.
+    """
+    per_step = batch_size // mesh.shape["data"]
+    return [step * per_step + row for step in _steps_here(mesh) for row in range(per_step)]
+
+
+def _steps_here(mesh: Mesh) -> list[int]:
+    """Returns the places along `data` at which this process has devices."""
+    here = jax.process_index()
+    return [
+        step
+        for step, devices in enumerate(mesh.devices)
+        if any(device.process_index == here for device in devices)
+    ]
+
+
 def shard_batch(mesh: Mesh, batch: Batch) -> Batch:
     """Places this process's rows of a batch on its devices, as part of the global batch.
 
     Args:
       mesh: the mesh of all processes.
-      batch: NumPy arrays, rows `[p * B / P, (p + 1) * B / P)` of the global batch in process `p`.
+      batch: NumPy arrays, the rows that `process_rows` names, with images of the whole height.
+
+    Raises:
+      ValueError: see `batch_sharding`.
     """
-    return jax.tree.map(
-        lambda array, sharding: jax.make_array_from_process_local_data(sharding, np.asarray(array)),
-        batch,
-        batch_sharding(mesh, batch),
-    )
+    here = _steps_here(mesh)
+
+    def place(array: Array, sharding: NamedSharding) -> jax.Array:
+        per_step = len(array) // len(here)
+
+        def part(index: Any) -> Array:
+            step = (index[0].start or 0) // per_step
+            start = here.index(step) * per_step
+            return array[(slice(start, start + per_step), *index[1:])]
+
+        shape = (per_step * mesh.shape["data"], *array.shape[1:])
+        return jax.make_array_from_callback(shape, sharding, part)
+
+    return jax.tree.map(place, batch, batch_sharding(mesh, batch))

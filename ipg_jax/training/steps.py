@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Float
 
 from ipg_jax.tasks import DetectionTask
@@ -41,6 +41,7 @@ def make_train_step(
     schedule: optax.Schedule,
     mesh: Mesh,
     *,
+    placement: TrainState | NamedSharding | None = None,
     accumulation: int = 1,
     ema_decay: float = 0.0,
 ) -> TrainStep:
@@ -55,16 +56,24 @@ def make_train_step(
       optimizer: how.
       schedule: the optimizer's learning rate, which is reported as `learning_rate`.
       mesh: where; batches come sharded by `shard_batch`.
+      placement: how the state lies there (`state_sharding`); by default every device holds all
+        of it. Divided parameters are gathered where they are used.
       accumulation: micro-batches per step.
       ema_decay: of the average of parameters, for a state that keeps one.
     """
+    placement = replicated(mesh) if placement is None else placement
+    of_params = placement.params if isinstance(placement, TrainState) else placement
 
     def gradients(params: PyTree, batch_stats: PyTree, batch: Batch, rng: jax.Array) -> Any:
         def loss(params: PyTree) -> Any:
             variables = {"params": params, "batch_stats": batch_stats}
             return task.loss_and_updates(variables, batch, rng=rng)
 
-        (_, (metrics, updates)), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        # Gathered parameters keep activations divided by image alone. The sum of their gradients
+        # over the images goes to whoever holds the parameters (a reduce-scatter).
+        whole = jax.lax.with_sharding_constraint(params, replicated(mesh))
+        (_, (metrics, updates)), grads = jax.value_and_grad(loss, has_aux=True)(whole)
+        grads = jax.lax.with_sharding_constraint(grads, of_params)
         return grads, metrics, batch_stats | updates
 
     def accumulated(params: PyTree, batch_stats: PyTree, batch: Batch, rng: jax.Array) -> Any:
@@ -79,9 +88,10 @@ def make_train_step(
 
     def step(state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, Metrics]:
         compute = gradients if accumulation == 1 else accumulated
-        grads, metrics, batch_stats = compute(
-            state.params, state.batch_stats, batch, jax.random.fold_in(rng, state.step)
-        )
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for `models.convolution`
+            grads, metrics, batch_stats = compute(
+                state.params, state.batch_stats, batch, jax.random.fold_in(rng, state.step)
+            )
         metrics["grad_norm"] = optax.tree.norm(grads)
         metrics["learning_rate"] = schedule(state.step)
         # Optax mixes weak types in its bias corrections, which strict promotion forbids.
@@ -100,7 +110,7 @@ def make_train_step(
         )
         return state, metrics
 
-    return jax.jit(step, donate_argnums=0, out_shardings=replicated(mesh))
+    return jax.jit(step, donate_argnums=0, out_shardings=(placement, replicated(mesh)))
 
 
 def make_predict_step(task: DetectionTask, mesh: Mesh) -> PredictStep:
@@ -111,7 +121,9 @@ def make_predict_step(task: DetectionTask, mesh: Mesh) -> PredictStep:
 
     @functools.partial(jax.jit, out_shardings=replicated(mesh))
     def predict(variables: PyTree, batch: Batch) -> tuple[Detections, Batch]:
-        detections = task.predict(variables, batch.pyramid, batch.image_size)
+        variables = jax.lax.with_sharding_constraint(variables, replicated(mesh))
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for `models.convolution`
+            detections = task.predict(variables, batch.pyramid, batch.image_size)
         return detections, batch.replace(pyramid=())
 
     return predict

@@ -17,8 +17,9 @@ SETTINGS = {"seed": 3, "image_size": (8, 12), "levels": 2, "pad_multiple": 4}
 
 def first_batches(source, count, process=0, processes=1, **settings):
     """The first `count` batches of one process; the pipeline is stopped."""
-    share = {"process_index": process, "process_count": processes}
-    with contextlib.closing(train_batches(source, **SETTINGS, **share, **settings)) as batches:
+    share = settings["batch_size"] // processes
+    rows = range(process * share, (process + 1) * share)
+    with contextlib.closing(train_batches(source, rows=rows, **SETTINGS, **settings)) as batches:
         return list(islice(batches, count))
 
 

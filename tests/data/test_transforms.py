@@ -6,7 +6,13 @@ from hypothesis import strategies as st
 from made_files import random_image
 
 from ipg_jax.data.sources.base import Objects
-from ipg_jax.data.transforms import flip_horizontal, make_geometry, pad_objects, padded_pyramid
+from ipg_jax.data.transforms import (
+    flip_horizontal,
+    make_geometry,
+    pad_objects,
+    padded_pyramid,
+    padding_multiple,
+)
 
 
 @pytest.mark.parametrize(
@@ -35,6 +41,12 @@ def test_canvases():
     np.testing.assert_array_equal(square.buckets(sizes), [0, 0, 0])
     assert make_geometry((600, 1000), levels=6).canvases == ((640, 1024), (1024, 640))
     assert make_geometry((600, 1000), levels=4, pad_multiple=8).canvases[0] == (600, 1000)
+
+
+def test_padding_lets_the_height_of_every_feature_be_divided():
+    assert padding_multiple(4) == 32
+    assert padding_multiple(6) == 128  # the total stride of the sixth level's feature
+    assert padding_multiple(4, height_parts=3) == 96
 
 
 @given(st.integers(1, 3000), st.integers(1, 3000))

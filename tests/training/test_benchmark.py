@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ def test_rates_leave_compilation_out(tiny_config, monkeypatch):
     now = [0.0]
     read = []
 
-    def batches(config, task, source):
+    def batches(config, task, source, mesh):
         for number in range(10**6):
             now[0] += 0.1
             read.append(number)
@@ -57,6 +58,7 @@ def test_rates_leave_compilation_out(tiny_config, monkeypatch):
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
     monkeypatch.setattr(benchmark, "build_train_batches", batches)
     monkeypatch.setattr(benchmark, "build_state", lambda *_: lambda key: jnp.zeros(()))
+    monkeypatch.setattr(benchmark, "abstract_state", lambda *_: jax.eval_shape(jnp.zeros, ()))
     monkeypatch.setattr(benchmark, "build_train_step", lambda *_: train_step)
     found = benchmark.measure(tiny_config, seconds=10.0)
     # Eight images in 0.1 s, 0.05 s, and 0.15 s.

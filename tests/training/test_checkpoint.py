@@ -27,7 +27,7 @@ def test_states_come_back_on_the_mesh(tmp_path):
     checkpoints.save(5, make_state(2.0))
     checkpoints.close()
     checkpoints = Checkpoints(tmp_path)
-    state = checkpoints.restore(jax.eval_shape(lambda: make_state(0.0)), replicated(make_mesh()))
+    state = checkpoints.restore(make_state(0.0))
     assert checkpoints.latest == 5
     np.testing.assert_array_equal(state.params["layer"]["kernel"], np.full((2, 3), 2.0))
     assert state.params["layer"]["kernel"].sharding.is_fully_replicated
@@ -57,7 +57,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(1, make_state(1.0))
     with pytest.raises(ValueError, match="does not fit this config"):
-        checkpoints.restore(make_state(0.0, width=4), replicated(make_mesh()))
+        checkpoints.restore(make_state(0.0, width=4))
     checkpoints.close()
 
 
@@ -66,7 +66,7 @@ def test_missing_checkpoints_are_named(tmp_path):
         Checkpoints(tmp_path / "none", read_only=True)
     checkpoints = Checkpoints(tmp_path)
     with pytest.raises(FileNotFoundError, match="there are none"):
-        checkpoints.restore(make_state(0.0), replicated(make_mesh()))
+        checkpoints.restore(make_state(0.0))
     checkpoints.close()
 
 

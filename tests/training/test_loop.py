@@ -4,7 +4,6 @@ import json
 import os
 import pathlib
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_run import as_flags, make_tiny_config
+from tiny_run import as_flags, make_tiny_config, process_environments
 
 from ipg_jax.training import loop
 from ipg_jax.training.checkpoint import load_variables
@@ -155,20 +154,7 @@ def test_sigterm_saves_and_the_run_goes_on(uninterrupted, tmp_path):
 
 
 def start_two(workdir: pathlib.Path) -> list[subprocess.Popen]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    flags = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=4")
-    return [
-        start(
-            workdir,
-            XLA_FLAGS=flags,
-            JAX_COORDINATOR_ADDRESS=f"127.0.0.1:{port}",
-            JAX_NUM_PROCESSES="2",
-            JAX_PROCESS_ID=str(index),
-        )
-        for index in range(2)
-    ]
+    return [start(workdir, **each) for each in process_environments((4, 4))]
 
 
 def test_two_processes_equal_one_though_one_is_told_to_stop(uninterrupted, tmp_path):

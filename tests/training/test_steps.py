@@ -1,45 +1,60 @@
 """The training step over meshes, micro-batches and averages."""
 
-from unittest import mock
+import contextlib
+import itertools
+import json
+from collections.abc import Iterator
 
 import jax
 import numpy as np
 import pytest
 from jax.sharding import Mesh
+from PIL import Image
 
 from configs.common import two_stage
-from ipg_jax import build_task
-from ipg_jax.data import DigitsSource, train_batches
+from ipg_jax import Batch, Detections, build_task
+from ipg_jax.data import CocoSource, DigitsSource, eval_batches, train_batches
 from ipg_jax.training.build import build_optimizer
+from ipg_jax.training.checkpoint import Checkpoints
 from ipg_jax.training.sharding import (
     check_batch_size,
     make_mesh,
-    replicated,
     shard_batch,
+    state_sharding,
 )
 from ipg_jax.training.state import TrainState
-from ipg_jax.training.steps import make_train_step, split_batch
+from ipg_jax.training.steps import make_predict_step, make_train_step, split_batch
 
 STEPS = 20
 
 
-def mesh_of(data: int) -> Mesh:
-    devices = np.array(jax.devices()[:data]).reshape(data, 1)
-    return Mesh(devices, ("data", "space"))
+def mesh_of(data: int, space: int = 1) -> Mesh:
+    return make_mesh(data=data, space=space, devices=jax.devices()[: data * space])
 
 
-def run(config, mesh: Mesh, steps: int, **kwargs) -> tuple[TrainState, list[dict[str, float]]]:
-    """Takes `steps` training steps; returns the last state and the metrics of each step."""
+def begin(config, mesh: Mesh, *, fsdp: bool = False, **kwargs):
+    """Returns the task, the state's shapes and shardings, its first value and the step."""
     task = build_task(config)
     optimizer, schedule = build_optimizer(config, num_steps=STEPS, steps_per_epoch=1.0)
-    key = jax.random.key(0)
     ema = "ema_decay" in kwargs
-    state = jax.jit(
-        lambda key: TrainState.create(task.init(key), optimizer, ema=ema),
-        out_shardings=replicated(mesh),
-    )(key)
-    step = make_train_step(task, optimizer, schedule, mesh, **kwargs)
-    batches = train_batches(
+
+    def create(key: jax.Array) -> TrainState:
+        return TrainState.create(task.init(key), optimizer, ema=ema)
+
+    key = jax.random.key(0)
+    shapes = jax.eval_shape(create, key)
+    placement = state_sharding(mesh, shapes, fsdp=fsdp)
+    template = jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        shapes,
+        placement,
+    )
+    step = make_train_step(task, optimizer, schedule, mesh, placement=placement, **kwargs)
+    return task, template, lambda: jax.jit(create, out_shardings=placement)(key), step
+
+
+def batches_of(config, task) -> Iterator[Batch]:
+    return train_batches(
         DigitsSource("train", num_scenes=20, scene_size=64),
         batch_size=config.batch_size,
         seed=0,
@@ -47,34 +62,154 @@ def run(config, mesh: Mesh, steps: int, **kwargs) -> tuple[TrainState, list[dict
         levels=task.pyramid_levels,
         flip=0.0,
     )
+
+
+def run(config, mesh: Mesh, steps: int, **kwargs) -> tuple[TrainState, list[dict[str, float]]]:
+    """Takes `steps` training steps; returns the last state and the metrics of each step."""
+    task, _, create, step = begin(config, mesh, **kwargs)
+    state, batches = create(), batches_of(config, task)
     history = []
     for _ in range(steps):
-        state, metrics = step(state, shard_batch(mesh, next(batches)), key)
+        state, metrics = step(state, shard_batch(mesh, next(batches)), jax.random.key(0))
         history.append({name: float(value) for name, value in metrics.items()})
     return state, history
 
 
-def test_eight_devices_give_the_losses_of_one(tiny_config):
+@pytest.fixture
+def steady_config(tiny_config):
     with tiny_config.unlocked():
         tiny_config.optimizer.learning_rate = 0.001  # larger ones amplify rounding, step by step
-    _, one = run(tiny_config, mesh_of(1), STEPS)
-    _, eight = run(tiny_config, mesh_of(8), STEPS)
+    return tiny_config
+
+
+@pytest.fixture
+def two_stage_config(steady_config):
+    with steady_config.unlocked():
+        two_stage(steady_config, "faster_rcnn")
+        steady_config.model.update(
+            head_norm="none", head_fc_channels=32, rpn_proposals=(60, 30), rois_per_image=16
+        )
+    return steady_config
+
+
+def test_eight_devices_give_the_losses_of_one(steady_config):
+    _, one = run(steady_config, mesh_of(1), STEPS)
+    _, eight = run(steady_config, mesh_of(8), STEPS)
     np.testing.assert_allclose([m["loss"] for m in eight], [m["loss"] for m in one], rtol=1e-4)
     assert one[-1]["loss"] < one[0]["loss"]
 
 
-def test_eight_devices_give_the_losses_of_one_in_two_stages(tiny_config):
-    with tiny_config.unlocked():
-        two_stage(tiny_config, "faster_rcnn")
-        tiny_config.model.update(
-            head_norm="none", head_fc_channels=32, rpn_proposals=(60, 30), rois_per_image=16
-        )
-        tiny_config.optimizer.learning_rate = 0.001
-    _, one = run(tiny_config, mesh_of(1), 3)
-    _, eight = run(tiny_config, mesh_of(8), 3)
-    for a, b in zip(eight, one, strict=True):
+@pytest.mark.parametrize("detector", ["steady_config", "two_stage_config"])
+def test_divided_images_and_parameters_give_the_losses_of_one_device(detector, request):
+    """Images of 64 rows on four devices leave C5 and the levels above it less than a row each."""
+    config = request.getfixturevalue(detector)
+    _, one = run(config, mesh_of(1), 3)
+    state, divided = run(config, mesh_of(2, 4), 3, fsdp=True)
+    for a, b in zip(divided, one, strict=True):
         assert a == pytest.approx(b, rel=1e-4)
-    assert one[0]["positive_rois"] > 0
+    assert one[0].get("positive_rois", 1) > 0
+
+    kernel = state.params["backbone"]["layer4"]["block1"]["conv2"]["kernel"]
+    assert kernel.sharding.shard_shape(kernel.shape) == (3, 3, 512, 256)
+    (momenta,) = (x for x in state.opt_state if hasattr(x, "trace"))
+    momentum = momenta.trace["backbone"]["layer4"]["block1"]["conv2"]["kernel"]
+    assert momentum.sharding == kernel.sharding
+
+
+def test_a_run_goes_on_with_other_devices(steady_config, tmp_path):
+    """From one device to 2 x 4 of them with a divided state, and back."""
+
+    def restored(mesh: Mesh, *, fsdp: bool):
+        """Returns the newest checkpoint as it lies on `mesh`, and the step there."""
+        _, template, _, step = begin(steady_config, mesh, fsdp=fsdp)
+        with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+            found = checkpoints.restore(template)
+        jax.tree.map(np.testing.assert_array_equal, found, state)
+        placed = jax.tree.map(lambda x, y: x.sharding == y.sharding, found, template)
+        assert all(jax.tree.leaves(placed))
+        return found, step
+
+    def save(number: int) -> None:
+        with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+            checkpoints.save(number, state)
+
+    _, steady = run(steady_config, mesh_of(1), 3)
+    state, _ = run(steady_config, mesh_of(1), 1)
+    save(1)
+    batches = batches_of(steady_config, build_task(steady_config))
+    next(batches)
+    losses = []
+    for number, (mesh, fsdp) in enumerate([(mesh_of(2, 4), True), (mesh_of(1), False)], start=2):
+        begun, step = restored(mesh, fsdp=fsdp)
+        state, metrics = step(begun, shard_batch(mesh, next(batches)), jax.random.key(0))
+        losses.append(float(metrics["loss"]))
+        save(number)
+    np.testing.assert_allclose(losses, [m["loss"] for m in steady[1:]], rtol=1e-4)
+    for mesh in (mesh_of(2), mesh_of(1, 2), mesh_of(4), mesh_of(2, 2), mesh_of(8)):
+        restored(mesh, fsdp=True)
+
+
+@pytest.mark.parametrize("detector", ["steady_config", "two_stage_config"])
+def test_divided_images_give_the_boxes_of_one_device(detector, request):
+    config = request.getfixturevalue(detector)
+
+    def detect(mesh: Mesh, *, fsdp: bool) -> Detections:
+        task, _, create, _ = begin(config, mesh, fsdp=fsdp)
+        batch = shard_batch(mesh, next(batches_of(config, task)))
+        return jax.device_get(make_predict_step(task, mesh)(create().variables, batch)[0])
+
+    one, divided = detect(mesh_of(1), fsdp=False), detect(mesh_of(2, 4), fsdp=True)
+    np.testing.assert_array_equal(divided.valid, one.valid)
+    assert one.valid.sum() > 100
+    np.testing.assert_allclose(divided.boxes, one.boxes, atol=0.01)
+    np.testing.assert_allclose(divided.scores, one.scores, rtol=1e-4)
+    np.testing.assert_array_equal(divided.labels, one.labels)
+
+
+def test_the_state_is_donated(steady_config):
+    task, _, create, step = begin(steady_config, mesh_of(1))
+    state = create()
+    batch = shard_batch(mesh_of(1), next(batches_of(steady_config, task)))
+    after, _ = step(state, batch, jax.random.key(0))
+    assert all(array.is_deleted() for array in jax.tree.leaves(state))
+    assert not any(array.is_deleted() for array in jax.tree.leaves((after, batch)))
+
+
+def test_two_shapes_of_images_make_two_programs(steady_config, tmp_path, caplog):
+    shapes = [(40, 60), (60, 40), (48, 64), (50, 41), (39, 64), (64, 48)]
+    annotations = [
+        {"id": i + 1, "image_id": i, "category_id": i % 10, "bbox": [4, 4, 20, 20], "iscrowd": 0}
+        for i in range(len(shapes))
+    ]
+    images = [
+        {"id": i, "file_name": f"{i}.png", "height": height, "width": width}
+        for i, (height, width) in enumerate(shapes)
+    ]
+    categories = [{"id": i, "name": str(i)} for i in range(10)]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (tmp_path / "instances.json").write_text(json.dumps(content))
+    for i, shape in enumerate(shapes):
+        Image.fromarray(np.full((*shape, 3), 40 * i, np.uint8)).save(tmp_path / f"{i}.png")
+
+    mesh = mesh_of(1)
+    task, _, create, step = begin(steady_config, mesh)
+    state = create()
+    predict = make_predict_step(task, mesh)
+    source = CocoSource(tmp_path, tmp_path / "instances.json")
+    sizes = {"batch_size": 2, "image_size": (64, 96), "levels": task.pyramid_levels}
+    training = itertools.islice(train_batches(source, seed=0, **sizes), 8)
+    seen = []
+    with jax.log_compiles(), caplog.at_level("WARNING", "jax"):
+        for batch in training:
+            state, _ = step(state, shard_batch(mesh, batch), jax.random.key(0))
+            seen.append(batch.pyramid[0].shape[1:3])
+        for batch in eval_batches(source, **sizes):
+            predict(state.variables, shard_batch(mesh, batch))
+    assert len(set(seen)) == 2
+    assert seen != sorted(seen)  # they take turns
+    for name in ("step", "predict"):
+        compiled = [r for r in caplog.messages if r.startswith(f"Compiling jit({name}) with")]
+        assert len(compiled) == 2, caplog.messages
 
 
 def test_accumulation_equals_one_large_batch(tiny_config):
@@ -122,28 +257,34 @@ def test_the_mesh_takes_all_devices():
         make_mesh(space=3)
 
 
-def slice_of_tpu(*process_indices: int) -> list[jax.Device]:
-    def device(number: int, process_index: int) -> jax.Device:
-        return mock.create_autospec(jax.Device, id=number, process_index=process_index)
-
-    return [device(*pair) for pair in enumerate(process_indices)]
-
-
-def test_a_process_holds_whole_rows_of_the_mesh_in_its_turn():
-    # The first two rows of a v5e 4x4, whose hosts have 2x2 chips each.
-    devices = slice_of_tpu(0, 0, 1, 1, 0, 0, 1, 1)
-    for space in (1, 2, 4):
-        mesh = make_mesh(space=space, devices=devices)
-        processes = [[device.process_index for device in row] for row in mesh.devices]
-        rows = 4 // space
-        assert processes == [[0] * space] * rows + [[1] * space] * rows
-    with pytest.raises(ValueError, match="space=8 does not divide the 4 devices of each process"):
-        make_mesh(space=8, devices=devices)
-    with pytest.raises(ValueError, match=r"different numbers of devices: \{0: 4, 1: 2\}"):
-        make_mesh(devices=slice_of_tpu(0, 0, 1, 1, 0, 0))
-
-
 @pytest.mark.parametrize(("batch_size", "accumulation"), [(4, 1), (8, 2), (0, 1)])
 def test_batches_must_divide(batch_size: int, accumulation: int):
     with pytest.raises(ValueError, match="multiple"):
         check_batch_size(make_mesh(), batch_size, accumulation)
+
+
+def test_levels_must_divide_over_the_devices():
+    batch = Batch(
+        pyramid=tuple(np.zeros((1, side, side, 3), np.uint8) for side in (20, 10)),
+        **dict.fromkeys(
+            ("boxes", "labels", "valid", "ignore", "image_size", "scale", "image_id", "weight"),
+            np.zeros((1,), np.float32),
+        ),
+    )
+    with pytest.raises(ValueError, match=r"\[20, 10\] .* mesh.space=4: .* a multiple of 8"):
+        shard_batch(mesh_of(1, 4), batch)
+
+
+def test_large_arrays_are_divided_along_their_longest_axis():
+    shapes = {"kernel": (3, 3, 256, 512), "odd": (7, 7, 3, 513), "small": (64, 64)}
+    arrays = {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes.items()}
+    state = TrainState(np.zeros((), np.int32), arrays, {}, (), None)
+    mesh = mesh_of(4, 2)
+    divided = state_sharding(mesh, state, fsdp=True)
+    assert {name: tuple(s.spec) for name, s in divided.params.items()} == {
+        "kernel": (None, None, None, "data"),
+        "odd": (),
+        "small": (),
+    }
+    whole = state_sharding(mesh, state, fsdp=False)
+    assert all(s.is_fully_replicated for s in jax.tree.leaves(whole))

@@ -1,5 +1,9 @@
 """A run of seconds for tests, as a config and as command-line flags."""
 
+import os
+import socket
+from collections.abc import Sequence
+
 from ml_collections import ConfigDict
 
 from configs import digits_ipg
@@ -45,3 +49,20 @@ def as_flags(config: ConfigDict) -> list[str]:
         return flags
 
     return walk(config, base, "--config")
+
+
+def process_environments(devices: Sequence[int]) -> list[dict[str, str]]:
+    """Environments of processes on this machine that make up one run, with so many devices each."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return [
+        os.environ
+        | {
+            "XLA_FLAGS": os.environ["XLA_FLAGS"].replace("count=8", f"count={count}"),
+            "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+            "JAX_NUM_PROCESSES": str(len(devices)),
+            "JAX_PROCESS_ID": str(index),
+        }
+        for index, count in enumerate(devices)
+    ]
