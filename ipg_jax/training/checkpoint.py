@@ -105,6 +105,7 @@ class Checkpoints:
           FileNotFoundError: there is no such checkpoint; the message lists those that exist.
           ValueError: the checkpoint has another structure or other shapes.
         """
+        self._manager.wait_until_finished()  # it may be one that is being written
         step = self.latest if step is None else step
         if step is None or step not in self.steps:
             raise FileNotFoundError(
