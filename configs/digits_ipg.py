@@ -35,6 +35,7 @@ def get_config(argument: str | None = None) -> ConfigDict:
 
     config.model.num_classes = 10
     config.model.fpn_levels = (2, 4)
+    config.model.fusion_stages = (2, 3)  # those that the FPN sees
     config.model.anchor_scale = 3.0
     config.model.anchor_ratios = (1.0, 1.6)  # digits are upright
     parse_arguments(argument, model_arguments(config))

@@ -7,6 +7,8 @@ are hints where it would choose badly. They read the mesh that a step is traced 
 
 from __future__ import annotations
 
+import math
+
 import jax
 from jax.sharding import PartitionSpec
 from jaxtyping import Float
@@ -17,6 +19,11 @@ from ipg_jax.types import PyTree
 def _parts() -> int:
     """The number of devices along `space`."""
     return dict(jax.sharding.get_abstract_mesh().shape).get("space", 1)
+
+
+def num_devices() -> int:
+    """The number of devices that share the step that is traced; 1 outside of a mesh."""
+    return max(1, math.prod(jax.sharding.get_abstract_mesh().shape.values()))
 
 
 def divided_by_rows(
