@@ -4,9 +4,10 @@
 
 Trains the small RetinaNet of `configs/digits_ipg.py`, with an FPN up to P5 that all stages reach,
 without guidance, with each fusion, without guidance but with a wider FPN that makes up for the
-operations that guidance adds, and guided at single stages. Prints a Markdown table: mean and standard deviation over the seeds of the COCO
-figures on 200 unseen scenes, in percent, and the operations of a forward pass of one image. Start
-it again to go on where it was stopped: finished runs are read from `--workdir`.
+operations that guidance adds, and guided at single stages. Prints a Markdown table: mean and
+standard deviation over the seeds of the COCO figures on 200 unseen scenes, in percent, and the
+operations of a forward pass of one image. Start it again to go on where it was stopped: finished
+runs are read from `--workdir`.
 """
 
 from __future__ import annotations
