@@ -6,8 +6,8 @@ The environment is set before JAX or TensorFlow is imported by anything.
 import os
 import pathlib
 
-# Tests run little and compile much: with little of LLVM's optimisation the suite takes three quarters of
-# the time.
+# Tests run little and compile much: at this level of LLVM's optimisation the suite takes three
+# quarters of the time.
 os.environ["XLA_FLAGS"] = " ".join(
     [
         os.environ.get("XLA_FLAGS", ""),
