@@ -66,6 +66,26 @@ def conv_general_dilated(
     return y
 
 
+def convolve(
+    x: Float[Array, "b h w c"], kernel: Float[Array, "k k c f"], dtype: Any
+) -> Float[Array, "b h w f"]:
+    """Returns the convolution of stride 1 that keeps the size, in `dtype`.
+
+    For modules that make their kernel out of their parameters; others use `flax.linen.Conv`.
+    """
+    pad = kernel.shape[0] // 2
+    return conv_general_dilated(
+        x.astype(dtype),
+        kernel.astype(dtype),
+        (1, 1),
+        ((pad, pad), (pad, pad)),
+        lhs_dilation=(1, 1),
+        rhs_dilation=(1, 1),
+        dimension_numbers=None,
+        feature_group_count=1,
+    )
+
+
 def _forward(
     x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding, dilation: Pair, precision: Any
 ) -> jax.Array:

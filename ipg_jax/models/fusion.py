@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from ipg_jax.models.convolution import conv_general_dilated
+from ipg_jax.models.convolution import convolve
 from ipg_jax.models.norm import in_float32
 from ipg_jax.models.spatial import num_devices
 from ipg_jax.types import Array
@@ -100,16 +100,7 @@ def conv1x1(x: Float[Array, "b h w c"], kernel: Float[Array, "c d"]) -> Float[Ar
     Next to other convolutions a TPU takes less time for it than for a product, which has another
     layout.
     """
-    return conv_general_dilated(
-        x,
-        kernel[None, None],
-        (1, 1),
-        ((0, 0), (0, 0)),
-        lhs_dilation=(1, 1),
-        rhs_dilation=(1, 1),
-        dimension_numbers=None,
-        feature_group_count=1,
-    )
+    return convolve(x, kernel[None, None], kernel.dtype)
 
 
 class Fusion(nn.Module):

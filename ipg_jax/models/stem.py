@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int8
 
-from ipg_jax.models.convolution import conv_general_dilated
+from ipg_jax.models.convolution import convolve
 from ipg_jax.models.resnet import kaiming_normal
 from ipg_jax.ops import to_blocks
 from ipg_jax.types import Array
@@ -52,16 +52,7 @@ class StemConv(nn.Module):
         """
         blocks = to_blocks(image, IMAGE_BLOCK) if image.shape[-1] == 3 else image
         kernel = self.param("kernel", kaiming_normal, (7, 7, 3, self.features), self.param_dtype)
-        return conv_general_dilated(
-            blocks.astype(self.dtype),
-            block_kernel(kernel).astype(self.dtype),
-            (1, 1),
-            ((1, 1), (1, 1)),
-            lhs_dilation=(1, 1),
-            rhs_dilation=(1, 1),
-            dimension_numbers=None,
-            feature_group_count=1,
-        )
+        return convolve(blocks, block_kernel(kernel), self.dtype)
 
 
 def block_kernel(kernel: Float[Array, "7 7 c f"]) -> Float[Array, "3 3 16*c 4*f"]:
