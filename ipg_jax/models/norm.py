@@ -27,20 +27,23 @@ class FrozenBatchNorm(nn.Module):
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
-    @nn.compact
     def __call__(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
         """Returns `(x - mean) / sqrt(var + epsilon) * scale + bias`, in `dtype`."""
-        shape = (x.shape[-1],)
+        multiplier, offset = self.affine(x.shape[-1])
+        return x.astype(self.dtype) * multiplier.astype(self.dtype) + offset.astype(self.dtype)
+
+    @nn.compact
+    def affine(self, channels: int) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+        """Returns the multiplier and the offset that the norm comes to, in float32."""
 
         def stat(name: str, init: Callable[..., jax.Array]) -> jax.Array:
-            return self.variable("batch_stats", name, init, shape, self.param_dtype).value
+            return self.variable("batch_stats", name, init, (channels,), self.param_dtype).value
 
         scale, bias = stat("scale", jnp.ones), stat("bias", jnp.zeros)
         mean, var = stat("mean", jnp.zeros), stat("var", jnp.ones)
-        # Folded to one multiply-add in float32; the features are touched once, in `dtype`.
+        # Computed before the features are touched, which then takes one multiply-add in `dtype`.
         multiplier = scale * jax.lax.rsqrt(var + self.epsilon)
-        offset = bias - mean * multiplier
-        return x.astype(self.dtype) * multiplier.astype(self.dtype) + offset.astype(self.dtype)
+        return multiplier, bias - mean * multiplier
 
 
 def in_float32(layer: nn.Module, dtype: Any) -> Callable[..., Array]:

@@ -13,8 +13,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from ipg_jax.models.convolution import conv_general_dilated
-from ipg_jax.models.norm import NormKind, norm_factory
+from ipg_jax.models.convolution import conv_general_dilated, convolve
+from ipg_jax.models.norm import FrozenBatchNorm, NormKind, norm_factory
 from ipg_jax.models.remat import recomputed
 from ipg_jax.types import Array
 
@@ -72,6 +72,19 @@ def conv(
     )
 
 
+class Kernel1x1(nn.Module):
+    """The kernel of a 1x1 convolution by itself, named as that of `flax.linen.Conv`."""
+
+    features: int
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, channels: int) -> Float[Array, "1 1 c f"]:
+        """Returns the kernel for so many input channels."""
+        shape = (1, 1, channels, self.features)
+        return self.param("kernel", kaiming_normal, shape, self.param_dtype)
+
+
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut: the block of ResNet-18 and 34."""
 
@@ -120,12 +133,34 @@ class Bottleneck(nn.Module):
         y = nn.relu(norm(name="bn1")(y))
         y = conv(width, 3, strides=self.strides, dilation=self.dilation, name="conv2", **types)(y)
         y = nn.relu(norm(name="bn2")(y))
+        projected = x.shape[-1] != self.features or self.strides != 1
+        if projected and self.strides == 1 and self.norm == "frozen_batch_norm":
+            return nn.relu(self._project_joined(y, x))
         y = conv(self.features, 1, name="conv3", **types)(y)
         y = norm(name="bn3")(y)
-        if x.shape[-1] != self.features or self.strides != 1:
+        if projected:
             x = conv(self.features, 1, strides=self.strides, name="downsample_conv", **types)(x)
             x = norm(name="downsample_bn")(x)
         return nn.relu(y + x)
+
+    def _project_joined(self, y: Array, x: Array) -> Array:
+        """Returns the sum of `y` through `conv3` and `x` through the projection, with their norms.
+
+        Frozen norms are linear, which makes it one convolution of both: the output is many times as
+        large as its inputs, and this way is gone through once.
+        """
+
+        def folded(conv_name: str, norm_name: str, channels: int) -> tuple[Array, Array]:
+            types = {"param_dtype": self.param_dtype}
+            kernel = Kernel1x1(self.features, name=conv_name, **types)(channels)
+            multiplier, offset = FrozenBatchNorm(name=norm_name, **types).affine(self.features)
+            return kernel * multiplier, offset
+
+        kernel_y, offset_y = folded("conv3", "bn3", y.shape[-1])
+        kernel_x, offset_x = folded("downsample_conv", "downsample_bn", x.shape[-1])
+        both = jnp.concatenate([y, x], axis=-1)
+        kernel = jnp.concatenate([kernel_y, kernel_x], axis=-2)
+        return convolve(both, kernel, self.dtype) + (offset_y + offset_x).astype(self.dtype)
 
 
 class Stage(nn.Module):
