@@ -194,6 +194,7 @@ def lower_step(
     batch_per_device: int,
     image_size: tuple[int, int],
     max_boxes: int = 100,
+    fold: bool = False,
 ) -> jax.stages.Lowered:
     """Returns the step that a run of `config` would compile, on arguments without values.
 
@@ -204,9 +205,10 @@ def lower_step(
       batch_per_device: images for each device along the data axis.
       image_size: height and width of the padded images.
       max_boxes: rows for objects.
+      fold: whether prediction gets variables with the fusions folded into what reads them.
     """
     from ipg_jax import Batch, build_task
-    from ipg_jax.models import IMAGE_BLOCK
+    from ipg_jax.models import IMAGE_BLOCK, fold_fusion
     from ipg_jax.training.build import abstract_state, build_optimizer, build_train_step
     from ipg_jax.training.sharding import batch_sharding, make_mesh, replicated
     from ipg_jax.training.steps import make_predict_step
@@ -247,7 +249,14 @@ def lower_step(
     )
     batch = jax.tree.map(placed, batch, batch_sharding(mesh, batch))
     if mode == "predict":
-        return make_predict_step(task, mesh).lower(state.variables, batch)
+        variables = state.variables
+        if fold:
+            zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), variables)
+            variables = jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)),
+                fold_fusion(zeros, into_readers=True),
+            )
+        return make_predict_step(task, mesh).lower(variables, batch)
     placement = jax.tree.map(lambda x: x.sharding, state)
     step = build_train_step(config, task, optimizer, schedule, mesh, placement)
     return step.lower(state, batch, key)

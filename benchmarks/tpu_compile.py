@@ -39,6 +39,7 @@ IMAGE_SIZE = flags.DEFINE_string(
     "image_size", "", "HEIGHTxWIDTH of the padded images; default: the config's landscape bucket."
 )
 MODE = flags.DEFINE_enum("mode", "train", ["train", "predict"], "Which program.")
+FOLD = flags.DEFINE_bool("fold", False, "Predict with fusions folded into what reads them.")
 MAX_BOXES = flags.DEFINE_integer("max_boxes", 100, "Rows for objects; COCO needs 93.")
 HLO = flags.DEFINE_string("hlo", "", "A file to write the optimised program to.")
 
@@ -72,6 +73,7 @@ def main(_: list[str]) -> None:
         batch_per_device=BATCH.value,
         image_size=(height, width),
         max_boxes=MAX_BOXES.value,
+        fold=FOLD.value,
     )
     report = {
         "mode": MODE.value,

@@ -124,23 +124,29 @@ class Fusion(nn.Module):
         )
 
 
+JOINED = "joined"
+"""An empty parameter: of a fusion that was folded into what reads it, and only joins F and R."""
+
+
 class LinearFusion(Fusion):
     """A fusion that is linear in F and in R, and so folds to `O = w_f F + w_r R`.
 
     It computes that shorter form when it is given `w_f` and `w_r` (see `fold_fusion`) in place of
-    `w_s`, `w_m` and `w`; and where there are so many positions that multiplying the matrices
-    first takes fewer operations, as it does for large images and batches.
+    `w_s`, `w_m` and `w`, and joins F and R when it is given `joined`; and where there are so many
+    positions that multiplying the matrices first takes fewer operations, it does that by itself.
     """
 
     def fuse(self, guidance: Array, features: Array, *, concatenate: bool) -> Array:
         """Returns `W join(W_s CT(F), W_m R)`, or the folded form; called in a compact method."""
         width = features.shape[-1]
+        guidance, features = guidance.astype(self.dtype), features.astype(self.dtype)
+        if self.has_variable("params", JOINED):
+            return jnp.concatenate([guidance, features], axis=-1)
         if self.has_variable("params", "w_f"):
             return self.linear(width, "w_f")(guidance) + self.linear(width, "w_r")(features)
         w_s = self.linear(width, "w_s", nn.initializers.zeros).kernel(width)
         w_m = self.linear(width, "w_m", identity_kernel).kernel(width)
         w = self.linear(width, "w", identity_kernel).kernel((1 + concatenate) * width)
-        guidance, features = guidance.astype(self.dtype), features.astype(self.dtype)
         # Two products of matrices against one product, of half the operations, by each position.
         positions = features.size // width // num_devices()
         if positions > 2 * width:
@@ -162,7 +168,7 @@ class SumFusion(LinearFusion):
     @nn.compact
     def __call__(
         self, guidance: Float[Array, "b h w f"], features: Float[Array, "b h w c"]
-    ) -> Float[Array, "b h w c"]:
+    ) -> Float[Array, "b h w _"]:
         """Fuses `guidance` (F) into `features` (R)."""
         return self.fuse(guidance, features, concatenate=False)
 
@@ -173,7 +179,7 @@ class ConcatFusion(LinearFusion):
     @nn.compact
     def __call__(
         self, guidance: Float[Array, "b h w f"], features: Float[Array, "b h w c"]
-    ) -> Float[Array, "b h w c"]:
+    ) -> Float[Array, "b h w _"]:
         """Fuses `guidance` (F) into `features` (R)."""
         return self.fuse(guidance, features, concatenate=True)
 

@@ -5,7 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ipg_jax.models import FUSIONS, GuidedResNet, IPGTransform, fold_fusion
+from ipg_jax.models import (
+    FPN,
+    FUSIONS,
+    GuidedResNet,
+    IPGTransform,
+    RetinaNet,
+    RetinaNetHead,
+    fold_fusion,
+)
 
 WIDTH = 16  # of fewer positions than twice that, which are fused as the equations say
 
@@ -86,15 +94,7 @@ def test_a_backbone_takes_folded_variables_and_keeps_what_is_not_linear():
         depth=18, fusion=("concat", "attention"), fusion_stages=(1, 2), guidance_channels=32
     )
     images = tuple(jax.random.normal(jax.random.key(i), (1, 64 >> i, 64 >> i, 3)) for i in range(2))
-    shapes = jax.eval_shape(
-        functools.partial(backbone.init, train=False), jax.random.key(0), images
-    )
-    rng = np.random.default_rng(0)
-    params = jax.tree.map(
-        lambda x: rng.normal(0, np.sqrt(1 / np.prod(x.shape[:-1])), x.shape).astype(np.float32),
-        shapes["params"],
-    )
-    stats = jax.tree.map(lambda x: np.ones(x.shape, np.float32), shapes["batch_stats"])
+    params, stats = map(random_variables(backbone, images).get, ("params", "batch_stats"))
     folded = fold_fusion({"params": {"backbone": params}, "batch_stats": stats})
     assert folded["batch_stats"] is stats
     new = folded["params"]["backbone"]
@@ -110,6 +110,81 @@ def test_a_backbone_takes_folded_variables_and_keeps_what_is_not_linear():
     want, got = run(params), run(new)
     assert np.abs(want).max() > 0.1
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
+def random_variables(model, images, seed: int = 0):
+    shapes = jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), images)
+    rng = np.random.default_rng(seed)
+
+    def values(path, x):
+        if "kernel" not in jax.tree_util.keystr(path):
+            return rng.uniform(0.5, 1.5, x.shape).astype(np.float32)
+        return rng.normal(0, np.sqrt(1 / np.prod(x.shape[:-1])), x.shape).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(values, shapes)
+
+
+def detector(fpn: FPN, **backbone) -> RetinaNet:
+    return RetinaNet(
+        backbone=GuidedResNet(norm="frozen_batch_norm", **backbone),
+        fpn=fpn,
+        head=RetinaNetHead(num_classes=3, num_anchors=2, num_convs=1, channels=16),
+    )
+
+
+def test_a_detector_gives_the_same_values_with_fusions_folded_into_what_reads_them():
+    model = detector(
+        FPN(channels=16), depth=50, fusion=("sum", "concat", "sum"), guidance_channels=24
+    )
+    images = tuple(jax.random.normal(jax.random.key(i), (1, 64 >> i, 64 >> i, 3)) for i in range(4))
+    variables = random_variables(model, images)
+    folded = fold_fusion(variables, into_readers=True)
+    run = jax.jit(functools.partial(model.apply, train=False))
+    before, after = (run.lower(tree, images).compile() for tree in (variables, folded))
+    want = before(variables, images)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max()),
+        after(folded, images),
+        want,
+    )
+    shapes = jax.tree.map(jnp.shape, folded["params"])
+    for stage, width, guidance in ((2, 512, 48), (3, 1024, 96), (4, 2048, 192)):
+        assert shapes["backbone"][f"fusion{stage}"] == {"joined": (0,)}
+        lateral = shapes["fpn"][f"lateral{stage + 1}"]["kernel"]
+        assert lateral == (1, 1, guidance + width, 16)
+    assert shapes["fpn"]["extra6"]["kernel"] == (3, 3, 192 + 2048, 16)
+    assert shapes["backbone"]["layer4"]["block0"]["conv1"]["kernel"] == (1, 1, 96 + 1024, 512)
+    single = run.lower(fold_fusion(variables), images).compile()
+    operations = [p.cost_analysis()["flops"] for p in (before, single, after)]
+    assert operations[2] < operations[1] < operations[0]
+
+
+@pytest.mark.parametrize(
+    ("why", "fpn", "backbone"),
+    [
+        ("3x3 convolutions read it, in more operations", FPN(channels=16), {"depth": 18}),
+        ("the shortcut of the next stage", FPN(channels=16), {"num_stages": 5, "keep": True}),
+        (
+            "it may be the FPN's own output that extra6 reads",
+            FPN(channels=2048, extra_source="p"),
+            {},
+        ),
+    ],
+)
+def test_fusions_stay_where_something_else_reads_them(why, fpn, backbone):
+    stage = 2 if backbone.get("depth") == 18 else 4
+    model = detector(fpn, **{"depth": 50, "fusion_stages": (stage,)} | backbone)
+    images = tuple(jnp.zeros((1, 64 >> i, 64 >> i, 3)) for i in range(4))
+    shapes = jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), images)
+    variables = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), shapes)
+    folded = fold_fusion(variables, into_readers=True)["params"]
+    assert set(folded["backbone"][f"fusion{stage}"]) == {"w_f", "w_r"}, why
+    assert folded["fpn"] == variables["params"]["fpn"]
+
+
+def test_a_backbone_by_itself_is_read_by_the_caller():
+    folded = fold_fusion(variables_of("sum", WIDTH), into_readers=True)
+    assert set(folded["params"]["fusion2"]) == {"w_f", "w_r"}
 
 
 @pytest.mark.parametrize("name", ["product", "attention"])
