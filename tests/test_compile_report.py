@@ -173,3 +173,12 @@ def test_the_step_of_a_config_is_lowered_without_values():
     ]
     assert batch.boxes.shape == (config.batch_size, 5, 4)
     assert f"mhlo.num_partitions = {jax.device_count()}" in lowered.as_text()
+
+
+def test_prediction_is_lowered_with_folded_fusions():
+    config = digits_ipg.get_config("stages=2")
+    lowered = compile_report.lower_step(
+        config, jax.devices(), mode="predict", batch_per_device=1, image_size=(64, 64), fold=True
+    )
+    (variables, _), _ = lowered.args_info
+    assert set(variables["params"]["backbone"]["fusion2"]) == {"w_f", "w_r"}
