@@ -60,6 +60,8 @@ def image_size(config: ConfigDict) -> tuple[int, int]:
 
 def main(_: list[str]) -> None:
     """Compiles and reports."""
+    if FOLD.value and MODE.value != "predict":
+        raise app.UsageError("--fold is for --mode=predict: training needs the factors")
     jax.config.update("jax_platforms", "cpu")  # no look for chips that are not there
     try:
         chip, devices = topology_devices(TOPOLOGY.value)
