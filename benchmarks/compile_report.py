@@ -210,11 +210,19 @@ def lower_step(
     from ipg_jax import Batch, build_task
     from ipg_jax.models import IMAGE_BLOCK, fold_fusion
     from ipg_jax.training.build import abstract_state, build_optimizer, build_train_step
-    from ipg_jax.training.sharding import batch_sharding, make_mesh, replicated
+    from ipg_jax.training.sharding import (
+        batch_sharding,
+        check_batch_size,
+        make_mesh,
+        replicated,
+    )
     from ipg_jax.training.steps import make_predict_step
 
     mesh = make_mesh(data=config.mesh.data, space=config.mesh.space, devices=devices)
     config.batch_size = batch_per_device * mesh.shape["data"]
+    check_batch_size(
+        mesh, config.batch_size, config.optimizer.accumulation if mode == "train" else 1
+    )
     task = build_task(config)
     # The learning rate enters as numbers: any length of the run gives the same program.
     optimizer, schedule = build_optimizer(config, num_steps=1000, steps_per_epoch=80.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import logging
 import math
 import statistics
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ipg_jax.training.state import TrainState
 from ipg_jax.types import Array, Batch
+
+logger = logging.getLogger(__name__)
 
 _SMALL = 2**14
 """Elements of an array below which sharding saves less memory than it costs in messages."""
@@ -105,9 +108,11 @@ def batch_sharding(mesh: Mesh, batch: Batch) -> Batch:
     space = mesh.shape["space"]
     heights = [level.shape[1] for level in batch.pyramid]
     if any(height % space for height in heights):
+        block = math.isqrt(batch.pyramid[0].shape[-1] // 3)  # its side: levels may be in blocks
         raise ValueError(
-            f"the pyramid's heights {heights} do not all divide over mesh.space={space}: pad the "
-            f"images to a multiple of {space * 2 ** (len(heights) - 1)} (pad_multiple)"
+            f"the pyramid's heights {[block * height for height in heights]} do not all divide "
+            f"over mesh.space={space}: pad the images to a multiple of "
+            f"{block * space * 2 ** (len(heights) - 1)} (pad_multiple)"
         )
     rows = NamedSharding(mesh, PartitionSpec("data"))
     shardings = jax.tree.map(lambda _: rows, batch)
@@ -115,13 +120,23 @@ def batch_sharding(mesh: Mesh, batch: Batch) -> Batch:
 
 
 def check_batch_size(mesh: Mesh, batch_size: int, accumulation: int = 1) -> None:
-    """Raises ValueError unless every device gets the same number of images in each micro-batch."""
+    """Raises ValueError unless every device gets the same number of images in each micro-batch.
+
+    On TPUs, warns of a number that the compiler has no good layout for (`docs/performance.md`).
+    """
     rows = mesh.shape["data"] * accumulation
     if batch_size < 1 or batch_size % rows:
         raise ValueError(
             f"batch_size={batch_size} is not a multiple of {rows} "
             f"(mesh.data={mesh.shape['data']} x accumulation={accumulation}): "
             f"try {max(1, round(batch_size / rows)) * rows}"
+        )
+    if mesh.devices.flat[0].platform == "tpu" and batch_size // rows % 8:
+        logger.warning(
+            "%d image(s) at a time on each device: XLA:TPU computes on 8, and other numbers can "
+            "take three times as long for each image; try batch_size=%d, or mesh.space",
+            batch_size // rows,
+            -(-batch_size // (8 * rows)) * 8 * rows,
         )
 
 

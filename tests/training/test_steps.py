@@ -3,7 +3,9 @@
 import contextlib
 import itertools
 import json
+import re
 from collections.abc import Iterator
+from unittest import mock
 
 import jax
 import numpy as np
@@ -263,15 +265,27 @@ def test_batches_must_divide(batch_size: int, accumulation: int):
         check_batch_size(make_mesh(), batch_size, accumulation)
 
 
-def test_levels_must_divide_over_the_devices():
+def test_tpus_get_a_hint_of_batches_that_are_slow_there(caplog):
+    mesh = mock.Mock(spec=Mesh, shape={"data": 4}, devices=np.array([mock.Mock(platform="tpu")]))
+    check_batch_size(mesh, 64, accumulation=2)
+    assert not caplog.records
+    check_batch_size(mesh, 48, accumulation=2)
+    assert "6 image(s)" in caplog.text
+    assert "batch_size=64" in caplog.text
+
+
+@pytest.mark.parametrize(("block", "sides", "multiple"), [(1, (20, 10), 8), (4, (8, 4, 2), 64)])
+def test_levels_must_divide_over_the_devices(block: int, sides: tuple[int, ...], multiple: int):
     batch = Batch(
-        pyramid=tuple(np.zeros((1, side, side, 3), np.uint8) for side in (20, 10)),
+        pyramid=tuple(np.zeros((1, side, side, 3 * block**2), np.uint8) for side in sides),
         **dict.fromkeys(
             ("boxes", "labels", "valid", "ignore", "image_size", "scale", "image_id", "weight"),
             np.zeros((1,), np.float32),
         ),
     )
-    with pytest.raises(ValueError, match=r"\[20, 10\] .* mesh.space=4: .* a multiple of 8"):
+    heights = re.escape(str([block * side for side in sides]))
+    message = f"{heights} .* mesh.space=4: .* a multiple of {multiple} "
+    with pytest.raises(ValueError, match=message):
         shard_batch(mesh_of(1, 4), batch)
 
 
