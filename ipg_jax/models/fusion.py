@@ -21,7 +21,7 @@ from jaxtyping import Float
 
 from ipg_jax.models.convolution import convolve
 from ipg_jax.models.norm import in_float32
-from ipg_jax.models.spatial import num_devices
+from ipg_jax.models.spatial import shared_product
 from ipg_jax.types import Array
 
 
@@ -147,11 +147,10 @@ class LinearFusion(Fusion):
         w_s = self.linear(width, "w_s", nn.initializers.zeros).kernel(width)
         w_m = self.linear(width, "w_m", identity_kernel).kernel(width)
         w = self.linear(width, "w", identity_kernel).kernel((1 + concatenate) * width)
-        # Two products of matrices against one product, of half the operations, by each position.
-        positions = features.size // width // num_devices()
-        if positions > 2 * width:
+        # One product by each position against two products of matrices, which the devices share.
+        if features.size // width > 2 * width:
             # The first rows of W meet F and the last meet R: all of them in the sum.
-            w_f, w_r = w_s @ w[:width], w_m @ w[-width:]
+            w_f, w_r = shared_product(w_s, w[:width]), shared_product(w_m, w[-width:])
             if guidance.shape[-1] != width:
                 transform = channel_interpolation(guidance.shape[-1], width)
                 w_f = jnp.asarray(transform, self.dtype) @ w_f

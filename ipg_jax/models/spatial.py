@@ -1,8 +1,9 @@
-"""Feature maps divided by their height over the mesh's axis `space`.
+"""How the devices of a mesh share what XLA would not divide well by itself.
 
-XLA divides whatever is computed from divided images and exchanges the rows at the borders. These
-are hints where it would choose badly. They read the mesh that a step is traced under
-(`jax.sharding.use_abstract_mesh`); programs without one, or without such an axis, are left alone.
+XLA divides whatever is computed from images that are divided over the axes `data` and `space`, and
+exchanges the rows at the borders. These are hints where it would choose badly. They read the mesh
+that a step is traced under (`jax.sharding.use_abstract_mesh`); programs without one, or without
+such an axis, are left alone.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ import jax
 from jax.sharding import PartitionSpec
 from jaxtyping import Float
 
-from ipg_jax.types import PyTree
+from ipg_jax.types import Array, PyTree
+
+_SMALL_PRODUCT = 2**31
+"""Multiplications of a product of matrices below which messages take longer than they save."""
 
 
 def _parts() -> int:
@@ -51,3 +55,39 @@ def undivided(tree: PyTree) -> PyTree:
     under `jax.vmap` over the images, whose own division stays.
     """
     return tree if _parts() == 1 else jax.lax.with_sharding_constraint(tree, PartitionSpec())
+
+
+@jax.custom_vjp
+def shared_product(a: Float[Array, "m k"], b: Float[Array, "k n"]) -> Float[Array, "m n"]:
+    """Returns the product of two matrices that every device holds, and gets whole.
+
+    Each device computes some of its rows, and of those of its gradients, if it is large and they
+    divide evenly. Forward mode goes through the gradients (`jvp` of `grad`) only.
+    """
+    return _by_rows(a, b)
+
+
+def _by_rows(a: Array, b: Array) -> Array:
+    rows, devices = a.shape[0], num_devices()
+    if devices == 1 or rows % devices or rows * b.size < _SMALL_PRODUCT:
+        return a @ b
+    divided = PartitionSpec(jax.sharding.get_abstract_mesh().axis_names)
+    a = jax.lax.with_sharding_constraint(a, divided)
+    return _whole(jax.lax.with_sharding_constraint(a @ b, divided))
+
+
+def _whole(x: Array) -> Array:
+    return x if num_devices() == 1 else jax.lax.with_sharding_constraint(x, PartitionSpec())
+
+
+def _save(a: Array, b: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _by_rows(a, b), (a, b)
+
+
+def _gradients(saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    a, b = saved
+    gradient = _whole(gradient)  # summed over the images
+    return _by_rows(gradient, b.T), _by_rows(a.T, gradient)
+
+
+shared_product.defvjp(_save, _gradients)
