@@ -14,7 +14,7 @@ from ipg_jax.models.ipg import IPGTransform
 from ipg_jax.models.norm import NormKind, norm_factory
 from ipg_jax.models.remat import Remat, recomputed
 from ipg_jax.models.resnet import ARCHITECTURES, Stage
-from ipg_jax.models.stem import StemConv, max_pool_blocks, norm_blocks
+from ipg_jax.models.stem import StemConv, max_pool_3x3, norm_blocks
 from ipg_jax.types import Array
 
 
@@ -139,9 +139,9 @@ class GuidedResNet(nn.Module):
 
         def stem(_: nn.Module, x: Array) -> Array:
             x = StemConv(64, name="conv1", **types)(x)
-            x = norm_blocks(norm_factory(self.norm, train=train, **types)(name="bn1"), x)
+            x = norm_blocks(norm_factory(self.norm, train=train, **types)(name="bn1"), x, 64)
             # The same as the maxima of ReLUs, for a quarter of them.
-            return nn.relu(max_pool_blocks(x, 3))
+            return nn.relu(max_pool_3x3(x))
 
         x = again(stem, self, pyramid[0])
         outputs = {}

@@ -9,8 +9,7 @@ zeros.
 
 from __future__ import annotations
 
-import functools
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -37,7 +36,6 @@ class StemConv(nn.Module):
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
-    @nn.compact
     def __call__(self, image: Float[Array, "b _ _ _"]) -> Float[Array, "b _ _ 4*{self.features}"]:
         """Returns blocks of output pixels, `[b, h / 4, w / 4, 4 * features]`.
 
@@ -50,9 +48,21 @@ class StemConv(nn.Module):
         Raises:
           ValueError: the image does not divide into blocks.
         """
+        return self._parts(image, 1)[0]
+
+    def columns(
+        self, image: Float[Array, "b _ _ _"]
+    ) -> tuple[Float[Array, "b h w d"], Float[Array, "b h w d"]]:
+        """Returns the left and the right columns of those blocks, each by its own convolution."""
+        left, right = self._parts(image, 2)
+        return left, right
+
+    @nn.compact
+    def _parts(self, image: Array, number: int) -> list[Array]:
         blocks = to_blocks(image, IMAGE_BLOCK) if image.shape[-1] == 3 else image
         kernel = self.param("kernel", kaiming_normal, (7, 7, 3, self.features), self.param_dtype)
-        return convolve(blocks, block_kernel(kernel), self.dtype)
+        parts = jnp.split(block_kernel(kernel), number, axis=-1)
+        return [convolve(blocks, part, self.dtype) for part in parts]
 
 
 def block_kernel(kernel: Float[Array, "7 7 c f"]) -> Float[Array, "3 3 16*c 4*f"]:
@@ -72,70 +82,100 @@ def block_kernel(kernel: Float[Array, "7 7 c f"]) -> Float[Array, "3 3 16*c 4*f"
     return blocks.reshape(3, 3, 16 * channels, 4 * features)
 
 
-def norm_blocks(norm: Any, x: Float[Array, "b h w d"]) -> Float[Array, "b h w d"]:
-    """Returns blocks of 2x2 pixels after a norm layer whose channels are those of the pixels."""
-    return norm(x.reshape(*x.shape[:3], 4, -1)).reshape(x.shape)
+def norm_blocks(norm: Any, x: Float[Array, "b h w d"], features: int) -> Float[Array, "b h w d"]:
+    """Returns blocks of pixels after a norm layer whose channels are the features of each pixel."""
+    return norm(x.reshape(*x.shape[:3], -1, features)).reshape(x.shape)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def max_pool_blocks(x: Float[Array, "b h w _"], window: Literal[2, 3]) -> Float[Array, "b h w _"]:
-    """Returns the maxima `[b, h, w, c]` of windows of stride 2, of blocks of 2x2 pixels.
+@jax.custom_vjp
+def max_pool_2x2(
+    left: Float[Array, "b h w _"], right: Float[Array, "b h w _"]
+) -> Float[Array, "b h w _"]:
+    """Returns the maxima `[b, h, w, c]` of blocks of 2x2 pixels.
 
     Among equal values the first in the window, by row and column, gets the gradient, which needs no
-    scatter: first rows are pooled, and then columns. Forward mode goes through the gradient (`jvp`
-    of `grad`) and not through the pooling itself.
+    scatter; so in `max_pool_3x3`. Forward mode goes through the gradients (`jvp` of `grad`) and not
+    through the pooling itself.
 
     Args:
-      x: channels run over the columns of a block, its rows, then the `c` features.
-      window: side of the windows; with 3, one row and one column of minus infinity lie before the
-        image, as in torch with a padding of 1.
+      left: columns of the blocks, whose channels run over the rows, then the `c` features.
+      right: the columns to the right of those.
     """
-    return _pool(x, window)[0]
+    return _pool_2x2(left, right)[0]
 
 
-def _pool(x: Array, window: int) -> tuple[Array, tuple[Array, Array]]:
-    x, column = _largest(x, 2, window)
-    x, row = _largest(x, 1, window)
+def _pool_2x2(left: Array, right: Array) -> tuple[Array, tuple[Array, Array]]:
+    x, column = _larger(left, right)
+    x, row = _larger(*jnp.split(x, 2, axis=-1))
     return x, (column, row)
 
 
-def _pool_gradient(window: int, chosen: tuple[Array, Array], gradient: Array) -> tuple[Array]:
+def _pool_2x2_gradient(chosen: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
     column, row = chosen
-    return (_to_largest(_to_largest(gradient, row, 1, window), column, 2, window),)
+    return _to_larger(jnp.concatenate(_to_larger(gradient, row), axis=-1), column)
 
 
-max_pool_blocks.defvjp(_pool, _pool_gradient)
+max_pool_2x2.defvjp(_pool_2x2, _pool_2x2_gradient)
+
+
+@jax.custom_vjp
+def max_pool_3x3(x: Float[Array, "b h w _"]) -> Float[Array, "b h w _"]:
+    """Returns the maxima `[b, h, w, c]` of windows of 3x3 and stride 2, of blocks of 2x2 pixels.
+
+    One row and one column of minus infinity lie before the image, as in torch with a padding of 1.
+    First columns are pooled, and then rows.
+
+    Args:
+      x: channels run over the columns of a block, its rows, then the `c` features.
+    """
+    return _pool_3x3(x)[0]
+
+
+def _pool_3x3(x: Array) -> tuple[Array, tuple[Array, Array]]:
+    x, column = _largest_of_3(x, 2)
+    x, row = _largest_of_3(x, 1)
+    return x, (column, row)
+
+
+def _pool_3x3_gradient(chosen: tuple[Array, Array], gradient: Array) -> tuple[Array]:
+    column, row = chosen
+    return (_to_largest_of_3(_to_largest_of_3(gradient, row, 1), column, 2),)
+
+
+max_pool_3x3.defvjp(_pool_3x3, _pool_3x3_gradient)
 
 _BEFORE, _EVEN, _ODD = range(3)
 """Places in a window: the odd pixel of the block before, and the two of the block itself."""
 
 
-def _largest(x: Array, axis: int, window: int) -> tuple[Array, Int8[Array, "b h w c"]]:
+def _larger(even: Array, odd: Array) -> tuple[Array, Int8[Array, "b h w c"]]:
+    """Returns the maxima of both, and where they were."""
+    larger = jnp.maximum(even, odd)
+    return larger, jnp.where(even == larger, jnp.int8(_EVEN), jnp.int8(_ODD))
+
+
+def _to_larger(gradient: Array, place: Array) -> tuple[Array, Array]:
+    """Returns the gradients of what `_larger` got."""
+    zero = jnp.zeros((), gradient.dtype)
+    return jnp.where(place == _EVEN, gradient, zero), jnp.where(place == _ODD, gradient, zero)
+
+
+def _largest_of_3(x: Array, axis: int) -> tuple[Array, Int8[Array, "b h w c"]]:
     """Returns the maxima along one axis of the image, and where in the window they were."""
     half, size = x.shape[-1] // 2, x.shape[axis]
-    if window == 3:  # padded before it is cut, which XLA:TPU fuses
-        x = _pad(x, axis, (1, 0), -jnp.inf)
-    here = jax.lax.slice_in_dim(x, window - 2, None, axis=axis)
-    even, odd = here[..., :half], here[..., half:]
-    largest = jnp.maximum(even, odd)
-    place = jnp.where(even == largest, jnp.int8(_EVEN), jnp.int8(_ODD))
-    if window == 3:
-        before = jax.lax.slice_in_dim(x, 0, size, axis=axis)[..., half:]
-        place = jnp.where(before >= largest, jnp.int8(_BEFORE), place)
-        largest = jnp.maximum(before, largest)
-    return largest, place
+    x = _pad(x, axis, (1, 0), -jnp.inf)  # before it is cut, which XLA:TPU fuses
+    here = jax.lax.slice_in_dim(x, 1, None, axis=axis)
+    before = jax.lax.slice_in_dim(x, 0, size, axis=axis)[..., half:]
+    larger, place = _larger(here[..., :half], here[..., half:])
+    place = jnp.where(before >= larger, jnp.int8(_BEFORE), place)
+    return jnp.maximum(before, larger), place
 
 
-def _to_largest(gradient: Array, place: Array, axis: int, window: int) -> Array:
-    """Returns the gradient of what `_largest` got along `axis`."""
-    zero = jnp.zeros((), gradient.dtype)
-    even = jnp.where(place == _EVEN, gradient, zero)
-    odd = jnp.where(place == _ODD, gradient, zero)
-    if window == 3:
-        gradient, place = (
-            _pad(x, axis, (-1, 1), fill) for x, fill in ((gradient, 0), (place, _ODD))
-        )
-        odd += jnp.where(place == _BEFORE, gradient, zero)
+def _to_largest_of_3(gradient: Array, place: Array, axis: int) -> Array:
+    """Returns the gradient of what `_largest_of_3` got."""
+    even, odd = _to_larger(gradient, place)
+    gradient, place = (_pad(x, axis, (-1, 1), fill) for x, fill in ((gradient, 0), (place, _ODD)))
+    odd += jnp.where(place == _BEFORE, gradient, jnp.zeros((), gradient.dtype))
     return jnp.concatenate([even, odd], axis=-1)
 
 

@@ -9,7 +9,7 @@ import pytest
 from ipg_jax.models import GuidedResNet
 from ipg_jax.models.norm import norm_factory
 from ipg_jax.models.resnet import conv
-from ipg_jax.models.stem import StemConv, max_pool_blocks, norm_blocks
+from ipg_jax.models.stem import StemConv, max_pool_2x2, max_pool_3x3, norm_blocks
 from ipg_jax.ops import to_blocks
 
 
@@ -21,6 +21,10 @@ def by_columns(x):
         .transpose(0, 1, 3, 4, 2, 5)
         .reshape(b, h // 2, w // 2, 4 * c)
     )
+
+
+def max_pool(x, window):
+    return max_pool_3x3(x) if window == 3 else max_pool_2x2(*jnp.split(x, 2, axis=-1))
 
 
 def test_the_convolution_is_the_plain_one():
@@ -44,6 +48,16 @@ def test_the_convolution_is_the_plain_one():
         )
 
 
+def test_columns_are_those_of_the_blocks():
+    image = jax.random.normal(jax.random.key(0), (2, 24, 16, 3))
+    stem = StemConv(5)
+    variables = stem.init(jax.random.key(1), image)
+    columns = stem.apply(variables, image, method="columns")
+    np.testing.assert_allclose(
+        jnp.concatenate(columns, axis=-1), stem.apply(variables, image), rtol=1e-5, atol=1e-5
+    )
+
+
 def test_parameters_are_those_of_the_plain_convolution():
     image = jnp.zeros((1, 8, 8, 3))
     jax.tree.map(
@@ -61,7 +75,7 @@ def test_norms_have_the_channels_of_pixels(kind):
         @nn.compact
         def __call__(self, x):
             norm = norm_factory(kind, train=True, dtype=jnp.float32, param_dtype=jnp.float32)
-            return norm_blocks(norm(name="norm"), x) if self.blocks else norm(name="norm")(x)
+            return norm_blocks(norm(name="norm"), x, 32) if self.blocks else norm(name="norm")(x)
 
     x = jax.random.normal(jax.random.key(0), (2, 4, 6, 32)) * 3 + 1
     variables = Norm(blocks=False).init(jax.random.key(1), x)
@@ -74,13 +88,13 @@ def test_norms_have_the_channels_of_pixels(kind):
 
 def test_max_pool_pads_with_minus_infinity():
     x = -jnp.ones((1, 4, 4, 1))
-    np.testing.assert_array_equal(max_pool_blocks(by_columns(x), 3), -np.ones((1, 2, 2, 1)))
+    np.testing.assert_array_equal(max_pool(by_columns(x), 3), -np.ones((1, 2, 2, 1)))
 
 
 def test_first_of_equal_maxima_gets_the_gradient():
     x = by_columns(jnp.zeros((1, 4, 4, 1)))
     gradient = jnp.arange(1.0, 5.0).reshape(1, 2, 2, 1)
-    (got,) = jax.vjp(lambda x: max_pool_blocks(x, 2), x)[1](gradient)
+    (got,) = jax.vjp(lambda x: max_pool(x, 2), x)[1](gradient)
     want = jnp.float32([[1, 0, 2, 0], [0, 0, 0, 0], [3, 0, 4, 0], [0, 0, 0, 0]])
     np.testing.assert_array_equal(got, by_columns(want[None, :, :, None]))
 
@@ -96,7 +110,7 @@ def test_max_pool_has_the_values_and_gradients_of_xla(window, dtype):
     # Few values, so that many windows have ties.
     x = jax.random.randint(jax.random.key(0), (2, 8, 12, 3), 0, 4).astype(dtype)
     want, pull = jax.vjp(reference, x)
-    got, own_pull = jax.vjp(lambda x: max_pool_blocks(x, window), by_columns(x))
+    got, own_pull = jax.vjp(lambda x: max_pool(x, window), by_columns(x))
     np.testing.assert_array_equal(got, want)
     gradient = jax.random.randint(jax.random.key(1), want.shape, -8, 8).astype(dtype)
     np.testing.assert_array_equal(own_pull(gradient)[0], by_columns(pull(gradient)[0]))
@@ -106,7 +120,7 @@ def test_the_gradient_of_max_pool_can_be_differentiated_forward():
     x = jax.random.normal(jax.random.key(0), (1, 4, 4, 8))
 
     def energy(x):
-        return (max_pool_blocks(x, 3) ** 2).sum()
+        return (max_pool(x, 3) ** 2).sum()
 
     # Where the maxima stay, the energy is a quadratic form: its Hessian takes a point to the
     # gradient there.
