@@ -131,12 +131,14 @@ def check_batch_size(mesh: Mesh, batch_size: int, accumulation: int = 1) -> None
             f"(mesh.data={mesh.shape['data']} x accumulation={accumulation}): "
             f"try {max(1, round(batch_size / rows)) * rows}"
         )
-    if mesh.devices.flat[0].platform == "tpu" and batch_size // rows % 8:
+    images, space = batch_size // rows, mesh.shape["space"]
+    if mesh.devices.flat[0].platform == "tpu" and images % 8:
         logger.warning(
             "%d image(s) at a time on each device: XLA:TPU computes on 8, and other numbers can "
-            "take three times as long for each image; try batch_size=%d, or mesh.space",
-            batch_size // rows,
-            -(-batch_size // (8 * rows)) * 8 * rows,
+            "take three times as long for each image; try batch_size=%d, or mesh.space=%d",
+            images,
+            -(-images // 8) * 8 * rows,
+            space * 8 // math.gcd(images, 8),
         )
 
 

@@ -266,12 +266,13 @@ def test_batches_must_divide(batch_size: int, accumulation: int):
 
 
 def test_tpus_get_a_hint_of_batches_that_are_slow_there(caplog):
-    mesh = mock.Mock(spec=Mesh, shape={"data": 4}, devices=np.array([mock.Mock(platform="tpu")]))
+    devices = np.array([mock.Mock(platform="tpu")])
+    mesh = mock.Mock(spec=Mesh, shape={"data": 4, "space": 1}, devices=devices)
     check_batch_size(mesh, 64, accumulation=2)
     assert not caplog.records
     check_batch_size(mesh, 48, accumulation=2)
     assert "6 image(s)" in caplog.text
-    assert "batch_size=64" in caplog.text
+    assert "batch_size=64, or mesh.space=4" in caplog.text
 
 
 @pytest.mark.parametrize(("block", "sides", "multiple"), [(1, (20, 10), 8), (4, (8, 4, 2), 64)])
