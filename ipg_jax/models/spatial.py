@@ -57,37 +57,16 @@ def undivided(tree: PyTree) -> PyTree:
     return tree if _parts() == 1 else jax.lax.with_sharding_constraint(tree, PartitionSpec())
 
 
-@jax.custom_vjp
 def shared_product(a: Float[Array, "m k"], b: Float[Array, "k n"]) -> Float[Array, "m n"]:
     """Returns the product of two matrices that every device holds, and gets whole.
 
-    Each device computes some of its rows, and of those of its gradients, if it is large and they
-    divide evenly. Forward mode goes through the gradients (`jvp` of `grad`) only.
+    Each device computes some of its rows, and its part of the gradients, if it is large and the
+    rows divide evenly.
     """
-    return _by_rows(a, b)
-
-
-def _by_rows(a: Array, b: Array) -> Array:
     rows, devices = a.shape[0], num_devices()
     if devices == 1 or rows % devices or rows * b.size < _SMALL_PRODUCT:
         return a @ b
     divided = PartitionSpec(jax.sharding.get_abstract_mesh().axis_names)
     a = jax.lax.with_sharding_constraint(a, divided)
-    return _whole(jax.lax.with_sharding_constraint(a @ b, divided))
-
-
-def _whole(x: Array) -> Array:
-    return x if num_devices() == 1 else jax.lax.with_sharding_constraint(x, PartitionSpec())
-
-
-def _save(a: Array, b: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _by_rows(a, b), (a, b)
-
-
-def _gradients(saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
-    a, b = saved
-    gradient = _whole(gradient)  # summed over the images
-    return _by_rows(gradient, b.T), _by_rows(a.T, gradient)
-
-
-shared_product.defvjp(_save, _gradients)
+    product = jax.lax.with_sharding_constraint(a @ b, divided)
+    return jax.lax.with_sharding_constraint(product, PartitionSpec())
