@@ -186,6 +186,11 @@ def kernel_gradient_by_rows(
     x = jnp.pad(x, ((0, 0), (top, bottom + strides[0] * missing), sides, (0, 0)))
     seen = strides[0] * (chunk - 1) + dilation[0] * (kernel_size[0] - 1) + 1
 
+    # XLA:CPU transposes the left side of the products, which had better be the narrower one.
+    taps = kernel_size[0] * kernel_size[1] * x.shape[-1]
+    turned = taps < features
+    shape = (taps, features) if turned else (features, taps)
+
     def add_chunk(total: jax.Array, index: jax.Array) -> tuple[jax.Array, None]:
         part = jax.lax.dynamic_slice_in_dim(gradient, chunk * index, chunk, axis=1)
         under = jax.lax.dynamic_slice_in_dim(x, strides[0] * chunk * index, seen, axis=1)
@@ -194,15 +199,17 @@ def kernel_gradient_by_rows(
             for i in range(0, dilation[0] * kernel_size[0], dilation[0])
             for j in range(0, dilation[1] * kernel_size[1], dilation[1])
         ]
+        side, other = part, jnp.concatenate(patches, axis=-1)
+        if turned:
+            side, other = other, side
         product = jnp.einsum(
-            "bhwf,bhwp->fp",
-            part.astype(jnp.float32),  # XLA:CPU does not sum products of bfloat16 in float32
-            jnp.concatenate(patches, axis=-1).astype(jnp.float32),
+            "bhwm,bhwn->mn",
+            side.astype(jnp.float32),  # XLA:CPU does not sum products of bfloat16 in float32
+            other.astype(jnp.float32),
             precision=precision,
         )
         return total + product, None
 
-    taps = kernel_size[0] * kernel_size[1] * x.shape[-1]
-    start = jnp.zeros((features, taps), jnp.float32)
-    total, _ = jax.lax.scan(add_chunk, start, jnp.arange(chunks))
-    return total.T.reshape(*kernel_size, x.shape[-1], features).astype(gradient.dtype)
+    total, _ = jax.lax.scan(add_chunk, jnp.zeros(shape, jnp.float32), jnp.arange(chunks))
+    total = total if turned else total.T
+    return total.reshape(*kernel_size, x.shape[-1], features).astype(gradient.dtype)
