@@ -27,7 +27,7 @@ from ipg_jax.training.sharding import (
 from ipg_jax.training.state import TrainState
 from ipg_jax.training.steps import make_predict_step, make_train_step, split_batch
 
-STEPS = 20
+STEPS = 6
 
 
 def mesh_of(data: int, space: int = 1) -> Mesh:
@@ -52,7 +52,7 @@ def begin(config, mesh: Mesh, *, fsdp: bool = False, **kwargs):
         placement,
     )
     step = make_train_step(task, optimizer, schedule, mesh, placement=placement, **kwargs)
-    return task, template, lambda: jax.jit(create, out_shardings=placement)(key), step
+    return task, template, lambda: jax.device_put(jax.jit(create)(key), placement), step
 
 
 def batches_of(config, task) -> Iterator[Batch]:
