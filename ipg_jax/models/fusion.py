@@ -21,7 +21,7 @@ from jaxtyping import Float
 
 from ipg_jax.models.convolution import convolve
 from ipg_jax.models.norm import in_float32
-from ipg_jax.models.spatial import shared_product
+from ipg_jax.models.spatial import num_devices, rows_of_product, shared_product
 from ipg_jax.types import Array
 
 
@@ -147,8 +147,9 @@ class LinearFusion(Fusion):
         w_s = self.linear(width, "w_s", nn.initializers.zeros).kernel(width)
         w_m = self.linear(width, "w_m", identity_kernel).kernel(width)
         w = self.linear(width, "w", identity_kernel).kernel((1 + concatenate) * width)
-        # One product by each position against two products of matrices, which the devices share.
-        if features.size // width > 2 * width:
+        # One product by each position against a device's part of two products of matrices.
+        positions = features.size // width // num_devices()
+        if positions > 2 * rows_of_product(width, width**3):
             # The first rows of W meet F and the last meet R: all of them in the sum.
             w_f, w_r = shared_product(w_s, w[:width]), shared_product(w_m, w[-width:])
             if guidance.shape[-1] != width:

@@ -57,14 +57,21 @@ def undivided(tree: PyTree) -> PyTree:
     return tree if _parts() == 1 else jax.lax.with_sharding_constraint(tree, PartitionSpec())
 
 
+def rows_of_product(rows: int, multiplications: int) -> int:
+    """Returns how many rows of a product of matrices each device computes in `shared_product`."""
+    devices = num_devices()
+    shared = rows % devices == 0 and multiplications >= _SMALL_PRODUCT
+    return rows // devices if shared else rows
+
+
 def shared_product(a: Float[Array, "m k"], b: Float[Array, "k n"]) -> Float[Array, "m n"]:
     """Returns the product of two matrices that every device holds, and gets whole.
 
     Each device computes some of its rows, and its part of the gradients, if it is large and the
     rows divide evenly.
     """
-    rows, devices = a.shape[0], num_devices()
-    if devices == 1 or rows % devices or rows * b.size < _SMALL_PRODUCT:
+    rows = a.shape[0]
+    if rows_of_product(rows, rows * b.size) == rows:
         return a @ b
     divided = PartitionSpec(jax.sharding.get_abstract_mesh().axis_names)
     a = jax.lax.with_sharding_constraint(a, divided)

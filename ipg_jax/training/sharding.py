@@ -131,14 +131,16 @@ def check_batch_size(mesh: Mesh, batch_size: int, accumulation: int = 1) -> None
             f"(mesh.data={mesh.shape['data']} x accumulation={accumulation}): "
             f"try {max(1, round(batch_size / rows)) * rows}"
         )
-    images, space = batch_size // rows, mesh.shape["space"]
+    images = batch_size // rows
     if mesh.devices.flat[0].platform == "tpu" and images % 8:
+        parts = 8 // math.gcd(images, 8)
+        divisible = mesh.shape["data"] % parts == 0
         logger.warning(
             "%d image(s) at a time on each device: XLA:TPU computes on 8, and other numbers can "
-            "take three times as long for each image; try batch_size=%d, or mesh.space=%d",
+            "take three times as long for each image; try batch_size=%d%s",
             images,
             -(-images // 8) * 8 * rows,
-            space * 8 // math.gcd(images, 8),
+            f", or mesh.space={mesh.shape['space'] * parts}" if divisible else "",
         )
 
 

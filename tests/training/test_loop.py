@@ -139,7 +139,7 @@ def test_a_killed_run_ends_with_the_same_bits(uninterrupted, tmp_path):
     assert losses(tmp_path) == losses(uninterrupted)
 
 
-def test_sigterm_saves_and_the_run_goes_on(uninterrupted, tiny_config, tmp_path):
+def test_sigterm_saves_and_the_run_goes_on(uninterrupted, tiny_config, tmp_path, caplog):
     process = start(tmp_path)
     wait_for(lambda: (tmp_path / "metrics.jsonl").exists() and losses(tmp_path), process)
     process.send_signal(signal.SIGTERM)
@@ -150,7 +150,9 @@ def test_sigterm_saves_and_the_run_goes_on(uninterrupted, tiny_config, tmp_path)
     assert max(saved) < 6
     assert f"at step {max(saved)}" in finish(start(tmp_path))
     assert_same_bits(final_parameters(tmp_path), final_parameters(uninterrupted))
-    assert loop.train(tiny_config, tmp_path) == {}  # nothing to do
+    with caplog.at_level("INFO"):
+        assert loop.train(tiny_config, tmp_path) == {}
+    assert "nothing to do" in caplog.text
 
 
 def start_two(workdir: pathlib.Path) -> list[subprocess.Popen]:

@@ -27,7 +27,7 @@ from ipg_jax.training.sharding import (
 from ipg_jax.training.state import TrainState
 from ipg_jax.training.steps import make_predict_step, make_train_step, split_batch
 
-STEPS = 6
+STEPS = 20
 
 
 def mesh_of(data: int, space: int = 1) -> Mesh:
@@ -52,7 +52,7 @@ def begin(config, mesh: Mesh, *, fsdp: bool = False, **kwargs):
         placement,
     )
     step = make_train_step(task, optimizer, schedule, mesh, placement=placement, **kwargs)
-    return task, template, lambda: jax.device_put(jax.jit(create)(key), placement), step
+    return task, template, lambda: jax.jit(create, out_shardings=placement)(key), step
 
 
 def batches_of(config, task) -> Iterator[Batch]:
@@ -272,7 +272,9 @@ def test_tpus_get_a_hint_of_batches_that_are_slow_there(caplog):
     assert not caplog.records
     check_batch_size(mesh, 48, accumulation=2)
     assert "6 image(s)" in caplog.text
-    assert "batch_size=64, or mesh.space=4" in caplog.text
+    assert caplog.text.endswith("batch_size=64, or mesh.space=4\n")
+    check_batch_size(mesh, 4)  # eight images would need eight devices, and there are four
+    assert caplog.text.endswith("batch_size=32\n")
 
 
 @pytest.mark.parametrize(("block", "sides", "multiple"), [(1, (20, 10), 8), (4, (8, 4, 2), 64)])
