@@ -612,6 +612,13 @@ def collectives(program: Program) -> dict[str, dict[str, int]]:
 
     The bytes are those of the whole payload: what goes in or what comes out, whichever is larger.
     """
+    # XLA:TPU writes a reduce-scatter as the fusion of an all-reduce and a slice of it.
+    scattered = {
+        id(instruction)
+        for name, instructions in program.computations.items()
+        for instruction in instructions
+        if name.startswith("all-reduce-scatter")
+    }
     operands = {
         instruction.name: instruction.bytes
         for instructions in program.computations.values()
@@ -625,9 +632,13 @@ def collectives(program: Program) -> dict[str, dict[str, int]]:
         read = sum(operands[name] for name in instruction.operands)
         # The result of a `-start` holds its operands too.
         made = instruction.bytes - (read if kind != instruction.opcode else 0)
-        # An asynchronous collective appears again in the loops that it goes on beside.
-        _, size, before = found.get(instruction.channel, (kind, 0, times))
-        found[instruction.channel] = (kind, max(size, read, made), min(before, times))
+        # An asynchronous collective appears again in the loops that it goes on beside; several
+        # reduce-scatters can have one channel.
+        key = instruction.channel
+        if id(instruction) in scattered:
+            kind, key = "reduce-scatter", instruction.name
+        _, size, before = found.get(key, (kind, 0, times))
+        found[key] = (kind, max(size, read, made), min(before, times))
     table: dict[str, dict[str, int]] = {}
     for kind, size, times in found.values():
         row = table.setdefault(kind, {"count": 0, "bytes": 0})
@@ -647,7 +658,9 @@ def short_name(op_name: str) -> str:
 def part_of(op_name: str) -> tuple[str, str]:
     """Returns the direction, `forward` or `backward`, and the part of the model of an operation."""
     direction = "backward" if "transpose(" in op_name else "forward"
-    return direction, "/".join(short_name(op_name).split("/")[1:-1][:3])
+    path = short_name(op_name).split("/")[1:-1]
+    # Flax names the methods of modules, too: `head/head._outputs/class_tower`.
+    return direction, "/".join([name for name in path if "." not in name][:3])
 
 
 def format_report(report: dict[str, Any], chip: Chip) -> str:

@@ -9,8 +9,9 @@ import pytest
 from benchmarks import compile_report
 from configs import digits_ipg
 
-# What XLA:TPU prints, cut down: a forward convolution and its gradient, an all-reduce, a loop of
-# three that gathers rows while an all-gather from outside goes on beside it, and a sort.
+# What XLA:TPU prints, cut down: a forward convolution and its gradient, an all-reduce, a
+# reduce-scatter, a loop of three that gathers rows while an all-gather from outside goes on beside
+# it, and a sort.
 HLO = pathlib.Path(__file__).with_name("compiled_program.txt").read_text()
 
 
@@ -51,6 +52,8 @@ def test_collectives(program):
     assert compile_report.collectives(program) == {
         # Both tensors of the one instruction: bfloat16 8 x 128 and float32 64 x 256.
         "all-reduce": {"count": 1, "bytes": 2 * 8 * 128 + 4 * 64 * 256},
+        # The whole sum, of which the fusion keeps a slice.
+        "reduce-scatter": {"count": 1, "bytes": 4 * 64 * 256},
         # Begun outside the loop, continued inside: one, of the gathered size.
         "all-gather": {"count": 1, "bytes": 2 * 64 * 128},
     }
