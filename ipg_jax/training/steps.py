@@ -70,9 +70,11 @@ def make_train_step(
             return task.loss_and_updates(variables, batch, rng=rng)
 
         # Gathered parameters keep activations divided by image alone. The sum of their gradients
-        # over the images goes to whoever holds the parameters (a reduce-scatter).
+        # over the images goes to whoever holds the parameters (a reduce-scatter). Without the
+        # constraint on the whole sum, XLA:TPU divides each convolution into a loop of messages.
         whole = jax.lax.with_sharding_constraint(params, replicated(mesh))
         (_, (metrics, updates)), grads = jax.value_and_grad(loss, has_aux=True)(whole)
+        grads = jax.lax.with_sharding_constraint(grads, replicated(mesh))
         grads = jax.lax.with_sharding_constraint(grads, of_params)
         return grads, metrics, batch_stats | updates
 
