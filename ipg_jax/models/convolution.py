@@ -9,15 +9,16 @@ Accelerators get convolutions, which on TPUs have the better layout, and XLA's o
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
 from ipg_jax.models.spatial import divided_by_rows
-from ipg_jax.types import Array
+from ipg_jax.types import Array, PyTree
 
 _POSITIONS = 640  # of a chunk: its patches and gradients fit a core's cache
 
@@ -85,6 +86,31 @@ def convolve(
         dimension_numbers=None,
         feature_group_count=1,
     )
+
+
+def with_shared_kernels(
+    function: Callable[..., PyTree], module: nn.Module, *args: PyTree, dtype: Any
+) -> PyTree:
+    """Returns `function(module, *args)`, in which each kernel of `module` is cast to `dtype` once.
+
+    For kernels that are used at several levels: the gradients of all levels are then one sum
+    before the devices exchange them. With a cast at each use, XLA exchanges each by itself.
+
+    Args:
+      function: what to call; it may make submodules of `module`.
+      module: whose variables it uses.
+      *args: arrays.
+      dtype: what the convolutions compute in.
+    """
+
+    def cast(params: PyTree) -> PyTree:
+        return jax.tree_util.tree_map_with_path(
+            lambda path, x: x.astype(dtype) if path[-1].key == "kernel" else x, params
+        )
+
+    if not module.is_initializing():  # what is made is not what is computed with
+        function = nn.map_variables(function, "params", cast)
+    return function(module, *args)
 
 
 def _forward(

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from ipg_jax.models.convolution import with_shared_kernels
 from ipg_jax.models.norm import norm_factory
 from ipg_jax.models.remat import recomputed
 from ipg_jax.models.resnet import conv
@@ -80,9 +81,15 @@ class RetinaNetHead(nn.Module):
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
-    @nn.compact
     def __call__(self, features: tuple[Float[Array, "b _ _ c"], ...]) -> tuple[DenseOutputs, ...]:
         """Returns logits and deltas per level, in the order of `features`."""
+        outputs: tuple[DenseOutputs, ...] = with_shared_kernels(
+            RetinaNetHead._outputs, self, features, dtype=self.dtype
+        )
+        return outputs
+
+    @nn.compact
+    def _outputs(self, features: tuple[Array, ...]) -> tuple[DenseOutputs, ...]:
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         tower = {"num_convs": self.num_convs, "channels": self.channels, "norm": self.norm, **types}
         class_tower = ConvTower(name="class_tower", **tower)

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from ipg_jax.models.convolution import with_shared_kernels
 from ipg_jax.models.resnet import conv
 from ipg_jax.models.retinanet_head import DenseOutputs, small_normal
 from ipg_jax.types import Array
@@ -28,9 +29,15 @@ class RPNHead(nn.Module):
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
-    @nn.compact
     def __call__(self, features: tuple[Float[Array, "b _ _ c"], ...]) -> tuple[DenseOutputs, ...]:
         """Returns logits of the one class "object" and deltas per level, in `features`' order."""
+        outputs: tuple[DenseOutputs, ...] = with_shared_kernels(
+            RPNHead._outputs, self, features, dtype=self.dtype
+        )
+        return outputs
+
+    @nn.compact
+    def _outputs(self, features: tuple[Array, ...]) -> tuple[DenseOutputs, ...]:
         options = {
             "use_bias": True,
             "kernel_init": small_normal,
