@@ -73,7 +73,23 @@ def shared_product(a: Float[Array, "m k"], b: Float[Array, "k n"]) -> Float[Arra
     rows = a.shape[0]
     if rows_of_product(rows, rows * b.size) == rows:
         return a @ b
-    divided = PartitionSpec(jax.sharding.get_abstract_mesh().axis_names)
-    a = jax.lax.with_sharding_constraint(a, divided)
-    product = jax.lax.with_sharding_constraint(a @ b, divided)
-    return jax.lax.with_sharding_constraint(product, PartitionSpec())
+    a = _by_rows(a)
+    if b.shape[0] % num_devices() == 0:
+        b = _gathered(b)
+    return jax.lax.with_sharding_constraint(_by_rows(a @ b), PartitionSpec())
+
+
+def _by_rows(array: Array) -> Array:
+    """Returns a matrix whose rows are divided over all devices."""
+    rows = PartitionSpec(jax.sharding.get_abstract_mesh().axis_names)
+    return jax.lax.with_sharding_constraint(array, rows)
+
+
+@jax.custom_vjp
+def _gathered(array: Array) -> Array:
+    """Returns a matrix that devices hold whole, and cast to its type by rows each."""
+    return jax.lax.with_sharding_constraint(_by_rows(array), PartitionSpec())
+
+
+# The gradient is a sum over the devices already, and is left where it is.
+_gathered.defvjp(lambda array: (_gathered(array), None), lambda _, gradient: (gradient,))
