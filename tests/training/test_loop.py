@@ -26,7 +26,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 def uninterrupted(tmp_path_factory) -> pathlib.Path:
     """The workdir of a run of the tiny config that nothing happened to."""
     workdir = tmp_path_factory.mktemp("uninterrupted")
-    finish(start(workdir))
+    loop.train(make_tiny_config(), workdir)
     return workdir
 
 

@@ -1,6 +1,7 @@
 """The training step over meshes, micro-batches and averages."""
 
 import contextlib
+import functools
 import itertools
 import json
 import re
@@ -11,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import Mesh
+from ml_collections import FrozenConfigDict
 from PIL import Image
 
 from configs.common import two_stage
@@ -36,6 +38,11 @@ def mesh_of(data: int, space: int = 1) -> Mesh:
 
 def begin(config, mesh: Mesh, *, fsdp: bool = False, **kwargs):
     """Returns the task, the state's shapes and shardings, its first value and the step."""
+    return _begin(FrozenConfigDict(config), mesh, fsdp=fsdp, **kwargs)
+
+
+@functools.cache  # tests with the same step trace it once
+def _begin(config: FrozenConfigDict, mesh: Mesh, *, fsdp: bool, **kwargs):
     task = build_task(config)
     optimizer, schedule = build_optimizer(config, num_steps=STEPS, steps_per_epoch=1.0)
     ema = "ema_decay" in kwargs
@@ -52,7 +59,8 @@ def begin(config, mesh: Mesh, *, fsdp: bool = False, **kwargs):
         placement,
     )
     step = make_train_step(task, optimizer, schedule, mesh, placement=placement, **kwargs)
-    return task, template, lambda: jax.jit(create, out_shardings=placement)(key), step
+    create = jax.jit(create, out_shardings=placement)
+    return task, template, lambda: create(key), step
 
 
 def batches_of(config, task) -> Iterator[Batch]:
@@ -84,6 +92,20 @@ def steady_config(tiny_config):
     return tiny_config
 
 
+@pytest.fixture(scope="module")
+def of_one_device():
+    """Returns the metrics of so many steps of a config on one device, which are taken once."""
+    taken = {}
+
+    def metrics(config, steps: int) -> list[dict[str, float]]:
+        key = FrozenConfigDict(config)
+        if len(taken.get(key, ())) < steps:
+            _, taken[key] = run(config, mesh_of(1), steps)
+        return taken[key][:steps]
+
+    return metrics
+
+
 @pytest.fixture
 def two_stage_config(steady_config):
     with steady_config.unlocked():
@@ -94,18 +116,20 @@ def two_stage_config(steady_config):
     return steady_config
 
 
-def test_eight_devices_give_the_losses_of_one(steady_config):
-    _, one = run(steady_config, mesh_of(1), STEPS)
+def test_eight_devices_give_the_losses_of_one(steady_config, of_one_device):
+    one = of_one_device(steady_config, STEPS)
     _, eight = run(steady_config, mesh_of(8), STEPS)
     np.testing.assert_allclose([m["loss"] for m in eight], [m["loss"] for m in one], rtol=1e-4)
     assert one[-1]["loss"] < one[0]["loss"]
 
 
 @pytest.mark.parametrize("detector", ["steady_config", "two_stage_config"])
-def test_divided_images_and_parameters_give_the_losses_of_one_device(detector, request):
+def test_divided_images_and_parameters_give_the_losses_of_one_device(
+    detector, request, of_one_device
+):
     """Images of 64 rows on four devices leave C5 and the levels above it less than a row each."""
     config = request.getfixturevalue(detector)
-    _, one = run(config, mesh_of(1), 3)
+    one = of_one_device(config, 3)
     state, divided = run(config, mesh_of(2, 4), 3, fsdp=True)
     for a, b in zip(divided, one, strict=True):
         assert a == pytest.approx(b, rel=1e-4)
@@ -118,7 +142,7 @@ def test_divided_images_and_parameters_give_the_losses_of_one_device(detector, r
     assert momentum.sharding == kernel.sharding
 
 
-def test_a_run_goes_on_with_other_devices(steady_config, tmp_path):
+def test_a_run_goes_on_with_other_devices(steady_config, of_one_device, tmp_path):
     """From one device to 2 x 4 of them with a divided state, and back."""
 
     def restored(mesh: Mesh, *, fsdp: bool):
@@ -135,7 +159,7 @@ def test_a_run_goes_on_with_other_devices(steady_config, tmp_path):
         with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
             checkpoints.save(number, state)
 
-    _, steady = run(steady_config, mesh_of(1), 3)
+    steady = of_one_device(steady_config, 3)
     state, _ = run(steady_config, mesh_of(1), 1)
     save(1)
     batches = batches_of(steady_config, build_task(steady_config))
