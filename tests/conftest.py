@@ -63,4 +63,5 @@ hypothesis.settings.load_profile("ci")
 
 def pytest_collection_modifyitems(items):
     """The longest files first, so that no worker is left alone with one at the end."""
-    items.sort(key=lambda item: "training" not in item.path.parts)
+    longest = ("test_steps.py", "test_loop.py")
+    items.sort(key=lambda item: (item.path.name not in longest, "training" not in item.path.parts))

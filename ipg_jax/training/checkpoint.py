@@ -22,6 +22,12 @@ logger = logging.getLogger(__name__)
 
 BEST_METRIC = "AP"
 
+# By default each device with a copy writes a slice of it, for which the first checkpoint compiles
+# a program for each shape while the training waits.
+_TYPE_HANDLERS = ocp.type_handlers.create_type_handler_registry(
+    (jax.Array, ocp.type_handlers.ArrayHandler(use_replica_parallel=False)),
+)
+
 
 def config_digest(config: Mapping[str, Any]) -> str:
     """Returns a short hash that changes when any value of `config` does."""
@@ -60,7 +66,7 @@ class Checkpoints:
             raise FileNotFoundError(f"no checkpoints in {directory}: was this run trained?")
         self._manager = ocp.CheckpointManager(
             self._directory,
-            item_handlers=ocp.StandardCheckpointHandler(),
+            item_handlers=ocp.PyTreeCheckpointHandler(type_handler_registry=_TYPE_HANDLERS),
             options=ocp.CheckpointManagerOptions(
                 create=not read_only,
                 read_only=read_only,
@@ -85,7 +91,7 @@ class Checkpoints:
         """
         self._manager.save(
             step,
-            args=ocp.args.StandardSave(state),
+            args=ocp.args.PyTreeSave(state),
             metrics={
                 k: v for k, v in (metrics or {}).items() if k == BEST_METRIC and v is not None
             },
@@ -121,7 +127,8 @@ class Checkpoints:
                 f"checkpoint {step} in {self._directory} does not fit this config's model or "
                 "optimizer:\n  " + "\n  ".join(problems)
             )
-        state = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+        arguments = ocp.checkpoint_utils.construct_restore_args(abstract)
+        state = self._manager.restore(step, args=ocp.args.PyTreeRestore(abstract, arguments))
         metadata = self._manager.metadata(step).custom_metadata or {}
         written = metadata.get("config_digest", "")
         if self._digest and written and written != self._digest:

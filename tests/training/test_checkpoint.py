@@ -1,3 +1,5 @@
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,6 +35,17 @@ def test_states_come_back_on_the_mesh(tmp_path):
     assert state.params["layer"]["kernel"].sharding.is_fully_replicated
     assert len(state.params["layer"]["kernel"].sharding.device_set) == 8
     checkpoints.close()
+
+
+def test_saving_compiles_nothing_that_the_training_would_wait_for(tmp_path, caplog):
+    state = make_state(2.0, width=8)  # which divides over the devices with a copy
+    with (
+        contextlib.closing(Checkpoints(tmp_path)) as checkpoints,
+        jax.log_compiles(),
+        caplog.at_level("WARNING", "jax"),
+    ):
+        checkpoints.save(1, state)
+    assert not [message for message in caplog.messages if "Compiling" in message]
 
 
 def test_the_newest_and_the_best_are_kept(tmp_path):
