@@ -207,18 +207,27 @@ def test_nms_is_per_class_and_limits_hold():
     np.testing.assert_allclose(scores, [0.9], rtol=1e-5)
 
 
-def test_two_step_selection_equals_one_sort_over_all_pairs():
+@pytest.mark.parametrize("candidates", [7, 50, 90, 150, 1000])
+def test_candidates_are_those_of_one_sort_over_all_pairs(candidates: int):
+    """With more and with fewer of them than positions, anchors and pairs."""
     rng = np.random.default_rng(0)
-    level = DenseOutputs(
-        jnp.asarray(rng.normal(size=(200, CLASSES)), jnp.float32), jnp.zeros((200, 4), jnp.float32)
+    images, rows = 2, 120  # two anchors at each position
+    logits, deltas = (rng.normal(size=(images, rows, n)).astype(np.float32) for n in (CLASSES, 4))
+    corner, size = rng.uniform(1, 9, (2, rows, 2))
+    anchors = np.concatenate([corner, corner + size], axis=1).astype(np.float32)
+    task = dataclasses.replace(make_task(), candidates_per_level=candidates)
+    level, of_images = task._best_positions(
+        DenseOutputs(*map(jnp.asarray, (logits, deltas))), anchors
     )
-    boxes = jnp.asarray(rng.uniform(0, 9, (200, 4)), jnp.float32)
-    task = dataclasses.replace(make_task(), candidates_per_level=50)
-    _, scores, labels = task._level_candidates(level, boxes)
-    order = np.argsort(-np.asarray(level.logits).reshape(-1), kind="stable")[:50]
-    np.testing.assert_array_equal(labels, order % CLASSES)
-    probabilities = jax.nn.sigmoid(level.logits).reshape(-1)[order]
-    np.testing.assert_allclose(scores, probabilities, rtol=1e-6)
+    boxes, scores, labels = jax.vmap(task._level_candidates)(level, of_images)
+    for image in range(images):
+        order = np.argsort(-logits[image].reshape(-1), kind="stable")[:candidates]
+        row = order // CLASSES
+        np.testing.assert_array_equal(labels[image], order % CLASSES)
+        probabilities = jax.nn.sigmoid(logits[image].reshape(-1)[order])
+        np.testing.assert_allclose(scores[image], probabilities, rtol=1e-6)
+        decoded = ops.decode_boxes(jnp.asarray(deltas[image][row]), jnp.asarray(anchors[row]))
+        np.testing.assert_allclose(boxes[image], decoded, rtol=1e-6)
 
 
 def test_boxes_stay_inside_the_content():
