@@ -213,29 +213,37 @@ def kernel_gradient_by_rows(
     seen = strides[0] * (chunk - 1) + dilation[0] * (kernel_size[0] - 1) + 1
 
     # XLA:CPU transposes the left side of the products, which had better be the narrower one.
-    taps = kernel_size[0] * kernel_size[1] * x.shape[-1]
+    taps = kernel_size[1] * x.shape[-1]  # of a row of the kernel
     turned = taps < features
     shape = (taps, features) if turned else (features, taps)
 
-    def add_chunk(total: jax.Array, index: jax.Array) -> tuple[jax.Array, None]:
+    def add_chunk(totals: list[jax.Array], index: jax.Array) -> tuple[list[jax.Array], None]:
         part = jax.lax.dynamic_slice_in_dim(gradient, chunk * index, chunk, axis=1)
         under = jax.lax.dynamic_slice_in_dim(x, strides[0] * chunk * index, seen, axis=1)
-        patches = [
-            under[:, i :: strides[0], j :: strides[1]][:, :chunk, :columns]
-            for i in range(0, dilation[0] * kernel_size[0], dilation[0])
-            for j in range(0, dilation[1] * kernel_size[1], dilation[1])
-        ]
-        side, other = part, jnp.concatenate(patches, axis=-1)
-        if turned:
-            side, other = other, side
-        product = jnp.einsum(
-            "bhwm,bhwn->mn",
-            side.astype(jnp.float32),  # XLA:CPU does not sum products of bfloat16 in float32
-            other.astype(jnp.float32),
-            precision=precision,
+        # Columns are laid side by side for all rows at once, and each row of the kernel cuts its
+        # own out of them: a third of the copies that patches of the whole kernel take.
+        patches = jnp.concatenate(
+            [
+                under[:, :, j :: strides[1]][:, :, :columns]
+                for j in range(0, dilation[1] * kernel_size[1], dilation[1])
+            ],
+            axis=-1,
         )
-        return total + product, None
 
-    total, _ = jax.lax.scan(add_chunk, jnp.zeros(shape, jnp.float32), jnp.arange(chunks))
-    total = total if turned else total.T
+        def product(row: int) -> jax.Array:
+            side, other = part, patches[:, dilation[0] * row :: strides[0]][:, :chunk]
+            if turned:
+                side, other = other, side
+            return jnp.einsum(
+                "bhwm,bhwn->mn",
+                side.astype(jnp.float32),  # XLA:CPU does not sum products of bfloat16 in float32
+                other.astype(jnp.float32),
+                precision=precision,
+            )
+
+        return [total + product(row) for row, total in enumerate(totals)], None
+
+    zeros = [jnp.zeros(shape, jnp.float32)] * kernel_size[0]
+    totals, _ = jax.lax.scan(add_chunk, zeros, jnp.arange(chunks))
+    total = jnp.stack([total if turned else total.T for total in totals])
     return total.reshape(*kernel_size, x.shape[-1], features).astype(gradient.dtype)
