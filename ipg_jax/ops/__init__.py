@@ -19,6 +19,7 @@ from ipg_jax.ops.losses import (
     l1_loss,
     sigmoid_focal_loss,
     smooth_l1_loss,
+    with_early_gradient,
 )
 from ipg_jax.ops.matching import Matches, MatchState, match_anchors, match_and_take
 from ipg_jax.ops.nms import batched_nms, nms
@@ -57,4 +58,5 @@ __all__ = [
     "smooth_l1_loss",
     "soft_nms",
     "to_blocks",
+    "with_early_gradient",
 ]

@@ -5,11 +5,16 @@ each image, the sum over anchors by `max(1, number of positive anchors)` and the
 over images.
 """
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
 from ipg_jax.types import Array
+
+Loss: TypeAlias = Callable[[Array, Array], Array]
 
 
 def sigmoid_focal_loss(
@@ -98,3 +103,27 @@ def giou_loss(
         jnp.maximum(y2, ty2) - jnp.minimum(y1, ty1)
     )
     return 1 - intersection / (union + eps) + (hull - union) / (hull + eps)
+
+
+def with_early_gradient(loss: Loss) -> Loss:
+    """Returns `loss(predictions, targets)` with its gradient by the predictions taken at once.
+
+    For sums over many predictions: what is kept for the backward pass is the gradient, in the type
+    of the predictions, instead of these. A TPU then computes value and gradient while it convolves
+    what is to be predicted, and neither again. Targets get no gradient.
+
+    Args:
+      loss: a function of two arrays whose value is a scalar.
+    """
+
+    def value_and_gradient(predictions: Array, targets: Array) -> tuple[Array, Array]:
+        value, gradient = jax.value_and_grad(loss)(predictions, targets)
+        # Without the barrier XLA would keep the predictions and compute the gradient later.
+        return value, jax.lax.optimization_barrier(gradient)
+
+    def scaled(gradient: Array, by: Array) -> tuple[Array, None]:
+        return (by * gradient.astype(by.dtype)).astype(gradient.dtype), None
+
+    early = jax.custom_vjp(loss)
+    early.defvjp(value_and_gradient, scaled)
+    return early

@@ -156,21 +156,25 @@ class RetinaNetTask(DetectionTask):
         # The head computes the logits of a position side by side, and there they stay. Labels come
         # to them by a 1x1 convolution, exactly, as a TPU is slow at moving numbers between lanes.
         kinds, classes = len(labels), self.num_classes
-        logits = logits.reshape(*labels.shape[1:], kinds * classes)
         exact = jnp.bfloat16 if classes <= 256 else jnp.float32
-        spread = jax.lax.conv_general_dilated(
-            jnp.asarray(labels[None], exact),
-            jnp.repeat(jnp.eye(kinds, dtype=exact), classes, axis=1)[None, None],
-            (1, 1),
-            "VALID",
-            dimension_numbers=("NCHW", "HWIO", "NHWC"),
-            precision=jax.lax.Precision.HIGHEST,
-        )[0]
         of_channel = jnp.tile(jnp.arange(classes, dtype=exact), kinds)
-        focal = ops.sigmoid_focal_loss(
-            logits, spread == of_channel, alpha=self.focal_alpha, gamma=self.focal_gamma
-        )
-        return jnp.where(spread >= 0, focal, 0.0).sum()
+
+        def summed(logits: Array, labels: Array) -> Array:
+            spread = jax.lax.conv_general_dilated(
+                jnp.asarray(labels[None], exact),
+                jnp.repeat(jnp.eye(kinds, dtype=exact), classes, axis=1)[None, None],
+                (1, 1),
+                "VALID",
+                dimension_numbers=("NCHW", "HWIO", "NHWC"),
+                precision=jax.lax.Precision.HIGHEST,
+            )[0]
+            focal = ops.sigmoid_focal_loss(
+                logits, spread == of_channel, alpha=self.focal_alpha, gamma=self.focal_gamma
+            )
+            return jnp.where(spread >= 0, focal, 0.0).sum()
+
+        logits = logits.reshape(*labels.shape[1:], kinds * classes)
+        return ops.with_early_gradient(summed)(logits, labels)
 
     def _box_errors(
         self,
