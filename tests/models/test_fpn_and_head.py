@@ -20,6 +20,24 @@ def test_upsampling_equals_torchs_nearest(height: int, width: int, odd_h: bool, 
     np.testing.assert_array_equal(upsample_nearest(x, target), x[:, rows][:, :, columns])
 
 
+@pytest.mark.parametrize("size", [(4, 6), (3, 5), (2, 6), (4, 3)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-6), (jnp.bfloat16, 0.03)])
+def test_upsampling_adds_the_gradients_of_an_element(size, dtype, tolerance: float):
+    """With one row or column less, and along one axis alone."""
+    weights = np.random.default_rng(0).normal(size=(2, *size, 5)).astype(np.float32)
+    x = jnp.zeros((2, 2, 3, 5), dtype)
+    rows, columns = (
+        np.arange(n) // (1 + (n != m)) for n, m in zip(size, x.shape[1:3], strict=True)
+    )
+    want = np.zeros(x.shape)
+    np.add.at(want, (slice(None), rows[:, None], columns[None]), weights)
+    gradient = jax.grad(lambda x: (upsample_nearest(x, size).astype(jnp.float32) * weights).sum())(
+        x
+    )
+    assert gradient.dtype == dtype
+    np.testing.assert_allclose(gradient.astype(jnp.float32), want, atol=tolerance)
+
+
 def backbone_features(sizes: dict[str, int]) -> dict[str, jax.Array]:
     return {name: jnp.ones((1, size, size, 6)) for name, size in sizes.items()}
 
