@@ -105,7 +105,9 @@ class FPN(nn.Module):
         for level in reversed(levels):
             x = normalized(inputs[level], 1, f"lateral{level}")
             if above is not None:
-                x = x + upsample_nearest(above, (x.shape[1], x.shape[2]))
+                # In float32 a TPU repeats within the lateral convolution; bfloat16 it copies first.
+                x, above = x.astype(jnp.float32), above.astype(jnp.float32)
+                x = (x + upsample_nearest(above, (x.shape[1], x.shape[2]))).astype(self.dtype)
             outputs[level] = normalized(x, 3, f"output{level}")
             above = x
 
