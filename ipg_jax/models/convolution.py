@@ -221,7 +221,7 @@ def kernel_gradient_by_rows(
         part = jax.lax.dynamic_slice_in_dim(gradient, chunk * index, chunk, axis=1)
         under = jax.lax.dynamic_slice_in_dim(x, strides[0] * chunk * index, seen, axis=1)
         # Columns are laid side by side for all rows at once, and each row of the kernel cuts its
-        # own out of them: a third of the copies that patches of the whole kernel take.
+        # own out of them, which copies less than patches of the whole kernel.
         patches = jnp.concatenate(
             [
                 under[:, :, j :: strides[1]][:, :, :columns]

@@ -113,7 +113,12 @@ def with_early_gradient(loss: Loss) -> Loss:
     what is to be predicted, and neither again. Targets get no gradient.
 
     Args:
-      loss: a function of two arrays whose value is a scalar.
+      loss: a function of predictions and targets, arrays of any shapes, whose value is a float32
+        scalar.
+
+    Returns:
+      A function of the same. In bfloat16 its gradient is rounded once before the gradient of the
+      value multiplies it, and once after.
     """
 
     def value_and_gradient(predictions: Array, targets: Array) -> tuple[Array, Array]:
