@@ -106,6 +106,9 @@ def conv1x1(x: Float[Array, "b h w c"], kernel: Float[Array, "c d"]) -> Float[Ar
 class Fusion(nn.Module):
     """What the variants share: types, initialisation and the bias-free 1x1 convolution.
 
+    Calls with `train=True` return the same but for rounding: the linear fusions then order and
+    divide their products for a step with gradients.
+
     Attributes:
       identity_init: start as `O = R` (see the module's text).
     """
@@ -136,7 +139,9 @@ class LinearFusion(Fusion):
     positions that multiplying the matrices first takes fewer operations, it does that by itself.
     """
 
-    def fuse(self, guidance: Array, features: Array, *, concatenate: bool) -> Array:
+    def fuse(
+        self, guidance: Array, features: Array, *, concatenate: bool, train: bool
+    ) -> Array:
         """Returns `W join(W_s CT(F), W_m R)`, or the folded form; called in a compact method."""
         width = features.shape[-1]
         guidance, features = guidance.astype(self.dtype), features.astype(self.dtype)
@@ -147,11 +152,15 @@ class LinearFusion(Fusion):
         w_s = self.linear(width, "w_s", nn.initializers.zeros).kernel(width)
         w_m = self.linear(width, "w_m", identity_kernel).kernel(width)
         w = self.linear(width, "w", identity_kernel).kernel((1 + concatenate) * width)
-        # One product by each position against a device's part of two products of matrices.
+        # One product by each position against a device's part of two products of matrices. Only
+        # training shares them: it has more to compute while the parts are sent.
+        rows, multiply = width, jnp.matmul
+        if train:
+            rows, multiply = rows_of_product(width, width**3), shared_product
         positions = features.size // width // num_devices()
-        if positions > 2 * rows_of_product(width, width**3):
+        if positions > 2 * rows:
             # The first rows of W meet F and the last meet R: all of them in the sum.
-            w_f, w_r = shared_product(w_s, w[:width]), shared_product(w_m, w[-width:])
+            w_f, w_r = multiply(w_s, w[:width]), multiply(w_m, w[-width:])
             if guidance.shape[-1] != width:
                 transform = channel_interpolation(guidance.shape[-1], width)
                 w_f = jnp.asarray(transform, self.dtype) @ w_f
@@ -167,10 +176,14 @@ class SumFusion(LinearFusion):
 
     @nn.compact
     def __call__(
-        self, guidance: Float[Array, "b h w f"], features: Float[Array, "b h w c"]
+        self,
+        guidance: Float[Array, "b h w f"],
+        features: Float[Array, "b h w c"],
+        *,
+        train: bool = False,
     ) -> Float[Array, "b h w _"]:
         """Fuses `guidance` (F) into `features` (R)."""
-        return self.fuse(guidance, features, concatenate=False)
+        return self.fuse(guidance, features, concatenate=False, train=train)
 
 
 class ConcatFusion(LinearFusion):
@@ -178,10 +191,14 @@ class ConcatFusion(LinearFusion):
 
     @nn.compact
     def __call__(
-        self, guidance: Float[Array, "b h w f"], features: Float[Array, "b h w c"]
+        self,
+        guidance: Float[Array, "b h w f"],
+        features: Float[Array, "b h w c"],
+        *,
+        train: bool = False,
     ) -> Float[Array, "b h w _"]:
         """Fuses `guidance` (F) into `features` (R)."""
-        return self.fuse(guidance, features, concatenate=True)
+        return self.fuse(guidance, features, concatenate=True, train=train)
 
 
 class ProductFusion(Fusion):
@@ -189,7 +206,11 @@ class ProductFusion(Fusion):
 
     @nn.compact
     def __call__(
-        self, guidance: Float[Array, "b h w f"], features: Float[Array, "b h w c"]
+        self,
+        guidance: Float[Array, "b h w f"],
+        features: Float[Array, "b h w c"],
+        *,
+        train: bool = False,
     ) -> Float[Array, "b h w c"]:
         """Fuses `guidance` (F) into `features` (R).
 
@@ -217,7 +238,11 @@ class AttentionFusion(Fusion):
 
     @nn.compact
     def __call__(
-        self, guidance: Float[Array, "b h w f"], features: Float[Array, "b h w c"]
+        self,
+        guidance: Float[Array, "b h w f"],
+        features: Float[Array, "b h w c"],
+        *,
+        train: bool = False,
     ) -> Float[Array, "b h w c"]:
         """Fuses `guidance` (F) into `features` (R)."""
         c = features.shape[-1]
