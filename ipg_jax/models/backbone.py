@@ -12,9 +12,10 @@ from jaxtyping import Float
 from ipg_jax.models.fusion import FUSIONS
 from ipg_jax.models.ipg import IPGTransform
 from ipg_jax.models.norm import NormKind, norm_factory
+from ipg_jax.models.pairs import from_pairs
 from ipg_jax.models.remat import Remat, recomputed
 from ipg_jax.models.resnet import ARCHITECTURES, Stage
-from ipg_jax.models.stem import StemConv, max_pool_3x3, norm_blocks
+from ipg_jax.models.stem import StemConv, has_pairs_of_blocks, max_pool_3x3, norm_halves
 from ipg_jax.types import Array
 
 
@@ -137,11 +138,15 @@ class GuidedResNet(nn.Module):
         def with_mode(module: nn.Module, x: Array) -> Array:
             return module(x, train=train)
 
-        def stem(_: nn.Module, x: Array) -> Array:
-            x = StemConv(64, name="conv1", **types)(x)
-            x = norm_blocks(norm_factory(self.norm, train=train, **types)(name="bn1"), x, 64)
+        def stem(_: nn.Module, image: Array) -> Array:
+            conv1 = StemConv(64, name="conv1", **types)
+            bn1 = norm_factory(self.norm, train=train, **types)(name="bn1")
+            if has_pairs_of_blocks(image):
+                x = from_pairs(max_pool_3x3(*norm_halves(bn1, conv1.rows, image, 64)))
+            else:
+                x = nn.max_pool(bn1(conv1(image)), (3, 3), (2, 2), ((1, 1), (1, 1)))
             # The same as the maxima of ReLUs, for a quarter of them.
-            return nn.relu(max_pool_3x3(x))
+            return nn.relu(x)
 
         x = again(stem, self, pyramid[0])
         outputs = {}

@@ -69,18 +69,28 @@ def conv_general_dilated(
 
 
 def convolve(
-    x: Float[Array, "b h w c"], kernel: Float[Array, "k k c f"], dtype: Any
-) -> Float[Array, "b h w f"]:
-    """Returns the convolution of stride 1 that keeps the size, in `dtype`.
+    x: Float[Array, "b h w c"],
+    kernel: Float[Array, "kh kw c f"],
+    dtype: Any,
+    padding: Padding | None = None,
+) -> Float[Array, "b _ _ f"]:
+    """Returns the convolution of stride 1, in `dtype`.
 
     For modules that make their kernel out of their parameters; others use `flax.linen.Conv`.
+
+    Args:
+      x: what to convolve.
+      kernel: with what.
+      dtype: what to compute in.
+      padding: `((top, bottom), (left, right))`; by default what keeps the size with a kernel of odd
+        height and width.
     """
-    pad = kernel.shape[0] // 2
+    height, width = (size // 2 for size in kernel.shape[:2])
     return conv_general_dilated(
         x.astype(dtype),
         kernel.astype(dtype),
         (1, 1),
-        ((pad, pad), (pad, pad)),
+        padding or ((height, height), (width, width)),
         lhs_dilation=(1, 1),
         rhs_dilation=(1, 1),
         dimension_numbers=None,

@@ -139,9 +139,7 @@ class LinearFusion(Fusion):
     positions that multiplying the matrices first takes fewer operations, it does that by itself.
     """
 
-    def fuse(
-        self, guidance: Array, features: Array, *, concatenate: bool, train: bool
-    ) -> Array:
+    def fuse(self, guidance: Array, features: Array, *, concatenate: bool, train: bool) -> Array:
         """Returns `W join(W_s CT(F), W_m R)`, or the folded form; called in a compact method."""
         width = features.shape[-1]
         guidance, features = guidance.astype(self.dtype), features.astype(self.dtype)
@@ -154,9 +152,8 @@ class LinearFusion(Fusion):
         w = self.linear(width, "w", identity_kernel).kernel((1 + concatenate) * width)
         # One product by each position against a device's part of two products of matrices. Only
         # training shares them: it has more to compute while the parts are sent.
-        rows, multiply = width, jnp.matmul
-        if train:
-            rows, multiply = rows_of_product(width, width**3), shared_product
+        multiply: Callable[..., Array] = shared_product if train else jnp.matmul
+        rows = rows_of_product(width, width**3) if train else width
         positions = features.size // width // num_devices()
         if positions > 2 * rows:
             # The first rows of W meet F and the last meet R: all of them in the sum.

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from ipg_jax.models.norm import NormKind, norm_factory
 from ipg_jax.models.resnet import Bottleneck
-from ipg_jax.models.stem import StemConv, max_pool_2x2, norm_blocks
+from ipg_jax.models.stem import StemConv, max_pool_2x2, norm_halves
 from ipg_jax.types import Array
 
 
@@ -42,10 +42,7 @@ class IPGTransform(nn.Module):
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         conv1 = StemConv(64, name="conv1", **types)
         bn1 = norm_factory(self.norm, train=train, **types)(name="bn1")
-        if self.norm == "frozen_batch_norm":
-            # On TPUs the maxima of the columns come out of the second convolution.
-            left, right = (norm_blocks(bn1, column, 64) for column in conv1.columns(image))
-        else:  # statistics are those of both columns
-            left, right = jnp.split(norm_blocks(bn1, conv1(image), 64), 2, axis=-1)
+        # On TPUs the maxima of the columns come out of the second convolution.
+        left, right = norm_halves(bn1, conv1.columns, image, 64)
         x = nn.relu(max_pool_2x2(left, right))
         return Bottleneck(self.features, norm=self.norm, name="block0", **types)(x, train=train)

@@ -55,6 +55,13 @@ def in_float32(layer: nn.Module, dtype: Any) -> Callable[..., Array]:
     return lambda x, **kwargs: layer(x.astype(jnp.float32), **kwargs).astype(dtype)
 
 
+def norm_blocks(
+    norm: Callable[..., Array], x: Float[Array, "b h w d"], features: int
+) -> Float[Array, "b h w d"]:
+    """Returns `x`, whose channels are the features of several pixels, after a norm of features."""
+    return norm(x.reshape(*x.shape[:3], -1, features)).reshape(x.shape)
+
+
 def norm_factory(
     kind: NormKind, *, train: bool, dtype: Any, param_dtype: Any
 ) -> Callable[..., Callable[..., Array]]:

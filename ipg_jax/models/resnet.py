@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from ipg_jax.models.convolution import conv_general_dilated, convolve
-from ipg_jax.models.norm import FrozenBatchNorm, NormKind, norm_factory
+from ipg_jax.models.norm import FrozenBatchNorm, NormKind, norm_blocks, norm_factory
+from ipg_jax.models.pairs import LANES, convolve_pairs, from_pairs, to_pairs
 from ipg_jax.models.remat import recomputed
 from ipg_jax.types import Array
 
@@ -72,76 +73,118 @@ def conv(
     )
 
 
-class Kernel1x1(nn.Module):
-    """The kernel of a 1x1 convolution by itself, named as that of `flax.linen.Conv`."""
+class Kernel(nn.Module):
+    """The square kernel of a convolution by itself, named as that of `flax.linen.Conv`."""
 
     features: int
+    size: int
     param_dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, channels: int) -> Float[Array, "1 1 c f"]:
+    def __call__(self, channels: int) -> Float[Array, "k k c f"]:
         """Returns the kernel for so many input channels."""
-        shape = (1, 1, channels, self.features)
+        shape = (self.size, self.size, channels, self.features)
         return self.param("kernel", kaiming_normal, shape, self.param_dtype)
 
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut: the block of ResNet-18 and 34."""
-
-    features: int
-    strides: int = 1
-    norm: NormKind = "batch_norm"
-    dtype: Any = jnp.float32
-    param_dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h2 w2 f"]:
-        """Returns `features` channels at `1 / strides` of the resolution."""
-        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        norm = norm_factory(self.norm, train=train, **types)
-        y = conv(self.features, 3, strides=self.strides, name="conv1", **types)(x)
-        y = nn.relu(norm(name="bn1")(y))
-        y = conv(self.features, 3, name="conv2", **types)(y)
-        y = norm(name="bn2")(y)
-        if x.shape[-1] != self.features or self.strides != 1:
-            x = conv(self.features, 1, strides=self.strides, name="downsample_conv", **types)(x)
-            x = norm(name="downsample_bn")(x)
-        return nn.relu(y + x)
-
-
-class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions and a shortcut: the block of ResNet-50 and deeper.
+class Block(nn.Module):
+    """What the blocks share: a convolution with its norm, on columns or on pairs of them.
 
     Attributes:
-      features: output channels; the inner width is a quarter of it, but not below 64.
+      features: output channels.
+      strides: of the convolution that changes the size.
+      dilation: distance between the taps of the 3x3 convolutions (bottlenecks only).
+      pairs: whether input and output are in pairs of columns (`models.pairs`); needs a stride and
+        a dilation of 1.
     """
 
     features: int
     strides: int = 1
     dilation: int = 1
     norm: NormKind = "batch_norm"
+    pairs: bool = False
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
+
+    @property
+    def _types(self) -> dict[str, Any]:
+        return {"dtype": self.dtype, "param_dtype": self.param_dtype}
+
+    def _channels(self, x: Array) -> int:
+        return x.shape[-1] // 2 if self.pairs else x.shape[-1]
+
+    def _conv_norm(
+        self,
+        x: Array,
+        features: int,
+        size: int,
+        names: tuple[str, str],
+        *,
+        train: bool,
+        strides: int = 1,
+        dilation: int = 1,
+    ) -> Array:
+        """Returns `x` after a convolution and a norm of those names; called in a compact method."""
+        norm = norm_factory(self.norm, train=train, **self._types)(name=names[1])
+        if self.pairs:
+            kernel = Kernel(features, size, param_dtype=self.param_dtype, name=names[0])
+            x = convolve_pairs((x,), (kernel(self._channels(x)),), self.dtype)
+            return norm_blocks(norm, x, features)
+        layer = conv(
+            features, size, strides=strides, dilation=dilation, name=names[0], **self._types
+        )
+        return norm(layer(x))
+
+    def _shortcut(self, x: Array, *, train: bool) -> Array:
+        """Returns `x`, or its projection where the block changes its size or width."""
+        if self._channels(x) == self.features and self.strides == 1:
+            return x
+        names = "downsample_conv", "downsample_bn"
+        return self._conv_norm(x, self.features, 1, names, train=train, strides=self.strides)
+
+
+class BasicBlock(Block):
+    """Two 3x3 convolutions and a shortcut: the block of ResNet-18 and 34."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h2 w2 f"]:
         """Returns `features` channels at `1 / strides` of the resolution."""
-        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        norm = norm_factory(self.norm, train=train, **types)
+        y: Array = nn.relu(
+            self._conv_norm(
+                x, self.features, 3, ("conv1", "bn1"), train=train, strides=self.strides
+            )
+        )
+        y = self._conv_norm(y, self.features, 3, ("conv2", "bn2"), train=train)
+        return nn.relu(y + self._shortcut(x, train=train))
+
+
+class Bottleneck(Block):
+    """1x1, 3x3 and 1x1 convolutions and a shortcut: the block of ResNet-50 and deeper.
+
+    The inner width is a quarter of `features`, but not below 64.
+    """
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h2 w2 f"]:
+        """Returns `features` channels at `1 / strides` of the resolution."""
         width = max(self.features // 4, 64)
-        y = conv(width, 1, name="conv1", **types)(x)
-        y = nn.relu(norm(name="bn1")(y))
-        y = conv(width, 3, strides=self.strides, dilation=self.dilation, name="conv2", **types)(y)
-        y = nn.relu(norm(name="bn2")(y))
-        projected = x.shape[-1] != self.features or self.strides != 1
+        y: Array = nn.relu(self._conv_norm(x, width, 1, ("conv1", "bn1"), train=train))
+        y = nn.relu(
+            self._conv_norm(
+                y,
+                width,
+                3,
+                ("conv2", "bn2"),
+                train=train,
+                strides=self.strides,
+                dilation=self.dilation,
+            )
+        )
+        projected = self._channels(x) != self.features
         if projected and self.strides == 1 and self.norm == "frozen_batch_norm":
             return nn.relu(self._project_joined(y, x))
-        y = conv(self.features, 1, name="conv3", **types)(y)
-        y = norm(name="bn3")(y)
-        if projected:
-            x = conv(self.features, 1, strides=self.strides, name="downsample_conv", **types)(x)
-            x = norm(name="downsample_bn")(x)
-        return nn.relu(y + x)
+        y = self._conv_norm(y, self.features, 1, ("conv3", "bn3"), train=train)
+        return nn.relu(y + self._shortcut(x, train=train))
 
     def _project_joined(self, y: Array, x: Array) -> Array:
         """Returns the sum of `y` through `conv3` and `x` through the projection, with their norms.
@@ -152,19 +195,25 @@ class Bottleneck(nn.Module):
 
         def folded(conv_name: str, norm_name: str, channels: int) -> tuple[Array, Array]:
             types = {"param_dtype": self.param_dtype}
-            kernel = Kernel1x1(self.features, name=conv_name, **types)(channels)
+            kernel = Kernel(self.features, 1, name=conv_name, **types)(channels)
             multiplier, offset = FrozenBatchNorm(name=norm_name, **types).affine(self.features)
             return kernel * multiplier, offset
 
-        kernel_y, offset_y = folded("conv3", "bn3", y.shape[-1])
-        kernel_x, offset_x = folded("downsample_conv", "downsample_bn", x.shape[-1])
+        kernel_y, offset_y = folded("conv3", "bn3", self._channels(y))
+        kernel_x, offset_x = folded("downsample_conv", "downsample_bn", self._channels(x))
+        offset = (offset_y + offset_x).astype(self.dtype)
+        if self.pairs:
+            kernels = kernel_y, kernel_x
+            return convolve_pairs((y, x), kernels, self.dtype) + jnp.tile(offset, 2)
         both = jnp.concatenate([y, x], axis=-1)
         kernel = jnp.concatenate([kernel_y, kernel_x], axis=-2)
-        return convolve(both, kernel, self.dtype) + (offset_y + offset_x).astype(self.dtype)
+        return convolve(both, kernel, self.dtype) + offset
 
 
 class Stage(nn.Module):
     """A run of residual blocks, `block0` to `block{n-1}`, of which the first changes the size.
+
+    Narrow ones work on pairs of columns.
 
     Attributes:
       features: output channels.
@@ -191,14 +240,19 @@ class Stage(nn.Module):
         make_block = (
             functools.partial(Bottleneck, dilation=self.dilation) if self.bottleneck else BasicBlock
         )
+        width = self.features // 4 if self.bottleneck else self.features
+        pairs = width < LANES and self.strides == self.dilation == 1 and x.shape[2] % 2 == 0
+        if pairs:
+            x = to_pairs(x)
         for i in range(self.num_blocks):
             block = make_block(
                 self.features,
                 strides=self.strides if i == 0 else 1,
                 norm=self.norm,
+                pairs=pairs,
                 dtype=self.dtype,
                 param_dtype=self.param_dtype,
                 name=f"block{i}",
             )
             x = recomputed(lambda block, x: block(x, train=train), block, x, enabled=self.remat)
-        return x
+        return from_pairs(x) if pairs else x

@@ -1,14 +1,16 @@
 """The first layers of a network that looks at images: a 7x7 convolution of stride 2 and a max-pool.
 
 Three channels, or 64, fill a small part of a TPU's 128 lanes. Here both layers work on blocks of
-pixels: 4x4 pixels of the image, with 48 channels, become 2x2 pixels of the convolution's output,
-with 4 x 64 channels, and these one pixel of the pooled output. Values and parameters are those of
-the plain layers (torch's explicit padding); the taps by which the wider kernel exceeds the 7x7 are
-zeros.
+pixels: 4x4 pixels of the image, with 48 channels, or two such blocks side by side, become 2x2 or
+2x4 pixels of the convolution's output, with 64 channels each, and these one or two pixels of the
+pooled output. Values and parameters are those of the plain layers (torch's explicit padding); the
+taps by which the wider kernel exceeds the 7x7 are zeros.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -16,9 +18,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int8
 
-from ipg_jax.models.convolution import convolve
+from ipg_jax.models.convolution import conv_general_dilated, convolve
+from ipg_jax.models.norm import FrozenBatchNorm, norm_blocks
+from ipg_jax.models.pairs import swap_columns, to_pairs
 from ipg_jax.models.resnet import kaiming_normal
-from ipg_jax.ops import to_blocks
+from ipg_jax.ops import from_blocks, to_blocks
 from ipg_jax.types import Array
 
 IMAGE_BLOCK = 4
@@ -26,7 +30,7 @@ IMAGE_BLOCK = 4
 
 
 class StemConv(nn.Module):
-    """A 7x7 convolution of stride 2 and padding 3, from an image to blocks of 2x2 output pixels.
+    """A 7x7 convolution of stride 2 and padding 3 of an image, to output pixels or blocks of them.
 
     Attributes:
       features: output channels.
@@ -36,55 +40,133 @@ class StemConv(nn.Module):
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
-    def __call__(self, image: Float[Array, "b _ _ _"]) -> Float[Array, "b _ _ 4*{self.features}"]:
-        """Returns blocks of output pixels, `[b, h / 4, w / 4, 4 * features]`.
-
-        The channels of a block run over its columns, its rows, then features.
+    def __call__(self, image: Float[Array, "b _ _ _"]) -> Float[Array, "b _ _ {self.features}"]:
+        """Returns the plain convolution's output, `[b, h / 2, w / 2, features]`.
 
         Args:
           image: normalised, `[b, h, w, 3]`, height and width divisible by 4; or in blocks of 4x4
-            pixels, `[b, h / 4, w / 4, 48]` (`ops.to_blocks`).
+            pixels, `[b, h / 4, w / 4, 48]` (`ops.to_blocks`). So in the other methods.
 
         Raises:
           ValueError: the image does not divide into blocks.
         """
-        return self._parts(image, 1)[0]
+        image = from_blocks(_in_blocks(image), IMAGE_BLOCK)
+        return conv_general_dilated(
+            image.astype(self.dtype),
+            self.kernel().astype(self.dtype),
+            (2, 2),
+            ((3, 3), (3, 3)),
+            lhs_dilation=(1, 1),
+            rhs_dilation=(1, 1),
+            dimension_numbers=None,
+            feature_group_count=1,
+        )
 
     def columns(
-        self, image: Float[Array, "b _ _ _"]
-    ) -> tuple[Float[Array, "b h w d"], Float[Array, "b h w d"]]:
-        """Returns the left and the right columns of those blocks, each by its own convolution."""
-        left, right = self._parts(image, 2)
-        return left, right
+        self, image: Float[Array, "b _ _ _"], *, joined: bool = False
+    ) -> list[Float[Array, "b h w d"]]:
+        """Returns the left and the right columns of blocks of 2x2 output pixels.
+
+        Each is `[b, h / 4, w / 4, 2 * features]`, whose channels run over the rows of the block,
+        then features; `joined` along the channels they come out of one convolution.
+        """
+        halves = [[(row, column) for row in range(2)] for column in range(2)]
+        return self._pixels(_in_blocks(image), halves, joined=joined)
+
+    def rows(
+        self, image: Float[Array, "b _ _ _"], *, joined: bool = False
+    ) -> list[Float[Array, "b h w d"]]:
+        """Returns the upper and the lower rows of blocks of 2x4 output pixels.
+
+        Each is `[b, h / 4, w / 8, 4 * features]`, whose channels run over the columns 0, 2, 1, 3 of
+        the block, then features; `joined` along the channels they come out of one convolution. The
+        image's width is a multiple of 8.
+        """
+        halves = [[(row, column) for column in (0, 2, 1, 3)] for row in range(2)]
+        return self._pixels(to_pairs(_in_blocks(image)), halves, joined=joined, paired=True)
+
+    def _pixels(
+        self,
+        blocks: Array,
+        parts: list[list[tuple[int, int]]],
+        *,
+        joined: bool,
+        paired: bool = False,
+    ) -> list[Array]:
+        """Returns those pixels of each block of outputs, by a convolution for each of the parts."""
+        outputs = []
+        for pixels in [list(itertools.chain(*parts))] if joined else parts:
+            kernel = block_kernel(self.kernel(), pixels, paired=paired)
+            # Of the blocks around the outputs, the kernel leaves out those they do not look at.
+            below, right = (size - 2 for size in kernel.shape[:2])
+            padding = (1, below), (1, right)
+            outputs.append(convolve(blocks, kernel, self.dtype, padding=padding))
+        return outputs
 
     @nn.compact
-    def _parts(self, image: Array, number: int) -> list[Array]:
-        blocks = to_blocks(image, IMAGE_BLOCK) if image.shape[-1] == 3 else image
-        kernel = self.param("kernel", kaiming_normal, (7, 7, 3, self.features), self.param_dtype)
-        parts = jnp.split(block_kernel(kernel), number, axis=-1)
-        return [convolve(blocks, part, self.dtype) for part in parts]
+    def kernel(self) -> Float[Array, "7 7 3 {self.features}"]:
+        """Returns the plain convolution's kernel."""
+        return self.param("kernel", kaiming_normal, (7, 7, 3, self.features), self.param_dtype)
 
 
-def block_kernel(kernel: Float[Array, "7 7 c f"]) -> Float[Array, "3 3 16*c 4*f"]:
-    """Returns the kernel from blocks of 4x4 input pixels to blocks of 2x2 output pixels."""
-    # A block of outputs looks at the 12x12 pixels of 3x3 blocks. The output in row i of the block
-    # has its 7 taps from row 2 i + 1 of those.
-    columns = []
-    for column in range(2):
-        rows = []
-        for row in range(2):
-            above, left = 2 * row + 1, 2 * column + 1
-            rows.append(jnp.pad(kernel, ((above, 5 - above), (left, 5 - left), (0, 0), (0, 0))))
-        columns.append(jnp.stack(rows, axis=-2))
-    window = jnp.stack(columns, axis=-3)  # 12 12 c column row f
-    channels, features = kernel.shape[-2:]
-    blocks = window.reshape(3, 4, 3, 4, channels, 4 * features).transpose(0, 2, 1, 3, 4, 5)
-    return blocks.reshape(3, 3, 16 * channels, 4 * features)
+def norm_halves(
+    norm: Callable[..., Array], convolve: Callable[..., list[Array]], image: Array, features: int
+) -> tuple[Float[Array, "b h w d"], Float[Array, "b h w d"]]:
+    """Returns both halves of blocks of output pixels after a norm of their features.
+
+    Args:
+      norm: whose channels are the features of a pixel. Statistics are those of both halves; with
+        frozen ones each is normalised by itself, which accelerators do where it is made.
+      convolve: `StemConv.columns` or `StemConv.rows`.
+      image: what to convolve.
+      features: of a pixel.
+    """
+    if isinstance(norm, FrozenBatchNorm):
+        left, right = (norm_blocks(norm, half, features) for half in convolve(image))
+    else:
+        (both,) = convolve(image, joined=True)
+        left, right = jnp.split(norm_blocks(norm, both, features), 2, axis=-1)
+    return left, right
 
 
-def norm_blocks(norm: Any, x: Float[Array, "b h w d"], features: int) -> Float[Array, "b h w d"]:
-    """Returns blocks of pixels after a norm layer whose channels are the features of each pixel."""
-    return norm(x.reshape(*x.shape[:3], -1, features)).reshape(x.shape)
+def has_pairs_of_blocks(image: Float[Array, "b h w c"]) -> bool:
+    """Returns whether `StemConv.rows` takes an image of this width, or in blocks of this width."""
+    return image.shape[2] % (2 * IMAGE_BLOCK if image.shape[-1] == 3 else 2) == 0
+
+
+def _in_blocks(image: Array) -> Array:
+    return to_blocks(image, IMAGE_BLOCK) if image.shape[-1] == 3 else image
+
+
+def block_kernel(
+    kernel: Float[Array, "7 7 c f"], outputs: Sequence[tuple[int, int]], *, paired: bool = False
+) -> Float[Array, "_ _ _ _"]:
+    """Returns the kernel from blocks of 4x4 input pixels to some output pixels of a block.
+
+    Its taps are the block above (and to the left), the block itself, and the block below (and to
+    the right) if an output looks at it.
+
+    Args:
+      kernel: of the plain convolution.
+      outputs: row and column of each in the block of outputs.
+      paired: whether blocks are pairs of blocks, of 4x8 input pixels.
+    """
+    rows, columns = IMAGE_BLOCK, IMAGE_BLOCK * (1 + paired)  # of a block
+    # The output in row i of the block has its 7 taps from 2 i - 3 on.
+    height, width = (
+        2 + (2 * max(places) + 3 >= side)
+        for places, side in zip(zip(*outputs, strict=True), (rows, columns), strict=True)
+    )
+
+    def window(i: int, j: int) -> Array:
+        above, left = rows - 3 + 2 * i, columns - 3 + 2 * j
+        below, right = height * rows - 7 - above, width * columns - 7 - left
+        return jnp.pad(kernel, ((above, below), (left, right), (0, 0), (0, 0)))
+
+    windows = jnp.stack([window(i, j) for i, j in outputs], axis=-2)
+    channels, features = kernel.shape[-2], len(outputs) * kernel.shape[-1]
+    windows = windows.reshape(height, rows, width, 1 + paired, IMAGE_BLOCK, channels, features)
+    return windows.transpose(0, 2, 3, 1, 4, 5, 6).reshape(height, width, -1, features)
 
 
 @jax.custom_vjp
@@ -119,33 +201,51 @@ max_pool_2x2.defvjp(_pool_2x2, _pool_2x2_gradient)
 
 
 @jax.custom_vjp
-def max_pool_3x3(x: Float[Array, "b h w _"]) -> Float[Array, "b h w _"]:
-    """Returns the maxima `[b, h, w, c]` of windows of 3x3 and stride 2, of blocks of 2x2 pixels.
+def max_pool_3x3(
+    upper: Float[Array, "b h w d"], lower: Float[Array, "b h w d"]
+) -> Float[Array, "b h w d//2"]:
+    """Returns the maxima of windows of 3x3 and stride 2, in pairs of columns, `[b, h, w, 2 c]`.
 
     One row and one column of minus infinity lie before the image, as in torch with a padding of 1.
-    First columns are pooled, and then rows.
+    First rows are pooled, and then columns.
 
     Args:
-      x: channels run over the columns of a block, its rows, then the `c` features.
+      upper: rows of blocks of 2x4 pixels, whose channels run over the columns 0, 2, 1, 3, then the
+        `c` features.
+      lower: the rows below those.
     """
-    return _pool_3x3(x)[0]
+    return _pool_3x3(upper, lower)[0]
 
 
-def _pool_3x3(x: Array) -> tuple[Array, tuple[Array, Array]]:
-    x, column = _largest_of_3(x, 2)
-    x, row = _largest_of_3(x, 1)
-    return x, (column, row)
+def _pool_3x3(upper: Array, lower: Array) -> tuple[Array, tuple[Array, Array]]:
+    x, row = _largest_of_3(_shifted(lower, 1), upper, lower)
+    even, odd = jnp.split(x, 2, axis=-1)  # columns 0 and 2, 1 and 3
+    before = _columns_before(odd)
+    x = jnp.maximum(before, jnp.maximum(even, odd))
+    # Of equal columns the one whose maximum is in the earliest row goes first.
+    row_even, row_odd = jnp.split(row.astype(x.dtype), 2, axis=-1)
+    rows = _columns_before(row_odd), row_even, row_odd
+    of_before, of_even, of_odd = (
+        jnp.where(value == x, row, _ODD + 1)
+        for value, row in zip((before, even, odd), rows, strict=True)
+    )
+    column = _first_place(of_before <= jnp.minimum(of_even, of_odd), of_even <= of_odd)
+    return x, (row, column)
 
 
-def _pool_3x3_gradient(chosen: tuple[Array, Array], gradient: Array) -> tuple[Array]:
-    column, row = chosen
-    return (_to_largest_of_3(_to_largest_of_3(gradient, row, 1), column, 2),)
+def _pool_3x3_gradient(chosen: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    row, column = chosen
+    even, odd = _to_larger(gradient, column)
+    odd += _columns_before_gradient(_where(column, _BEFORE, gradient))
+    gradient = jnp.concatenate([even, odd], axis=-1)
+    upper, lower = _to_larger(gradient, row)
+    return upper, lower + _shifted_back(_where(row, _BEFORE, gradient), 1)
 
 
 max_pool_3x3.defvjp(_pool_3x3, _pool_3x3_gradient)
 
 _BEFORE, _EVEN, _ODD = range(3)
-"""Places in a window: the odd pixel of the block before, and the two of the block itself."""
+"""Places in a window: the odd pixel before, and the two of the block itself."""
 
 
 def _larger(even: Array, odd: Array) -> tuple[Array, Int8[Array, "b h w c"]]:
@@ -156,27 +256,49 @@ def _larger(even: Array, odd: Array) -> tuple[Array, Int8[Array, "b h w c"]]:
 
 def _to_larger(gradient: Array, place: Array) -> tuple[Array, Array]:
     """Returns the gradients of what `_larger` got."""
-    zero = jnp.zeros((), gradient.dtype)
-    return jnp.where(place == _EVEN, gradient, zero), jnp.where(place == _ODD, gradient, zero)
+    return _where(place, _EVEN, gradient), _where(place, _ODD, gradient)
 
 
-def _largest_of_3(x: Array, axis: int) -> tuple[Array, Int8[Array, "b h w c"]]:
-    """Returns the maxima along one axis of the image, and where in the window they were."""
-    half, size = x.shape[-1] // 2, x.shape[axis]
-    x = _pad(x, axis, (1, 0), -jnp.inf)  # before it is cut, which XLA:TPU fuses
-    here = jax.lax.slice_in_dim(x, 1, None, axis=axis)
-    before = jax.lax.slice_in_dim(x, 0, size, axis=axis)[..., half:]
-    larger, place = _larger(here[..., :half], here[..., half:])
-    place = jnp.where(before >= larger, jnp.int8(_BEFORE), place)
-    return jnp.maximum(before, larger), place
+def _largest_of_3(before: Array, even: Array, odd: Array) -> tuple[Array, Int8[Array, "b h w c"]]:
+    """Returns the maxima of three, and where they were."""
+    larger = jnp.maximum(before, jnp.maximum(even, odd))
+    return larger, _first_place(before == larger, even == larger)
 
 
-def _to_largest_of_3(gradient: Array, place: Array, axis: int) -> Array:
-    """Returns the gradient of what `_largest_of_3` got."""
-    even, odd = _to_larger(gradient, place)
-    gradient, place = (_pad(x, axis, (-1, 1), fill) for x, fill in ((gradient, 0), (place, _ODD)))
-    odd += jnp.where(place == _BEFORE, gradient, jnp.zeros((), gradient.dtype))
-    return jnp.concatenate([even, odd], axis=-1)
+def _first_place(before: Array, even: Array) -> Int8[Array, "b h w c"]:
+    return jnp.where(before, jnp.int8(_BEFORE), jnp.where(even, jnp.int8(_EVEN), jnp.int8(_ODD)))
+
+
+def _where(place: Array, wanted: int, gradient: Array) -> Array:
+    return jnp.where(place == wanted, gradient, jnp.zeros((), gradient.dtype))
+
+
+def _columns_before(odd: Array) -> Array:
+    """Returns what is to the left of the even columns of each block: 3 of the last block, and 1."""
+    swapped = swap_columns(odd)
+    return jnp.where(_is_left(odd), _shifted(swapped, 2), swapped)
+
+
+def _columns_before_gradient(before: Array) -> Array:
+    """Returns the gradient of what `_columns_before` got."""
+    swapped = swap_columns(before)
+    return jnp.where(_is_left(before), swapped, _shifted_back(swapped, 2))
+
+
+def _is_left(x: Array) -> Array:
+    """Returns whether a channel is one of the left column of its pair."""
+    return jnp.arange(x.shape[-1]) < x.shape[-1] // 2
+
+
+def _shifted(x: Array, axis: int) -> Array:
+    """Returns what lies before each row or column, and minus infinity before the first."""
+    # Padded before it is cut, which XLA:TPU fuses.
+    return jax.lax.slice_in_dim(_pad(x, axis, (1, 0), -jnp.inf), 0, x.shape[axis], axis=axis)
+
+
+def _shifted_back(x: Array, axis: int) -> Array:
+    """Returns the gradient of what `_shifted` got."""
+    return _pad(x, axis, (-1, 1), 0)
 
 
 def _pad(x: Array, axis: int, by: tuple[int, int], fill: int | float) -> Array:

@@ -8,54 +8,59 @@ import pytest
 
 from ipg_jax.models import GuidedResNet
 from ipg_jax.models.norm import norm_factory
+from ipg_jax.models.pairs import from_pairs
 from ipg_jax.models.resnet import conv
-from ipg_jax.models.stem import StemConv, max_pool_2x2, max_pool_3x3, norm_blocks
+from ipg_jax.models.stem import StemConv, max_pool_2x2, max_pool_3x3, norm_halves
 from ipg_jax.ops import to_blocks
 
 
-def by_columns(x):
-    """Blocks of 2x2 pixels, their channels by column, row and feature."""
+def columns_of(x):
+    """Left and right columns of blocks of 2x2 pixels, their channels by row and feature."""
     b, h, w, c = x.shape
-    return (
-        x.reshape(b, h // 2, 2, w // 2, 2, c)
-        .transpose(0, 1, 3, 4, 2, 5)
-        .reshape(b, h // 2, w // 2, 4 * c)
-    )
+    blocks = x.reshape(b, h // 2, 2, w // 2, 2, c).transpose(4, 0, 1, 3, 2, 5)
+    return tuple(blocks.reshape(2, b, h // 2, w // 2, 2 * c))
+
+
+def rows_of(x):
+    """Upper and lower rows of blocks of 2x4 pixels, their channels by column and feature."""
+    b, h, w, c = x.shape
+    blocks = x.reshape(b, h // 2, 2, w // 4, 4, c)[..., jnp.array([0, 2, 1, 3]), :]
+    return tuple(blocks.transpose(2, 0, 1, 3, 4, 5).reshape(2, b, h // 2, w // 4, 4 * c))
+
+
+HALVES = {"columns": columns_of, "rows": rows_of}
 
 
 def max_pool(x, window):
-    return max_pool_3x3(x) if window == 3 else max_pool_2x2(*jnp.split(x, 2, axis=-1))
+    return from_pairs(max_pool_3x3(*rows_of(x))) if window == 3 else max_pool_2x2(*columns_of(x))
 
 
-def test_the_convolution_is_the_plain_one():
+def convolved(stem, variables, image, method: str, joined: bool):
+    """The plain output, or its halves."""
+    if method == "__call__":
+        return stem.apply(variables, image)
+    halves = stem.apply(variables, image, method=method, joined=joined)
+    return tuple(jnp.split(halves[0], 2, axis=-1) if joined else halves)
+
+
+@pytest.mark.parametrize("joined", [False, True])
+@pytest.mark.parametrize("method", ["__call__", "columns", "rows"])
+def test_the_convolution_is_the_plain_one(method: str, joined: bool):
+    halves_of = HALVES.get(method, lambda x: x)
     image = jax.random.normal(jax.random.key(0), (2, 24, 16, 3))
     stem, plain = StemConv(5), conv(5, 7, strides=2)
     variables = plain.init(jax.random.key(1), image)
-
-    def outputs(apply, image):
-        value, pull = jax.vjp(lambda v: apply(v, image), variables)
-        return value, pull
-
-    want, pull = outputs(plain.apply, image)
+    want, pull = jax.vjp(lambda v: halves_of(plain.apply(v, image)), variables)
     for given in (image, to_blocks(image, 4)):
-        got, own_pull = outputs(stem.apply, given)
-        np.testing.assert_allclose(got, by_columns(want), rtol=1e-5, atol=1e-5)
-        gradient = jax.random.normal(jax.random.key(2), want.shape)
+        apply = lambda v: convolved(stem, v, given, method, joined)  # noqa: B023, E731
+        got, own_pull = jax.vjp(apply, variables)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), got, want)
+        gradient = jax.tree.map(lambda x: jax.random.normal(jax.random.key(2), x.shape), want)
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
-            own_pull(by_columns(gradient)),
+            own_pull(gradient),
             pull(gradient),
         )
-
-
-def test_columns_are_those_of_the_blocks():
-    image = jax.random.normal(jax.random.key(0), (2, 24, 16, 3))
-    stem = StemConv(5)
-    variables = stem.init(jax.random.key(1), image)
-    columns = stem.apply(variables, image, method="columns")
-    np.testing.assert_allclose(
-        jnp.concatenate(columns, axis=-1), stem.apply(variables, image), rtol=1e-5, atol=1e-5
-    )
 
 
 def test_parameters_are_those_of_the_plain_convolution():
@@ -70,33 +75,43 @@ def test_parameters_are_those_of_the_plain_convolution():
 @pytest.mark.parametrize("kind", ["frozen_batch_norm", "batch_norm", "group_norm"])
 def test_norms_have_the_channels_of_pixels(kind):
     class Norm(nn.Module):
-        blocks: bool
+        halves: bool
 
         @nn.compact
-        def __call__(self, x):
+        def __call__(self, x, halves_of=None):
             norm = norm_factory(kind, train=True, dtype=jnp.float32, param_dtype=jnp.float32)
-            return norm_blocks(norm(name="norm"), x, 32) if self.blocks else norm(name="norm")(x)
+            norm = norm(name="norm")
+            if not self.halves:
+                return norm(x)
 
-    x = jax.random.normal(jax.random.key(0), (2, 4, 6, 32)) * 3 + 1
-    variables = Norm(blocks=False).init(jax.random.key(1), x)
+            def convolve(image, *, joined=False):
+                halves = halves_of(image)
+                return [jnp.concatenate(halves, axis=-1)] if joined else halves
+
+            return norm_halves(norm, convolve, x, 32)
+
+    x = jax.random.normal(jax.random.key(0), (2, 4, 8, 32)) * 3 + 1
+    variables = Norm(halves=False).init(jax.random.key(1), x)
     variables = jax.tree.map(lambda v: v + jnp.linspace(0, 1, v.size).reshape(v.shape), variables)
-    want, want_stats = Norm(blocks=False).apply(variables, x, mutable=["batch_stats"])
-    got, stats = Norm(blocks=True).apply(variables, by_columns(x), mutable=["batch_stats"])
-    np.testing.assert_allclose(got, by_columns(want), rtol=1e-5, atol=1e-5)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), stats, want_stats)
+    want, want_stats = Norm(halves=False).apply(variables, x, mutable=["batch_stats"])
+    for halves_of in HALVES.values():
+        got, stats = Norm(halves=True).apply(variables, x, halves_of, mutable=["batch_stats"])
+        for half, whole in zip(got, halves_of(want), strict=True):
+            np.testing.assert_allclose(half, whole, rtol=1e-5, atol=1e-5)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), stats, want_stats)
 
 
 def test_max_pool_pads_with_minus_infinity():
     x = -jnp.ones((1, 4, 4, 1))
-    np.testing.assert_array_equal(max_pool(by_columns(x), 3), -np.ones((1, 2, 2, 1)))
+    np.testing.assert_array_equal(max_pool(x, 3), -np.ones((1, 2, 2, 1)))
 
 
 def test_first_of_equal_maxima_gets_the_gradient():
-    x = by_columns(jnp.zeros((1, 4, 4, 1)))
+    x = jnp.zeros((1, 4, 4, 1))
     gradient = jnp.arange(1.0, 5.0).reshape(1, 2, 2, 1)
     (got,) = jax.vjp(lambda x: max_pool(x, 2), x)[1](gradient)
     want = jnp.float32([[1, 0, 2, 0], [0, 0, 0, 0], [3, 0, 4, 0], [0, 0, 0, 0]])
-    np.testing.assert_array_equal(got, by_columns(want[None, :, :, None]))
+    np.testing.assert_array_equal(got, want[None, :, :, None])
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
@@ -110,14 +125,14 @@ def test_max_pool_has_the_values_and_gradients_of_xla(window, dtype):
     # Few values, so that many windows have ties.
     x = jax.random.randint(jax.random.key(0), (2, 8, 12, 3), 0, 4).astype(dtype)
     want, pull = jax.vjp(reference, x)
-    got, own_pull = jax.vjp(lambda x: max_pool(x, window), by_columns(x))
+    got, own_pull = jax.vjp(lambda x: max_pool(x, window), x)
     np.testing.assert_array_equal(got, want)
     gradient = jax.random.randint(jax.random.key(1), want.shape, -8, 8).astype(dtype)
-    np.testing.assert_array_equal(own_pull(gradient)[0], by_columns(pull(gradient)[0]))
+    np.testing.assert_array_equal(own_pull(gradient)[0], pull(gradient)[0])
 
 
 def test_the_gradient_of_max_pool_can_be_differentiated_forward():
-    x = jax.random.normal(jax.random.key(0), (1, 4, 4, 8))
+    x = jax.random.normal(jax.random.key(0), (1, 4, 8, 8))
 
     def energy(x):
         return (max_pool(x, 3) ** 2).sum()
