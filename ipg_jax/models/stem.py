@@ -9,6 +9,7 @@ taps by which the wider kernel exceeds the 7x7 are zeros.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -71,7 +72,7 @@ class StemConv(nn.Module):
         then features; `joined` along the channels they come out of one convolution.
         """
         halves = [[(row, column) for row in range(2)] for column in range(2)]
-        return self._pixels(_in_blocks(image), halves, joined=joined)
+        return _pixels(_in_blocks(image), self.kernel(), halves, joined=joined, dtype=self.dtype)
 
     def rows(
         self, image: Float[Array, "b _ _ _"], *, joined: bool = False
@@ -82,31 +83,54 @@ class StemConv(nn.Module):
         the block, then features; `joined` along the channels they come out of one convolution. The
         image's width is a multiple of 8.
         """
-        halves = [[(row, column) for column in (0, 2, 1, 3)] for row in range(2)]
-        return self._pixels(to_pairs(_in_blocks(image)), halves, joined=joined, paired=True)
-
-    def _pixels(
-        self,
-        blocks: Array,
-        parts: list[list[tuple[int, int]]],
-        *,
-        joined: bool,
-        paired: bool = False,
-    ) -> list[Array]:
-        """Returns those pixels of each block of outputs, by a convolution for each of the parts."""
-        outputs = []
-        for pixels in [list(itertools.chain(*parts))] if joined else parts:
-            kernel = block_kernel(self.kernel(), pixels, paired=paired)
-            # Of the blocks around the outputs, the kernel leaves out those they do not look at.
-            below, right = (size - 2 for size in kernel.shape[:2])
-            padding = (1, below), (1, right)
-            outputs.append(convolve(blocks, kernel, self.dtype, padding=padding))
-        return outputs
+        tpu, others = (
+            functools.partial(form, joined=joined, dtype=self.dtype)
+            for form in (_rows_of_pairs, _rows_of_blocks)
+        )
+        return jax.lax.platform_dependent(_in_blocks(image), self.kernel(), tpu=tpu, default=others)
 
     @nn.compact
     def kernel(self) -> Float[Array, "7 7 3 {self.features}"]:
         """Returns the plain convolution's kernel."""
         return self.param("kernel", kaiming_normal, (7, 7, 3, self.features), self.param_dtype)
+
+
+def _pixels(
+    blocks: Array,
+    kernel: Array,
+    parts: Sequence[Sequence[tuple[int, int]]],
+    *,
+    joined: bool,
+    dtype: Any,
+    paired: bool = False,
+) -> list[Array]:
+    """Returns those pixels of each block of outputs, by a convolution for each of the parts."""
+    outputs = []
+    for pixels in [list(itertools.chain(*parts))] if joined else parts:
+        part = block_kernel(kernel, pixels, paired=paired)
+        # Of the blocks around the outputs, the kernel leaves out those they do not look at.
+        below, right = (size - 2 for size in part.shape[:2])
+        outputs.append(convolve(blocks, part, dtype, padding=((1, below), (1, right))))
+    return outputs
+
+
+def _rows_of_pairs(blocks: Array, kernel: Array, *, joined: bool, dtype: Any) -> list[Array]:
+    """`StemConv.rows` from pairs of blocks, which fill a TPU's lanes."""
+    halves = [[(row, column) for column in (0, 2, 1, 3)] for row in range(2)]
+    return _pixels(to_pairs(blocks), kernel, halves, joined=joined, dtype=dtype, paired=True)
+
+
+def _rows_of_blocks(blocks: Array, kernel: Array, *, joined: bool, dtype: Any) -> list[Array]:
+    """`StemConv.rows` from single blocks, in half of the operations."""
+    halves = [[(row, column) for column in range(2)] for row in range(2)]
+
+    def in_pairs(x: Array) -> Array:
+        b, h, w, channels = x.shape
+        x = to_pairs(x).reshape(b, h, w // 2, 2, -1, 2, kernel.shape[-1])
+        # From each block's rows and columns to rows of the first columns, and of the second ones.
+        return x.transpose(0, 1, 2, 4, 5, 3, 6).reshape(b, h, w // 2, 2 * channels)
+
+    return [in_pairs(x) for x in _pixels(blocks, kernel, halves, joined=joined, dtype=dtype)]
 
 
 def norm_halves(

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ipg_jax.models import GuidedResNet
+from ipg_jax.models import GuidedResNet, stem
 from ipg_jax.models.norm import norm_factory
 from ipg_jax.models.pairs import from_pairs
 from ipg_jax.models.resnet import conv
@@ -35,11 +35,11 @@ def max_pool(x, window):
     return from_pairs(max_pool_3x3(*rows_of(x))) if window == 3 else max_pool_2x2(*columns_of(x))
 
 
-def convolved(stem, variables, image, method: str, joined: bool):
+def convolved(conv1, variables, image, method: str, joined: bool):
     """The plain output, or its halves."""
     if method == "__call__":
-        return stem.apply(variables, image)
-    halves = stem.apply(variables, image, method=method, joined=joined)
+        return conv1.apply(variables, image)
+    halves = conv1.apply(variables, image, method=method, joined=joined)
     return tuple(jnp.split(halves[0], 2, axis=-1) if joined else halves)
 
 
@@ -48,11 +48,11 @@ def convolved(stem, variables, image, method: str, joined: bool):
 def test_the_convolution_is_the_plain_one(method: str, joined: bool):
     halves_of = HALVES.get(method, lambda x: x)
     image = jax.random.normal(jax.random.key(0), (2, 24, 16, 3))
-    stem, plain = StemConv(5), conv(5, 7, strides=2)
+    conv1, plain = StemConv(5), conv(5, 7, strides=2)
     variables = plain.init(jax.random.key(1), image)
     want, pull = jax.vjp(lambda v: halves_of(plain.apply(v, image)), variables)
     for given in (image, to_blocks(image, 4)):
-        apply = lambda v: convolved(stem, v, given, method, joined)  # noqa: B023, E731
+        apply = lambda v: convolved(conv1, v, given, method, joined)  # noqa: B023, E731
         got, own_pull = jax.vjp(apply, variables)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), got, want)
         gradient = jax.tree.map(lambda x: jax.random.normal(jax.random.key(2), x.shape), want)
@@ -61,6 +61,21 @@ def test_the_convolution_is_the_plain_one(method: str, joined: bool):
             own_pull(gradient),
             pull(gradient),
         )
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_rows_of_pairs_and_of_blocks_are_the_same(joined: bool):
+    """One is the form of TPUs, the other that of other platforms."""
+    blocks = jax.random.normal(jax.random.key(0), (2, 6, 8, 48))
+    kernel = jax.random.normal(jax.random.key(1), (7, 7, 3, 5))
+
+    def of(form):
+        return jax.vjp(lambda k: form(blocks, k, joined=joined, dtype=jnp.float32), kernel)
+
+    (want, pull), (got, own_pull) = of(stem._rows_of_blocks), of(stem._rows_of_pairs)
+    gradient = jax.tree.map(lambda x: jax.random.normal(jax.random.key(2), x.shape), want)
+    for a, b in ((got, want), (own_pull(gradient), pull(gradient))):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), a, b)
 
 
 def test_parameters_are_those_of_the_plain_convolution():
