@@ -170,6 +170,19 @@ def test_a_backbone_reads_images_and_blocks():
     )
 
 
+def test_widths_without_pairs_give_the_same(monkeypatch):
+    """Widths of an odd number of blocks take the plain layers."""
+    image = jax.random.normal(jax.random.key(0), (1, 16, 24, 3))
+    backbone = GuidedResNet(depth=18, fusion_stages=(), norm="group_norm")
+    variables = backbone.init(jax.random.key(1), (image,), train=False)
+    want = backbone.apply(variables, (image,), train=False)
+    monkeypatch.setattr("ipg_jax.models.backbone.has_pairs_of_blocks", lambda image: False)
+    got = backbone.apply(variables, (image,), train=False)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), got, want)
+    odd = backbone.apply(variables, (image[:, :, :20],), train=False)
+    assert odd["c2"].shape == (1, 4, 5, 64)
+
+
 def test_sizes_that_do_not_divide_are_refused():
     with pytest.raises(ValueError, match="multiples of 4, got 8 x 6"):
         StemConv().init(jax.random.key(0), jnp.zeros((1, 8, 6, 3)))
