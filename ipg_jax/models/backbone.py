@@ -14,8 +14,8 @@ from ipg_jax.models.ipg import IPGTransform
 from ipg_jax.models.norm import NormKind, norm_factory
 from ipg_jax.models.pairs import from_pairs
 from ipg_jax.models.remat import Remat, recomputed
-from ipg_jax.models.resnet import ARCHITECTURES, Stage
-from ipg_jax.models.stem import StemConv, has_pairs_of_blocks, max_pool_3x3, norm_halves
+from ipg_jax.models.resnet import ARCHITECTURES, Stage, conv
+from ipg_jax.models.stem import StemConv, has_pairs_of_blocks, in_pixels, max_pool_3x3, norm_halves
 from ipg_jax.types import Array
 
 
@@ -139,12 +139,13 @@ class GuidedResNet(nn.Module):
             return module(x, train=train)
 
         def stem(_: nn.Module, image: Array) -> Array:
-            conv1 = StemConv(64, name="conv1", **types)
             bn1 = norm_factory(self.norm, train=train, **types)(name="bn1")
             if has_pairs_of_blocks(image):
+                conv1 = StemConv(64, name="conv1", **types)
                 x = from_pairs(max_pool_3x3(*norm_halves(bn1, conv1.rows, image, 64)))
             else:
-                x = nn.max_pool(bn1(conv1(image)), (3, 3), (2, 2), ((1, 1), (1, 1)))
+                x = bn1(conv(64, 7, strides=2, name="conv1", **types)(in_pixels(image)))
+                x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
             # The same as the maxima of ReLUs, for a quarter of them.
             return nn.relu(x)
 

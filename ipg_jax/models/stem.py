@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int8
 
-from ipg_jax.models.convolution import conv_general_dilated, convolve
+from ipg_jax.models.convolution import convolve
 from ipg_jax.models.norm import FrozenBatchNorm, norm_blocks
 from ipg_jax.models.pairs import swap_columns, to_pairs
 from ipg_jax.models.resnet import kaiming_normal
@@ -31,7 +31,10 @@ IMAGE_BLOCK = 4
 
 
 class StemConv(nn.Module):
-    """A 7x7 convolution of stride 2 and padding 3 of an image, to output pixels or blocks of them.
+    """A 7x7 convolution of stride 2 and padding 3, from an image to halves of blocks of its output.
+
+    The image is normalised, `[b, h, w, 3]`, with a height and width divisible by 4 (else a
+    `ValueError`); or in blocks of 4x4 pixels, `[b, h / 4, w / 4, 48]` (`ops.to_blocks`).
 
     Attributes:
       features: output channels.
@@ -40,28 +43,6 @@ class StemConv(nn.Module):
     features: int = 64
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
-
-    def __call__(self, image: Float[Array, "b _ _ _"]) -> Float[Array, "b _ _ {self.features}"]:
-        """Returns the plain convolution's output, `[b, h / 2, w / 2, features]`.
-
-        Args:
-          image: normalised, `[b, h, w, 3]`, height and width divisible by 4; or in blocks of 4x4
-            pixels, `[b, h / 4, w / 4, 48]` (`ops.to_blocks`). So in the other methods.
-
-        Raises:
-          ValueError: the image does not divide into blocks.
-        """
-        image = from_blocks(_in_blocks(image), IMAGE_BLOCK)
-        return conv_general_dilated(
-            image.astype(self.dtype),
-            self.kernel().astype(self.dtype),
-            (2, 2),
-            ((3, 3), (3, 3)),
-            lhs_dilation=(1, 1),
-            rhs_dilation=(1, 1),
-            dimension_numbers=None,
-            feature_group_count=1,
-        )
 
     def columns(
         self, image: Float[Array, "b _ _ _"], *, joined: bool = False
@@ -156,6 +137,11 @@ def norm_halves(
 def has_pairs_of_blocks(image: Float[Array, "b h w c"]) -> bool:
     """Returns whether `StemConv.rows` takes an image of this width, or in blocks of this width."""
     return image.shape[2] % (2 * IMAGE_BLOCK if image.shape[-1] == 3 else 2) == 0
+
+
+def in_pixels(image: Float[Array, "b _ _ _"]) -> Float[Array, "b h w 3"]:
+    """Returns an image that may be in blocks as pixels, for plain layers."""
+    return from_blocks(_in_blocks(image), IMAGE_BLOCK)
 
 
 def _in_blocks(image: Array) -> Array:
