@@ -2,13 +2,15 @@
 
 XLA:CPU takes the gradient by the kernel two to ten times slower than the forward pass: it
 transposes whole feature maps and contracts over all of their positions at once, out of cache. Here
-it is a sum of matrix products over a few rows at a time; and 1x1 convolutions are matrix products.
+it is a sum of matrix products over a few rows at a time; 1x1 convolutions are matrix products, and
+3x3 ones of stride 1 take fewer multiplications (`models.winograd`).
 Accelerators get convolutions, which on TPUs have the better layout, and XLA's own rule.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -17,13 +19,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from ipg_jax.models import winograd
 from ipg_jax.models.spatial import divided_by_rows
+from ipg_jax.models.winograd import Padding
 from ipg_jax.types import Array, PyTree
 
 _POSITIONS = 640  # of a chunk: its patches and gradients fit a core's cache
 
 Pair: TypeAlias = tuple[int, int]
-Padding: TypeAlias = tuple[Pair, Pair]
 Saved: TypeAlias = tuple[jax.Array, jax.Array]
 
 
@@ -123,27 +126,49 @@ def with_shared_kernels(
     return function(module, *args)
 
 
-def _forward(
+def _convolution(
     x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding, dilation: Pair, precision: Any
 ) -> jax.Array:
-    def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return jax.lax.conv_general_dilated(
-            x,
-            kernel,
-            strides,
-            padding,
-            rhs_dilation=dilation,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            precision=precision,
-        )
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        strides,
+        padding,
+        rhs_dilation=dilation,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=precision,
+    )
 
-    def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+
+def _on_cpu(
+    x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding, dilation: Pair, precision: Any
+) -> Array:
+    if kernel.shape[:2] == (1, 1) and padding == ((0, 0), (0, 0)):
         x = x[:, :: strides[0], :: strides[1]]
         return jnp.matmul(x, kernel[0, 0], precision=precision)
+    if _by_tiles(x, kernel, strides, padding, dilation):
+        return winograd.convolve_3x3(x, kernel, padding, precision=precision)
+    return _convolution(x, kernel, strides, padding, dilation, precision)
 
-    if kernel.shape[:2] != (1, 1) or padding != ((0, 0), (0, 0)):
-        return convolution(x, kernel)
-    return jax.lax.platform_dependent(x, kernel, cpu=product, default=convolution)
+
+def _by_tiles(
+    x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding, dilation: Pair
+) -> bool:
+    """Returns whether a CPU takes a convolution and its gradient by the input by `winograd`.
+
+    Not of a program for several devices, which would exchange the borders of all tiles.
+    """
+    usual = strides == dilation == (1, 1) and set(itertools.chain(*padding)) <= {0, 1, 2}
+    return usual and jax.device_count() == 1 and winograd.pays(x, kernel)
+
+
+def _forward(x: jax.Array, kernel: jax.Array, *static: Any) -> jax.Array:
+    return jax.lax.platform_dependent(
+        x,
+        kernel,
+        cpu=lambda x, kernel: _on_cpu(x, kernel, *static),
+        default=lambda x, kernel: _convolution(x, kernel, *static),
+    )
 
 
 _convolve = jax.custom_vjp(_forward, nondiff_argnums=(2, 3, 4, 5))
@@ -168,7 +193,20 @@ def _backward(
         gradient = jax.lax.platform_dependent(
             gradient, cpu=jax.lax.optimization_barrier, default=lambda gradient: gradient
         )
-    (by_x,) = jax.vjp(lambda x: _forward(x, kernel, *static), x)[1](gradient)
+
+    def by_input(form: Callable[..., Array], gradient: Array) -> Array:
+        return jax.vjp(lambda x: form(x, kernel, *static), x)[1](gradient)[0]
+
+    def by_input_on_cpu(gradient: Array) -> Array:
+        if not _by_tiles(x, kernel, strides, padding, dilation):
+            return by_input(_on_cpu, gradient)
+        (top, bottom), (left, right) = padding
+        rest = (2 - top, 2 - bottom), (2 - left, 2 - right)
+        return winograd.convolve_3x3(gradient, kernel, rest, transposed=True, precision=precision)
+
+    by_x = jax.lax.platform_dependent(
+        gradient, cpu=by_input_on_cpu, default=functools.partial(by_input, _convolution)
+    )
     x, gradient = divided_by_rows(x, gradient)
 
     def whole(x: jax.Array, gradient: jax.Array) -> jax.Array:
