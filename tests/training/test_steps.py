@@ -41,26 +41,30 @@ def begin(config, mesh: Mesh, *, fsdp: bool = False, **kwargs):
     return _begin(FrozenConfigDict(config), mesh, fsdp=fsdp, **kwargs)
 
 
-@functools.cache  # tests with the same step trace it once
-def _begin(config: FrozenConfigDict, mesh: Mesh, *, fsdp: bool, **kwargs):
+@functools.cache  # to compile it for each mesh takes longer than all of its steps
+def _first_state(config: FrozenConfigDict, *, ema: bool) -> TrainState:
     task = build_task(config)
-    optimizer, schedule = build_optimizer(config, num_steps=STEPS, steps_per_epoch=1.0)
-    ema = "ema_decay" in kwargs
+    optimizer, _ = build_optimizer(config, num_steps=STEPS, steps_per_epoch=1.0)
 
     def create(key: jax.Array) -> TrainState:
         return TrainState.create(task.init(key), optimizer, ema=ema)
 
-    key = jax.random.key(0)
-    shapes = jax.eval_shape(create, key)
-    placement = state_sharding(mesh, shapes, fsdp=fsdp)
+    return jax.device_get(jax.jit(create)(jax.random.key(0)))
+
+
+@functools.cache  # tests with the same step trace it once
+def _begin(config: FrozenConfigDict, mesh: Mesh, *, fsdp: bool, **kwargs):
+    task = build_task(config)
+    optimizer, schedule = build_optimizer(config, num_steps=STEPS, steps_per_epoch=1.0)
+    first = _first_state(config, ema="ema_decay" in kwargs)
+    placement = state_sharding(mesh, first, fsdp=fsdp)
     template = jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-        shapes,
+        first,
         placement,
     )
     step = make_train_step(task, optimizer, schedule, mesh, placement=placement, **kwargs)
-    create = jax.jit(create, out_shardings=placement)
-    return task, template, lambda: create(key), step
+    return task, template, lambda: jax.device_put(first, placement, may_alias=False), step
 
 
 def batches_of(config, task) -> Iterator[Batch]:
