@@ -140,17 +140,6 @@ def _convolution(
     )
 
 
-def _on_cpu(
-    x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding, dilation: Pair, precision: Any
-) -> Array:
-    if kernel.shape[:2] == (1, 1) and padding == ((0, 0), (0, 0)):
-        x = x[:, :: strides[0], :: strides[1]]
-        return jnp.matmul(x, kernel[0, 0], precision=precision)
-    if _by_tiles(x, kernel, strides, padding, dilation):
-        return winograd.convolve_3x3(x, kernel, padding, precision=precision)
-    return _convolution(x, kernel, strides, padding, dilation, precision)
-
-
 def _by_tiles(
     x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding, dilation: Pair
 ) -> bool:
@@ -162,13 +151,24 @@ def _by_tiles(
     return usual and jax.device_count() == 1 and winograd.pays(x, kernel)
 
 
-def _forward(x: jax.Array, kernel: jax.Array, *static: Any) -> jax.Array:
-    return jax.lax.platform_dependent(
-        x,
-        kernel,
-        cpu=lambda x, kernel: _on_cpu(x, kernel, *static),
-        default=lambda x, kernel: _convolution(x, kernel, *static),
-    )
+def _forward(
+    x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding, dilation: Pair, precision: Any
+) -> jax.Array:
+    def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return _convolution(x, kernel, strides, padding, dilation, precision)
+
+    def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        x = x[:, :: strides[0], :: strides[1]]
+        return jnp.matmul(x, kernel[0, 0], precision=precision)
+
+    def by_tiles(x: jax.Array, kernel: jax.Array) -> Array:
+        return winograd.convolve_3x3(x, kernel, padding, precision=precision)
+
+    if kernel.shape[:2] == (1, 1) and padding == ((0, 0), (0, 0)):
+        return jax.lax.platform_dependent(x, kernel, cpu=product, default=convolution)
+    if _by_tiles(x, kernel, strides, padding, dilation):
+        return jax.lax.platform_dependent(x, kernel, cpu=by_tiles, default=convolution)
+    return convolution(x, kernel)
 
 
 _convolve = jax.custom_vjp(_forward, nondiff_argnums=(2, 3, 4, 5))
@@ -194,23 +194,25 @@ def _backward(
             gradient, cpu=jax.lax.optimization_barrier, default=lambda gradient: gradient
         )
 
-    def by_input(form: Callable[..., Array], gradient: Array) -> Array:
+    by_tiles = _by_tiles(x, kernel, strides, padding, dilation)
+    form = _convolution if by_tiles else _forward
+
+    def by_input(gradient: Array) -> Array:
         return jax.vjp(lambda x: form(x, kernel, *static), x)[1](gradient)[0]
 
-    def by_input_on_cpu(gradient: Array) -> Array:
-        if not _by_tiles(x, kernel, strides, padding, dilation):
-            return by_input(_on_cpu, gradient)
+    def by_input_by_tiles(gradient: Array) -> Array:
         (top, bottom), (left, right) = padding
         rest = (2 - top, 2 - bottom), (2 - left, 2 - right)
         return winograd.convolve_3x3(gradient, kernel, rest, transposed=True, precision=precision)
 
-    by_x = jax.lax.platform_dependent(
-        gradient, cpu=by_input_on_cpu, default=functools.partial(by_input, _convolution)
-    )
+    if by_tiles:
+        by_x = jax.lax.platform_dependent(gradient, cpu=by_input_by_tiles, default=by_input)
+    else:
+        by_x = by_input(gradient)
     x, gradient = divided_by_rows(x, gradient)
 
     def whole(x: jax.Array, gradient: jax.Array) -> jax.Array:
-        return jax.vjp(lambda kernel: _forward(x, kernel, *static), kernel)[1](gradient)[0]
+        return jax.vjp(lambda kernel: form(x, kernel, *static), kernel)[1](gradient)[0]
 
     by_rows = functools.partial(
         kernel_gradient_by_rows,
