@@ -5,7 +5,7 @@ import functools
 import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from unittest import mock
 
 import jax
@@ -41,15 +41,15 @@ def begin(config, mesh: Mesh, *, fsdp: bool = False, **kwargs):
     return _begin(FrozenConfigDict(config), mesh, fsdp=fsdp, **kwargs)
 
 
-@functools.cache  # to compile it for each mesh takes longer than all of its steps
-def _first_state(config: FrozenConfigDict, *, ema: bool) -> TrainState:
+def state_maker(config: FrozenConfigDict, *, ema: bool) -> Callable[[jax.Array], TrainState]:
     task = build_task(config)
     optimizer, _ = build_optimizer(config, num_steps=STEPS, steps_per_epoch=1.0)
+    return lambda key: TrainState.create(task.init(key), optimizer, ema=ema)
 
-    def create(key: jax.Array) -> TrainState:
-        return TrainState.create(task.init(key), optimizer, ema=ema)
 
-    return jax.device_get(jax.jit(create)(jax.random.key(0)))
+@functools.cache  # to compile it for each mesh takes longer than all of its steps
+def _first_state(config: FrozenConfigDict, *, ema: bool) -> TrainState:
+    return jax.device_get(jax.jit(state_maker(config, ema=ema))(jax.random.key(0)))
 
 
 @functools.cache  # tests with the same step trace it once
@@ -118,6 +118,16 @@ def two_stage_config(steady_config):
             head_norm="none", head_fc_channels=32, rpn_proposals=(60, 30), rois_per_image=16
         )
     return steady_config
+
+
+def test_a_state_that_is_made_divided_is_that_of_one_device(steady_config):
+    config, mesh = FrozenConfigDict(steady_config), mesh_of(2, 4)
+    one = _first_state(config, ema=False)
+    placement = state_sharding(mesh, one, fsdp=True)
+    divided = jax.jit(state_maker(config, ema=False), out_shardings=placement)(jax.random.key(0))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), divided, one)
+    kernel = divided.params["backbone"]["layer4"]["block1"]["conv2"]["kernel"]
+    assert kernel.sharding.shard_shape(kernel.shape) == (3, 3, 512, 256)
 
 
 def test_eight_devices_give_the_losses_of_one(steady_config, of_one_device):
