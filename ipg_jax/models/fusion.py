@@ -21,7 +21,7 @@ from jaxtyping import Float
 
 from ipg_jax.models.convolution import convolve
 from ipg_jax.models.norm import in_float32
-from ipg_jax.models.spatial import num_devices, rows_of_product, shared_product
+from ipg_jax.models.spatial import num_devices
 from ipg_jax.types import Array
 
 
@@ -188,14 +188,10 @@ class LinearFusion(Fusion):
         w_s = self.linear(width, "w_s", nn.initializers.zeros).kernel(width)
         w_m = self.linear(width, "w_m", identity_kernel).kernel(width)
         w = self.linear(width, "w", identity_kernel).kernel((1 + concatenate) * width)
-        # One product by each position against a device's part of two products of matrices. Only
-        # training shares them: it has more to compute while the parts are sent.
-        multiply: Callable[..., Array] = shared_product if train else jnp.matmul
-        rows = rows_of_product(width, width**3) if train else width
         positions = features.size // width // num_devices()
-        if positions > 2 * rows:
+        if positions > 2 * width:  # of a device, whose products by each position go down to two
             # The first rows of W meet F and the last meet R: all of them in the sum.
-            w_f, w_r = multiply(w_s, w[:width]), multiply(w_m, w[-width:])
+            w_f, w_r = w_s @ w[:width], w_m @ w[-width:]
             if guidance.shape[-1] != width:
                 transform = channel_interpolation(guidance.shape[-1], width)
                 w_f = jnp.asarray(transform, self.dtype) @ w_f
