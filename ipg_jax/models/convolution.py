@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -20,7 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from ipg_jax.models import winograd
-from ipg_jax.models.spatial import divided_by_rows
+from ipg_jax.models.spatial import divided_by_rows, is_divided
 from ipg_jax.models.winograd import Padding
 from ipg_jax.types import Array, PyTree
 
@@ -164,11 +165,35 @@ def _forward(
     def by_tiles(x: jax.Array, kernel: jax.Array) -> Array:
         return winograd.convolve_3x3(x, kernel, padding, precision=precision)
 
+    def by_patches(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return _patches_product(x, kernel, strides, padding, dilation, precision)
+
     if kernel.shape[:2] == (1, 1) and padding == ((0, 0), (0, 0)):
         return jax.lax.platform_dependent(x, kernel, cpu=product, default=convolution)
+    if math.prod(x.shape[1:3]) < math.prod(kernel.shape[:2]) and not is_divided():
+        return jax.lax.platform_dependent(x, kernel, cpu=by_patches, default=convolution)
     if _by_tiles(x, kernel, strides, padding, dilation):
         return jax.lax.platform_dependent(x, kernel, cpu=by_tiles, default=convolution)
     return convolution(x, kernel)
+
+
+def _patches_product(
+    x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding, dilation: Pair, precision: Any
+) -> jax.Array:
+    """Returns the convolution of a map that has fewer positions than the kernel.
+
+    XLA exchanges the two there, and XLA:CPU has no fast convolution for what comes of it: that of
+    eight maps of 2x2 with 3x3 taps from 512 to 512 channels took 0.2 s.
+    """
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    taps = [
+        x[:, dilation[0] * i :: strides[0], dilation[1] * j :: strides[1]]
+        for i, j in itertools.product(*map(range, kernel.shape[:2]))
+    ]
+    # The last tap has as many rows and columns as the output, others have more behind.
+    height, width = taps[-1].shape[1:3]
+    patches = jnp.concatenate([tap[:, :height, :width] for tap in taps], axis=-1)
+    return jnp.matmul(patches, kernel.reshape(-1, kernel.shape[-1]), precision=precision)
 
 
 _convolve = jax.custom_vjp(_forward, nondiff_argnums=(2, 3, 4, 5))

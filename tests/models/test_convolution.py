@@ -18,6 +18,10 @@ from ipg_jax.models.resnet import conv
         ((3, 37, 40, 3), 3, 2, 1),
         ((2, 30, 24, 2), 3, 1, 2),
         ((1, 61, 64, 3), 7, 2, 1),
+        ((2, 2, 2, 6), 3, 1, 1),  # fewer positions than taps
+        ((3, 2, 4, 6), 3, 2, 1),
+        ((2, 3, 2, 6), 3, 1, 2),
+        ((2, 1, 1, 6), 3, 1, 1),
     ],
 )
 def test_gradients_of_a_convolution_are_those_of_xla(
@@ -49,6 +53,20 @@ def test_gradients_of_a_convolution_are_those_of_xla(
     own_by_kernel, own_by_x = own_pull(gradient)
     np.testing.assert_allclose(own_by_x, by_x, rtol=1e-4, atol=1e-3)
     np.testing.assert_allclose(own_by_kernel, by_kernel, rtol=1e-4, atol=1e-3)
+
+
+def test_maps_smaller_than_the_kernel_are_multiplied():
+    layer = conv(4, 3)
+    x = jnp.ones((2, 2, 2, 4))
+    variables = layer.init(jax.random.key(0), x)
+
+    def is_convolved(x: jax.Array) -> bool:
+        loss = lambda x: jnp.sum(layer.apply(variables, x) ** 2)  # noqa: E731
+        program = jax.jit(jax.value_and_grad(loss)).lower(x).compile()
+        return "convolution(" in program.as_text()
+
+    assert not is_convolved(x)
+    assert is_convolved(jnp.ones((2, 3, 3, 4)))
 
 
 def test_kernel_gradient_is_summed_in_float32():
