@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float
 
 from ipg_jax.models import winograd
@@ -185,15 +186,17 @@ def _patches_product(
     XLA exchanges the two there, and XLA:CPU has no fast convolution for what comes of it: that of
     eight maps of 2x2 with 3x3 taps from 512 to 512 channels took 0.2 s.
     """
-    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    taps = [
-        x[:, dilation[0] * i :: strides[0], dilation[1] * j :: strides[1]]
-        for i, j in itertools.product(*map(range, kernel.shape[:2]))
-    ]
-    # The last tap has as many rows and columns as the output, others have more behind.
-    height, width = taps[-1].shape[1:3]
-    patches = jnp.concatenate([tap[:, :height, :width] for tap in taps], axis=-1)
-    return jnp.matmul(patches, kernel.reshape(-1, kernel.shape[-1]), precision=precision)
+
+    def selection(axis: int) -> jax.Array:
+        """Returns which position each tap of each output looks at, `[taps, outputs, positions]`."""
+        size, taps = x.shape[1 + axis], kernel.shape[axis]
+        (before, behind), step = padding[axis], dilation[axis]
+        first = np.arange(-before, size + behind - step * (taps - 1), strides[axis])
+        places = first + step * np.arange(taps)[:, None]
+        return jnp.asarray(places[..., None] == np.arange(size), x.dtype)
+
+    patches = jnp.einsum("ihy,jwx,byxc->bhwijc", selection(0), selection(1), x)
+    return jnp.einsum("bhwijc,ijcf->bhwf", patches, kernel, precision=precision)
 
 
 _convolve = jax.custom_vjp(_forward, nondiff_argnums=(2, 3, 4, 5))
