@@ -141,8 +141,8 @@ joined_product.defvjp(
 class Fusion(nn.Module):
     """What the variants share: types, initialisation and the bias-free 1x1 convolution.
 
-    Calls with `train=True` return the same but for rounding: the linear fusions then order and
-    divide their products for a step with gradients.
+    Calls with `train=True` return the same but for rounding: the linear fusions then order their
+    products for a step with gradients.
 
     Attributes:
       identity_init: start as `O = R` (see the module's text).
