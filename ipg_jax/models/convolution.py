@@ -171,6 +171,7 @@ def _forward(
 
     if kernel.shape[:2] == (1, 1) and padding == ((0, 0), (0, 0)):
         return jax.lax.platform_dependent(x, kernel, cpu=product, default=convolution)
+    # Maps whose height is divided are left to XLA, which knows how to exchange their borders.
     if math.prod(x.shape[1:3]) < math.prod(kernel.shape[:2]) and not is_divided():
         return jax.lax.platform_dependent(x, kernel, cpu=by_patches, default=convolution)
     if _by_tiles(x, kernel, strides, padding, dilation):
