@@ -13,7 +13,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import flax.linen as nn
 import jax
@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ipg_jax.models import winograd
-from ipg_jax.models.spatial import divided_by_rows, is_divided
+from ipg_jax.models.spatial import divided_by_rows, rows_of_a_device
 from ipg_jax.models.winograd import Padding
 from ipg_jax.types import Array, PyTree
 
@@ -30,6 +30,23 @@ _POSITIONS = 640  # of a chunk: its patches and gradients fit a core's cache
 
 Pair: TypeAlias = tuple[int, int]
 Saved: TypeAlias = tuple[jax.Array, jax.Array]
+
+
+class Geometry(NamedTuple):
+    """How a kernel is laid over a map, and how precisely the two are multiplied."""
+
+    strides: Pair
+    padding: Padding
+    dilation: Pair
+    precision: Any
+
+
+Form: TypeAlias = Callable[[jax.Array, jax.Array, Geometry], jax.Array]
+
+
+def _pair(values: Sequence[int]) -> Pair:
+    first, second = values
+    return first, second
 
 
 def conv_general_dilated(
@@ -57,19 +74,11 @@ def conv_general_dilated(
             f"lhs_dilation={tuple(lhs_dilation)} and feature_group_count={feature_group_count} "
             "must be 1: use flax.linen.Conv with its own convolution for others"
         )
-    above_below, sides = map(tuple, padding)
+    rows, columns = map(_pair, padding)
+    how = Geometry(_pair(strides), (rows, columns), _pair(rhs_dilation), precision)
     # The gradients by input and output are divided like these.
     (x,) = divided_by_rows(jnp.asarray(x))
-    (y,) = divided_by_rows(
-        _convolve(
-            x,
-            jnp.asarray(kernel),
-            tuple(strides),
-            (above_below, sides),
-            tuple(rhs_dilation),
-            precision,
-        )
-    )
+    (y,) = divided_by_rows(_convolve(x, jnp.asarray(kernel), how))
     return y
 
 
@@ -129,60 +138,54 @@ def with_shared_kernels(
 
 
 def _convolution(
-    x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding, dilation: Pair, precision: Any
+    x: jax.Array,
+    kernel: jax.Array,
+    how: Geometry,
+    dimensions: tuple[str, str, str] = ("NHWC", "HWIO", "NHWC"),
 ) -> jax.Array:
     return jax.lax.conv_general_dilated(
         x,
         kernel,
-        strides,
-        padding,
-        rhs_dilation=dilation,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision=precision,
+        how.strides,
+        how.padding,
+        rhs_dilation=how.dilation,
+        dimension_numbers=dimensions,
+        precision=how.precision,
     )
 
 
-def _by_tiles(
-    x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding, dilation: Pair
-) -> bool:
-    """Returns whether a CPU takes a convolution and its gradient by the input by `winograd`.
-
-    Not of a program for several devices, which would exchange the borders of all tiles.
-    """
-    usual = strides == dilation == (1, 1) and set(itertools.chain(*padding)) <= {0, 1, 2}
-    return usual and jax.device_count() == 1 and winograd.pays(x, kernel)
+# XLA:CPU is fast with convolutions of NHWC by HWIO alone. It turns others into such ones, but not
+# within loops (over micro-batches, or images), where they took a hundred times as long. So the two
+# gradients are such convolutions already.
 
 
-def _forward(
-    x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding, dilation: Pair, precision: Any
+def _gradient_by_input(
+    gradient: jax.Array, x: jax.Array, kernel: jax.Array, how: Geometry
 ) -> jax.Array:
-    def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return _convolution(x, kernel, strides, padding, dilation, precision)
-
-    def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        x = x[:, :: strides[0], :: strides[1]]
-        return jnp.matmul(x, kernel[0, 0], precision=precision)
-
-    def by_tiles(x: jax.Array, kernel: jax.Array) -> Array:
-        return winograd.convolve_3x3(x, kernel, padding, precision=precision)
-
-    def by_patches(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return _patches_product(x, kernel, strides, padding, dilation, precision)
-
-    if kernel.shape[:2] == (1, 1) and padding == ((0, 0), (0, 0)):
-        return jax.lax.platform_dependent(x, kernel, cpu=product, default=convolution)
-    # Maps whose height is divided are left to XLA, which knows how to exchange their borders.
-    if math.prod(x.shape[1:3]) < math.prod(kernel.shape[:2]) and not is_divided():
-        return jax.lax.platform_dependent(x, kernel, cpu=by_patches, default=convolution)
-    if _by_tiles(x, kernel, strides, padding, dilation):
-        return jax.lax.platform_dependent(x, kernel, cpu=by_tiles, default=convolution)
-    return convolution(x, kernel)
+    turned = jnp.swapaxes(kernel, 2, 3)
+    forward = functools.partial(
+        _convolution, kernel=turned, how=how, dimensions=("NHWC", "HWOI", "NHWC")
+    )
+    return jax.vjp(forward, x)[1](gradient)[0]
 
 
-def _patches_product(
-    x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding, dilation: Pair, precision: Any
+def _gradient_by_kernel(
+    gradient: jax.Array, x: jax.Array, kernel: jax.Array, how: Geometry
 ) -> jax.Array:
-    """Returns the convolution of a map that has fewer positions than the kernel.
+    turned = x.transpose(3, 1, 2, 0)
+    forward = functools.partial(_convolution, turned, how=how, dimensions=("CHWN", "IHWO", "HWNC"))
+    _, pull = jax.vjp(lambda kernel: forward(kernel=kernel), kernel.transpose(2, 0, 1, 3))
+    return pull(gradient.transpose(1, 2, 0, 3))[0].transpose(1, 2, 0, 3)
+
+
+def _product(x: jax.Array, kernel: jax.Array, how: Geometry) -> jax.Array:
+    """Returns the convolution with a kernel of one tap, without padding."""
+    x = x[:, :: how.strides[0], :: how.strides[1]]
+    return jnp.matmul(x, kernel[0, 0], precision=how.precision)
+
+
+def _patches_product(x: jax.Array, kernel: jax.Array, how: Geometry) -> jax.Array:
+    """Returns the convolution of or to a map that has fewer positions than the kernel.
 
     XLA exchanges the two there, and XLA:CPU has no fast convolution for what comes of it: that of
     eight maps of 2x2 with 3x3 taps from 512 to 512 channels took 0.2 s.
@@ -191,70 +194,105 @@ def _patches_product(
     def selection(axis: int) -> jax.Array:
         """Returns which position each tap of each output looks at, `[taps, outputs, positions]`."""
         size, taps = x.shape[1 + axis], kernel.shape[axis]
-        (before, behind), step = padding[axis], dilation[axis]
-        first = np.arange(-before, size + behind - step * (taps - 1), strides[axis])
+        (before, behind), step = how.padding[axis], how.dilation[axis]
+        first = np.arange(-before, size + behind - step * (taps - 1), how.strides[axis])
         places = first + step * np.arange(taps)[:, None]
         return jnp.asarray(places[..., None] == np.arange(size), x.dtype)
 
     patches = jnp.einsum("ihy,jwx,byxc->bhwijc", selection(0), selection(1), x)
-    return jnp.einsum("bhwijc,ijcf->bhwf", patches, kernel, precision=precision)
+    return jnp.einsum("bhwijc,ijcf->bhwf", patches, kernel, precision=how.precision)
 
 
-_convolve = jax.custom_vjp(_forward, nondiff_argnums=(2, 3, 4, 5))
+def _tiles(x: jax.Array, kernel: jax.Array, how: Geometry) -> jax.Array:
+    """Returns the convolution of a large map with 3x3 taps."""
+    return winograd.convolve_3x3(x, kernel, how.padding, precision=how.precision)
 
 
-def _save(x: jax.Array, kernel: jax.Array, *static: Any) -> tuple[jax.Array, Saved]:
-    return _forward(x, kernel, *static), (x, kernel)
+def _gradient_by_tiles(gradient: jax.Array, kernel: jax.Array, how: Geometry) -> jax.Array:
+    """Returns the gradient of `_tiles` by its input."""
+    (top, bottom), (left, right) = how.padding
+    rest = (2 - top, 2 - bottom), (2 - left, 2 - right)
+    return winograd.convolve_3x3(gradient, kernel, rest, transposed=True, precision=how.precision)
 
 
-def _backward(
-    strides: Pair,
-    padding: Padding,
-    dilation: Pair,
-    precision: Any,
-    saved: Saved,
-    gradient: jax.Array,
-) -> Saved:
+def _form_on_cpu(x: jax.Array, kernel: jax.Array, how: Geometry) -> Form:
+    """Returns which of the functions above computes a convolution on a CPU."""
+    taps = kernel.shape[:2]
+    if taps == (1, 1) and how.padding == ((0, 0), (0, 0)):
+        return _product
+    height, width = x.shape[1:3]
+    height2, width2 = (
+        (size + sum(sides) - step * (taps - 1) - 1) // stride + 1
+        for size, taps, stride, sides, step in zip(x.shape[1:3], taps, *how[:3], strict=True)
+    )
+    fewest = min(rows_of_a_device(height) * width, rows_of_a_device(height2) * width2)
+    if fewest < math.prod(taps):
+        return _patches_product
+    usual = how.strides == how.dilation == (1, 1) and {*itertools.chain(*how.padding)} <= {0, 1, 2}
+    # Not in a program for several devices, which would exchange the borders of all tiles.
+    if usual and jax.device_count() == 1 and winograd.pays(x, kernel):
+        return _tiles
+    return _convolution
+
+
+def _forward(x: jax.Array, kernel: jax.Array, how: Geometry) -> jax.Array:
+    form = _form_on_cpu(x, kernel, how)
+    if form is _convolution:
+        return _convolution(x, kernel, how)
+    return jax.lax.platform_dependent(
+        x,
+        kernel,
+        cpu=lambda x, kernel: form(x, kernel, how),
+        default=lambda x, kernel: _convolution(x, kernel, how),
+    )
+
+
+_convolve = jax.custom_vjp(_forward, nondiff_argnums=(2,))
+
+
+def _save(x: jax.Array, kernel: jax.Array, how: Geometry) -> tuple[jax.Array, Saved]:
+    return _forward(x, kernel, how), (x, kernel)
+
+
+def _backward(how: Geometry, saved: Saved, gradient: jax.Array) -> Saved:
     x, kernel = saved
-    static = (strides, padding, dilation, precision)
+    form = _form_on_cpu(x, kernel, how)
     if jax.device_count() == 1:
         # XLA:CPU would compute it once for each of the two products.
         gradient = jax.lax.platform_dependent(
             gradient, cpu=jax.lax.optimization_barrier, default=lambda gradient: gradient
         )
 
-    by_tiles = _by_tiles(x, kernel, strides, padding, dilation)
-    form = _convolution if by_tiles else _forward
+    def by_input(form: Form, gradient: jax.Array) -> jax.Array:
+        return jax.vjp(lambda x: form(x, kernel, how), x)[1](gradient)[0]
 
-    def by_input(gradient: Array) -> Array:
-        return jax.vjp(lambda x: form(x, kernel, *static), x)[1](gradient)[0]
+    def by_input_on_cpu(gradient: jax.Array) -> jax.Array:
+        if form is _convolution:
+            return _gradient_by_input(gradient, x, kernel, how)
+        if form is _tiles:
+            return _gradient_by_tiles(gradient, kernel, how)
+        return by_input(form, gradient)
 
-    def by_input_by_tiles(gradient: Array) -> Array:
-        (top, bottom), (left, right) = padding
-        rest = (2 - top, 2 - bottom), (2 - left, 2 - right)
-        return winograd.convolve_3x3(gradient, kernel, rest, transposed=True, precision=precision)
-
-    if by_tiles:
-        by_x = jax.lax.platform_dependent(gradient, cpu=by_input_by_tiles, default=by_input)
-    else:
-        by_x = by_input(gradient)
+    by_x = jax.lax.platform_dependent(
+        gradient, cpu=by_input_on_cpu, default=functools.partial(by_input, _convolution)
+    )
     x, gradient = divided_by_rows(x, gradient)
 
-    def whole(x: jax.Array, gradient: jax.Array) -> jax.Array:
-        return jax.vjp(lambda kernel: form(x, kernel, *static), kernel)[1](gradient)[0]
+    def by_kernel(form: Form, x: jax.Array, gradient: jax.Array) -> jax.Array:
+        return jax.vjp(lambda kernel: form(x, kernel, how), kernel)[1](gradient)[0]
 
-    by_rows = functools.partial(
-        kernel_gradient_by_rows,
-        kernel_size=(kernel.shape[0], kernel.shape[1]),
-        strides=strides,
-        padding=padding,
-        dilation=dilation,
-        precision=precision,
+    def by_kernel_on_cpu(x: jax.Array, gradient: jax.Array) -> Array:
+        # Of a program for several devices the loop over rows would hold a reduction over them.
+        if jax.device_count() == 1:
+            size = _pair(kernel.shape[:2])
+            return kernel_gradient_by_rows(x, gradient, kernel_size=size, **how._asdict())
+        if form is _convolution:
+            return _gradient_by_kernel(gradient, x, kernel, how)
+        return by_kernel(form, x, gradient)
+
+    return by_x, jax.lax.platform_dependent(
+        x, gradient, cpu=by_kernel_on_cpu, default=functools.partial(by_kernel, _convolution)
     )
-    # Of a program for several devices the loop would hold a reduction over them.
-    cpu = by_rows if jax.device_count() == 1 else whole
-    by_kernel = jax.lax.platform_dependent(x, gradient, cpu=cpu, default=whole)
-    return by_x, by_kernel
 
 
 _convolve.defvjp(_save, _backward)

@@ -22,9 +22,9 @@ def _parts() -> int:
     return dict(jax.sharding.get_abstract_mesh().shape).get("space", 1)
 
 
-def is_divided() -> bool:
-    """Returns whether the heights of feature maps are divided."""
-    return _parts() > 1
+def rows_of_a_device(height: int) -> int:
+    """Returns how many of the rows of a feature map lie on one device (`divided_by_rows`)."""
+    return height if height % _parts() else height // _parts()
 
 
 def num_devices() -> int:
@@ -42,7 +42,7 @@ def divided_by_rows(
     with heights of 2 and 4 on four devices they are added up twice). Such maps, which are small,
     are held whole instead.
     """
-    if not is_divided():
+    if _parts() == 1:
         return arrays
     divides = all(array.shape[1] % _parts() == 0 for array in arrays)
     rows = PartitionSpec(PartitionSpec.UNCONSTRAINED, "space" if divides else None)
@@ -55,4 +55,4 @@ def undivided(tree: PyTree) -> PyTree:
     For what is small and is looked up in loops: each look-up of a divided array is a message. Only
     under `jax.vmap` over the images, whose own division stays.
     """
-    return jax.lax.with_sharding_constraint(tree, PartitionSpec()) if is_divided() else tree
+    return jax.lax.with_sharding_constraint(tree, PartitionSpec()) if _parts() > 1 else tree

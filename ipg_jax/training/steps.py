@@ -79,14 +79,16 @@ def make_train_step(
         return grads, metrics, batch_stats | updates
 
     def accumulated(params: PyTree, batch_stats: PyTree, batch: Batch, rng: jax.Array) -> Any:
-        def body(batch_stats: PyTree, part: tuple[Batch, jax.Array]) -> Any:
+        def body(carry: tuple[PyTree, PyTree], part: tuple[Batch, jax.Array]) -> Any:
+            batch_stats, sums = carry
             grads, metrics, batch_stats = gradients(params, batch_stats, *part)
-            return batch_stats, (grads, metrics)
+            return (batch_stats, jax.tree.map(jnp.add, sums, grads)), metrics
 
         parts = (split_batch(batch, accumulation), jax.random.split(rng, accumulation))
-        batch_stats, sums = jax.lax.scan(body, batch_stats, parts)
-        grads, metrics = jax.tree.map(lambda x: x.mean(axis=0), sums)
-        return grads, metrics, batch_stats
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        (batch_stats, sums), metrics = jax.lax.scan(body, (batch_stats, zeros), parts)
+        grads = jax.tree.map(lambda x: x / accumulation, sums)
+        return grads, jax.tree.map(jnp.mean, metrics), batch_stats
 
     def step(state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, Metrics]:
         compute = gradients if accumulation == 1 else accumulated

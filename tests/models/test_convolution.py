@@ -1,3 +1,6 @@
+import re
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -67,6 +70,26 @@ def test_maps_smaller_than_the_kernel_are_multiplied():
 
     assert not is_convolved(x)
     assert is_convolved(jnp.ones((2, 3, 3, 4)))
+
+
+@pytest.mark.parametrize("strides", [1, 2])
+def test_convolutions_in_loops_are_of_the_kind_that_cpus_are_fast_with(strides):
+    images = jnp.ones((3, 2, 16, 16, 4))
+    layer = conv(8, 3, strides=strides)
+    variables = layer.init(jax.random.key(0), images[0])
+
+    def kinds(convolve) -> set[str]:
+        loss = lambda v, x: jnp.sum(convolve(v, x) ** 2)  # noqa: E731
+        gradients = lambda v, xs: jax.lax.map(lambda x: jax.grad(loss, (0, 1))(v, x), xs)  # noqa: E731
+        program = jax.jit(gradients).lower(variables, images).compile().as_text()
+        return set(re.findall(r" convolution\(.* dim_labels=([^ ,]+)", program))
+
+    def of_flax(variables, x):
+        own = nn.Conv(8, (3, 3), strides=strides, padding=1, use_bias=False)
+        return own.apply(variables, x)
+
+    assert kinds(layer.apply) == {"b01f_01io->b01f"}
+    assert len(kinds(of_flax)) > 1
 
 
 def test_kernel_gradient_is_summed_in_float32():

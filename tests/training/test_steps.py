@@ -29,7 +29,7 @@ from ipg_jax.training.sharding import (
 from ipg_jax.training.state import TrainState
 from ipg_jax.training.steps import make_predict_step, make_train_step, split_batch
 
-STEPS = 20
+STEPS = 8
 
 
 def mesh_of(data: int, space: int = 1) -> Mesh:
@@ -252,25 +252,38 @@ def test_two_shapes_of_images_make_two_programs(steady_config, tmp_path, caplog)
         assert len(compiled) == 2, caplog.messages
 
 
-def test_accumulation_equals_one_large_batch(tiny_config):
+@pytest.fixture
+def frozen_config(tiny_config):
     with tiny_config.unlocked():
-        tiny_config.model.norm = "group_norm"  # batch norm sees each micro-batch by itself
-    state, whole = run(tiny_config, mesh_of(1), 2)
-    parts_state, parts = run(tiny_config, mesh_of(1), 2, accumulation=4)
+        tiny_config.model.norm = "frozen_batch_norm"  # batch norm sees each micro-batch by itself
+    return tiny_config
+
+
+def test_accumulation_equals_one_large_batch(frozen_config):
+    state, whole = run(frozen_config, mesh_of(1), 2, ema_decay=0.75)
+    parts_state, parts = run(frozen_config, mesh_of(1), 2, ema_decay=0.75, accumulation=4)
     for a, b in zip(parts, whole, strict=True):
         assert a == pytest.approx(b, rel=1e-4)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
-        parts_state.params["head"],
-        state.params["head"],
+        parts_state.eval_variables["params"]["head"],
+        state.eval_variables["params"]["head"],
     )
 
 
-def test_the_average_follows_the_parameters(tiny_config):
-    with tiny_config.unlocked():
-        tiny_config.model.norm = "frozen_batch_norm"
-    state, _ = run(tiny_config, mesh_of(1), 1, ema_decay=0.75)
-    start, _ = run(tiny_config, mesh_of(1), 0, ema_decay=0.75)
+def test_accumulation_keeps_one_sum_of_gradients(frozen_config):
+    """And not those of each micro-batch, which would take the memory of as many models."""
+    mesh = mesh_of(1)
+    task, template, _, step = begin(frozen_config, mesh, ema_decay=0.75, accumulation=4)
+    batch = shard_batch(mesh, next(batches_of(frozen_config, task)))
+    program = str(step.trace(template, batch, jax.random.key(0)).jaxpr)
+    assert "f32[3,3,512,512]" in program
+    assert "f32[4,3,3,512,512]" not in program
+
+
+def test_the_average_follows_the_parameters(frozen_config):
+    state, _ = run(frozen_config, mesh_of(1), 1, ema_decay=0.75)
+    start, _ = run(frozen_config, mesh_of(1), 0, ema_decay=0.75)
     jax.tree.map(
         lambda ema, old, new: np.testing.assert_allclose(
             ema, 0.75 * old + 0.25 * new, rtol=1e-4, atol=1e-6
