@@ -59,6 +59,7 @@ def default_config() -> ConfigDict:
     config.model.detector = "retinanet"  # retinanet | faster_rcnn | cascade_rcnn
     config.model.num_classes = 80
     config.model.depth = 50  # 18 | 34 | 50 | 101
+    config.model.base_channels = 64  # of the stem, doubled at each stage; fewer: a narrow ResNet
     config.model.num_stages = 4  # 4 to 7
     config.model.keep = False  # stages beyond the fourth keep the resolution
     config.model.dilation = 1  # of the stages beyond the fourth

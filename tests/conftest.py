@@ -6,8 +6,7 @@ The environment is set before JAX or TensorFlow is imported by anything.
 import os
 import pathlib
 
-# Tests run little and compile much: at this level of LLVM's optimisation the suite takes three
-# quarters of the time. Without any, the tests of training take longer again.
+# Tests run little and compile much: without LLVM's optimisations they take less time.
 os.environ["XLA_FLAGS"] = " ".join(
     [
         os.environ.get("XLA_FLAGS", ""),

@@ -28,6 +28,8 @@ class GuidedResNet(nn.Module):
 
     Attributes:
       depth: 18, 34, 50 or 101.
+      base_channels: of the stem and within stage 1, doubled at each stage; 64 is the standard
+        network, fewer make a narrow one (group norm needs a multiple of 32).
       num_stages: 4 to 7; each stage beyond the fourth is two bottlenecks of stage 4's width
         (section 3.4, Table 3).
       keep: the extra stages have stride 1 instead of 2 ("7(keep)" of Table 3).
@@ -37,7 +39,7 @@ class GuidedResNet(nn.Module):
       fusion_stages: which stages are guided, counted from 1; empty for the plain ResNet.
       fusion_init: `default`, or `identity` to start as exactly the plain ResNet.
       guidance_channels: `C1`, the width of the pyramid feature of level 0, doubled at each level;
-        0 takes the width of stage 1 (256 for bottlenecks, 64 for 18 and 34).
+        0 takes the width of stage 1 (256 for ResNet-50 and 101, 64 for 18 and 34).
       norm: kind of norm, of the pyramid's transformations too.
       remat: what the backward pass computes again to save memory. `stages` keeps only what leaves
         a stage, a transformation or a fusion; `full` goes through a stage block by block, which
@@ -49,6 +51,7 @@ class GuidedResNet(nn.Module):
     """
 
     depth: int = 50
+    base_channels: int = 64
     num_stages: int = 4
     keep: bool = False
     dilation: int = 1
@@ -64,6 +67,8 @@ class GuidedResNet(nn.Module):
     def __post_init__(self) -> None:
         if self.depth not in ARCHITECTURES:
             raise ValueError(f"depth is one of {sorted(ARCHITECTURES)}, not {self.depth}")
+        if self.base_channels < 1:
+            raise ValueError(f"base_channels is positive, not {self.base_channels}")
         if not 4 <= self.num_stages <= 7:
             raise ValueError(f"num_stages is 4 to 7, not {self.num_stages}")
         names = (self.fusion,) if isinstance(self.fusion, str) else self.fusion
@@ -131,7 +136,8 @@ class GuidedResNet(nn.Module):
             )
         architecture = ARCHITECTURES[self.depth]
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        first_guidance = self.guidance_channels or architecture.widths[0]
+        first_features = self.base_channels * architecture.expansion
+        first_guidance = self.guidance_channels or first_features
 
         again = functools.partial(recomputed, enabled=self.remat != "none")
 
@@ -139,12 +145,13 @@ class GuidedResNet(nn.Module):
             return module(x, train=train)
 
         def stem(_: nn.Module, image: Array) -> Array:
+            channels = self.base_channels
             bn1 = norm_factory(self.norm, train=train, **types)(name="bn1")
             if has_pairs_of_blocks(image):
-                conv1 = StemConv(64, name="conv1", **types)
-                x = from_pairs(max_pool_3x3(*norm_halves(bn1, conv1.rows, image, 64)))
+                conv1 = StemConv(channels, name="conv1", **types)
+                x = from_pairs(max_pool_3x3(*norm_halves(bn1, conv1.rows, image, channels)))
             else:
-                x = bn1(conv(64, 7, strides=2, name="conv1", **types)(in_pixels(image)))
+                x = bn1(conv(channels, 7, strides=2, name="conv1", **types)(in_pixels(image)))
                 x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
             # The same as the maxima of ReLUs, for a quarter of them.
             return nn.relu(x)
@@ -154,7 +161,7 @@ class GuidedResNet(nn.Module):
         for stage in range(1, self.num_stages + 1):
             extra = stage > 4
             layer = Stage(
-                features=architecture.widths[min(stage, 4) - 1],
+                features=first_features * 2 ** (min(stage, 4) - 1),
                 num_blocks=2 if extra else architecture.blocks[stage - 1],
                 strides=1 if stage == 1 or (extra and self.keep) else 2,
                 dilation=self.dilation if extra else 1,

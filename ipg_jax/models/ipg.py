@@ -18,7 +18,8 @@ class IPGTransform(nn.Module):
     """The map `F_i = f_i(I_i)` of the paper's section 3.3 and figure 2.
 
     A 7x7 convolution of stride 2 to 64 channels, norm and ReLU, a 2x2 max-pool, and one bottleneck
-    residual block with a projection. It is shallow on purpose: its output keeps the spatial detail
+    residual block with a projection (whose 3x3 convolution has a quarter of the output's channels,
+    but at least those 64). It is shallow on purpose: its output keeps the spatial detail
     that the deep stages of the backbone lose.
 
     Attributes:
@@ -45,4 +46,11 @@ class IPGTransform(nn.Module):
         # On TPUs the maxima of the columns come out of the second convolution.
         left, right = norm_halves(bn1, conv1.columns, image, 64)
         x = nn.relu(max_pool_2x2(left, right))
-        return Bottleneck(self.features, norm=self.norm, name="block0", **types)(x, train=train)
+        block = Bottleneck(
+            self.features,
+            inner_channels=max(self.features // 4, 64),
+            norm=self.norm,
+            name="block0",
+            **types,
+        )
+        return block(x, train=train)

@@ -30,10 +30,9 @@ class Architecture(NamedTuple):
     bottleneck: bool
 
     @property
-    def widths(self) -> tuple[int, int, int, int]:
-        """Output channels of stages 1 to 4."""
-        first = 256 if self.bottleneck else 64
-        return (first, 2 * first, 4 * first, 8 * first)
+    def expansion(self) -> int:
+        """Channels that come out of a block for each one within."""
+        return 4 if self.bottleneck else 1
 
 
 ARCHITECTURES = {
@@ -161,13 +160,16 @@ class BasicBlock(Block):
 class Bottleneck(Block):
     """1x1, 3x3 and 1x1 convolutions and a shortcut: the block of ResNet-50 and deeper.
 
-    The inner width is a quarter of `features`, but not below 64.
+    Attributes:
+      inner_channels: of the 3x3 convolution; 0 takes a quarter of `features`.
     """
+
+    inner_channels: int = 0
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h2 w2 f"]:
         """Returns `features` channels at `1 / strides` of the resolution."""
-        width = max(self.features // 4, 64)
+        width = self.inner_channels or self.features // 4
         y: Array = nn.relu(self._conv_norm(x, width, 1, ("conv1", "bn1"), train=train))
         y = nn.relu(
             self._conv_norm(

@@ -80,6 +80,7 @@ def build_task(config: ConfigDict) -> DetectionTask:
     types = {"dtype": DTYPES[model.dtype], "param_dtype": DTYPES[model.param_dtype]}
     backbone = GuidedResNet(
         depth=model.depth,
+        base_channels=model.base_channels,
         num_stages=model.num_stages,
         keep=model.keep,
         dilation=model.dilation,

@@ -40,6 +40,16 @@ def test_plain_resnet_has_torchvisions_shapes_and_size(depth, widths, millions):
     assert round(size / 1e6, 3) == millions
 
 
+def test_a_narrow_resnet_has_fewer_channels_everywhere():
+    variables, outputs = shapes(GuidedResNet(depth=50, base_channels=16, fusion_stages=(2,)))
+    assert [shape[-1] for shape in outputs.values()] == [64, 128, 256, 512]
+    params = variables["params"]
+    assert params["conv1"]["kernel"].shape == (7, 7, 3, 16)
+    assert params["layer1"]["block0"]["conv2"]["kernel"].shape == (3, 3, 16, 16)
+    assert params["layer4"]["block2"]["conv2"]["kernel"].shape == (3, 3, 128, 128)
+    assert params["fusion2"]["w_s"]["kernel"].shape == (128, 128)
+
+
 def test_names_are_torchvisions_with_slashes():
     variables, _ = shapes(GuidedResNet(depth=50, fusion_stages=(3,)))
     paths = {
@@ -129,6 +139,7 @@ def test_activations_can_be_captured():
     ("kwargs", "message"),
     [
         ({"depth": 20}, "depth"),
+        ({"base_channels": 0}, "base_channels"),
         ({"num_stages": 3}, "num_stages"),
         ({"fusion": "max"}, "fusion"),
         ({"fusion": ("sum", "max", "sum")}, "fusion is one of"),

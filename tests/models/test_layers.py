@@ -46,7 +46,7 @@ def test_frozen_batch_norm_by_hand_and_out_of_the_optimizers_reach():
 @pytest.mark.parametrize("kind", ["frozen_batch_norm", "batch_norm", "group_norm"])
 def test_norms_keep_the_type(kind, dtype):
     x = jnp.ones((2, 3, 3, 32), dtype)
-    block = Bottleneck(64, norm=kind, dtype=dtype)
+    block = Bottleneck(128, norm=kind, dtype=dtype)
     variables = block.init(jax.random.key(0), x, train=False)
     y, _ = block.apply(variables, x, train=True, mutable=["batch_stats"])
     assert y.dtype == dtype

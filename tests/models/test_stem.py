@@ -1,5 +1,7 @@
 """The stem in blocks, against the plain layers that it stands for."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -159,7 +161,8 @@ def test_the_gradient_of_max_pool_can_be_differentiated_forward():
 def test_a_backbone_reads_images_and_blocks():
     pyramid = tuple(jax.random.normal(jax.random.key(i), (1, 64 >> i, 32 >> i, 3)) for i in (0, 1))
     backbone = GuidedResNet(depth=18, fusion_stages=(2,))
-    variables = backbone.init(jax.random.key(0), pyramid, train=False)
+    init = jax.jit(functools.partial(backbone.init, train=False))
+    variables = init(jax.random.key(0), pyramid)
     apply = jax.jit(lambda pyramid: backbone.apply(variables, pyramid, train=False))
     jax.tree.map(
         np.testing.assert_array_equal,
@@ -172,12 +175,16 @@ def test_widths_without_pairs_give_the_same(monkeypatch):
     """Widths of an odd number of blocks take the plain layers."""
     image = jax.random.normal(jax.random.key(0), (1, 16, 24, 3))
     backbone = GuidedResNet(depth=18, fusion_stages=(), norm="group_norm")
-    variables = backbone.init(jax.random.key(1), (image,), train=False)
-    want = backbone.apply(variables, (image,), train=False)
+    variables = jax.jit(functools.partial(backbone.init, train=False))(jax.random.key(1), (image,))
+
+    def apply(image):
+        return jax.jit(functools.partial(backbone.apply, train=False))(variables, (image,))
+
+    want = apply(image)
     monkeypatch.setattr("ipg_jax.models.backbone.has_pairs_of_blocks", lambda image: False)
-    got = backbone.apply(variables, (image,), train=False)
+    got = apply(image)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), got, want)
-    odd = backbone.apply(variables, (image[:, :, :20],), train=False)
+    odd = apply(image[:, :, :20])
     assert odd["c2"].shape == (1, 4, 5, 64)
 
 

@@ -1,8 +1,10 @@
-"""Small batches of noise and random boxes for the tests of tasks."""
+"""Small batches of noise and random boxes, and a backbone to match, for the tests of tasks."""
 
+import flax.linen as nn
 import numpy as np
 
 from ipg_jax import Batch
+from ipg_jax.models import GuidedResNet
 
 CLASSES, SIDE = 3, 64
 
@@ -25,3 +27,23 @@ def make_batch(images: int = 2, objects: int = 4, seed: int = 0) -> Batch:
         image_id=np.arange(images, dtype=np.int32),
         weight=np.ones(images, np.float32),
     )
+
+
+class ShallowBackbone(GuidedResNet):
+    """A convolution for each stage, with the strides and the guidance of the real one.
+
+    Tests of tasks look at what happens to its outputs, and compile it in no time.
+    """
+
+    @nn.compact
+    def __call__(self, pyramid, *, train):
+        del train
+        guidance = nn.Conv(8, (4, 4), (4, 4), name="guidance")(pyramid[1])
+        x = nn.Conv(8, (4, 4), (4, 4), name="stem")(pyramid[0])
+        outputs = {}
+        for stage in range(1, 5):
+            x = nn.Conv(8, (3, 3), (1 if stage == 1 else 2,) * 2, name=f"layer{stage}")(x)
+            if stage == 2:
+                x = x + guidance
+            outputs[f"c{stage + 1}"] = x = nn.relu(x)
+        return outputs

@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import noise_batch
 import numpy as np
 import pytest
-from noise_batch import CLASSES
+from noise_batch import CLASSES, ShallowBackbone
 
 from ipg_jax import Batch, ops
-from ipg_jax.models import FPN, BoxHead, BoxOutputs, DenseOutputs, FasterRCNN, GuidedResNet, RPNHead
+from ipg_jax.models import FPN, BoxHead, BoxOutputs, DenseOutputs, FasterRCNN, RPNHead
 from ipg_jax.tasks import CASCADE_RCNN, FASTER_RCNN, TwoStageTask
 from ipg_jax.tasks.two_stage import Rois
 
@@ -21,7 +21,7 @@ def make_task(stages: int = 1) -> TwoStageTask:
     head = BoxHead(num_classes=CLASSES, fc_channels=16, num_fcs=1, class_agnostic=stages > 1)
     return TwoStageTask(
         model=FasterRCNN(
-            backbone=GuidedResNet(depth=18, fusion_stages=(2,), norm="frozen_batch_norm"),
+            backbone=ShallowBackbone(fusion_stages=(2,)),
             fpn=FPN(channels=16, extra_levels=1, extra_source="pool"),
             rpn=RPNHead(num_anchors=1, channels=16),
             box_heads=(head,) * stages,

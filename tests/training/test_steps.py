@@ -96,6 +96,13 @@ def steady_config(tiny_config):
     return tiny_config
 
 
+@pytest.fixture
+def frozen_config(tiny_config):
+    with tiny_config.unlocked():
+        tiny_config.model.norm = "frozen_batch_norm"
+    return tiny_config
+
+
 @pytest.fixture(scope="module")
 def of_one_device():
     """Returns the metrics of so many steps of a config on one device, which are taken once."""
@@ -127,7 +134,7 @@ def test_a_state_that_is_made_divided_is_that_of_one_device(steady_config):
     divided = jax.jit(state_maker(config, ema=False), out_shardings=placement)(jax.random.key(0))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), divided, one)
     kernel = divided.params["backbone"]["layer4"]["block1"]["conv2"]["kernel"]
-    assert kernel.sharding.shard_shape(kernel.shape) == (3, 3, 512, 256)
+    assert kernel.sharding.shard_shape(kernel.shape) == (3, 3, 128, 64)
 
 
 def test_eight_devices_give_the_losses_of_one(steady_config, of_one_device):
@@ -150,7 +157,7 @@ def test_divided_images_and_parameters_give_the_losses_of_one_device(
     assert one[0].get("positive_rois", 1) > 0
 
     kernel = state.params["backbone"]["layer4"]["block1"]["conv2"]["kernel"]
-    assert kernel.sharding.shard_shape(kernel.shape) == (3, 3, 512, 256)
+    assert kernel.sharding.shard_shape(kernel.shape) == (3, 3, 128, 64)
     (momenta,) = (x for x in state.opt_state if hasattr(x, "trace"))
     momentum = momenta.trace["backbone"]["layer4"]["block1"]["conv2"]["kernel"]
     assert momentum.sharding == kernel.sharding
@@ -215,7 +222,7 @@ def test_the_state_is_donated(steady_config):
     assert not any(array.is_deleted() for array in jax.tree.leaves((after, batch)))
 
 
-def test_two_shapes_of_images_make_two_programs(steady_config, tmp_path, caplog):
+def test_two_shapes_of_images_make_two_programs(frozen_config, tmp_path, caplog):
     shapes = [(40, 60), (60, 40), (48, 64), (50, 41), (39, 64), (64, 48)]
     annotations = [
         {"id": i + 1, "image_id": i, "category_id": i % 10, "bbox": [4, 4, 20, 20], "iscrowd": 0}
@@ -232,7 +239,7 @@ def test_two_shapes_of_images_make_two_programs(steady_config, tmp_path, caplog)
         Image.fromarray(np.full((*shape, 3), 40 * i, np.uint8)).save(tmp_path / f"{i}.png")
 
     mesh = mesh_of(1)
-    task, _, create, step = begin(steady_config, mesh)
+    task, _, create, step = begin(frozen_config, mesh)
     state = create()
     predict = make_predict_step(task, mesh)
     source = CocoSource(tmp_path, tmp_path / "instances.json")
@@ -252,14 +259,8 @@ def test_two_shapes_of_images_make_two_programs(steady_config, tmp_path, caplog)
         assert len(compiled) == 2, caplog.messages
 
 
-@pytest.fixture
-def frozen_config(tiny_config):
-    with tiny_config.unlocked():
-        tiny_config.model.norm = "frozen_batch_norm"  # batch norm sees each micro-batch by itself
-    return tiny_config
-
-
 def test_accumulation_equals_one_large_batch(frozen_config):
+    """Batch norm, unless it is frozen, would see each micro-batch by itself."""
     state, whole = run(frozen_config, mesh_of(1), 2, ema_decay=0.75)
     parts_state, parts = run(frozen_config, mesh_of(1), 2, ema_decay=0.75, accumulation=4)
     for a, b in zip(parts, whole, strict=True):
@@ -277,8 +278,8 @@ def test_accumulation_keeps_one_sum_of_gradients(frozen_config):
     task, template, _, step = begin(frozen_config, mesh, ema_decay=0.75, accumulation=4)
     batch = shard_batch(mesh, next(batches_of(frozen_config, task)))
     program = str(step.trace(template, batch, jax.random.key(0)).jaxpr)
-    assert "f32[3,3,512,512]" in program
-    assert "f32[4,3,3,512,512]" not in program
+    assert "f32[3,3,128,128]" in program
+    assert "f32[4,3,3,128,128]" not in program
 
 
 def test_the_average_follows_the_parameters(frozen_config):
