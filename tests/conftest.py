@@ -6,12 +6,14 @@ The environment is set before JAX or TensorFlow is imported by anything.
 import os
 import pathlib
 
-# Tests run little and compile much: without LLVM's optimisations they take less time.
+# Tests run little and compile much: without LLVM's optimisations, and with XLA's older and simpler
+# generator of loops, they take less time.
 os.environ["XLA_FLAGS"] = " ".join(
     [
         os.environ.get("XLA_FLAGS", ""),
         "--xla_force_host_platform_device_count=8",
         "--xla_backend_optimization_level=0",
+        "--xla_cpu_use_fusion_emitters=false",
     ]
 ).strip()
 # Compiled programs are shared by tests, workers and the processes that tests start.

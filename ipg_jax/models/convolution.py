@@ -222,8 +222,8 @@ def _form_on_cpu(x: jax.Array, kernel: jax.Array, how: Geometry) -> Form:
         return _product
     height, width = x.shape[1:3]
     height2, width2 = (
-        (size + sum(sides) - step * (taps - 1) - 1) // stride + 1
-        for size, taps, stride, sides, step in zip(x.shape[1:3], taps, *how[:3], strict=True)
+        (size + sum(sides) - step * (length - 1) - 1) // stride + 1
+        for size, length, stride, sides, step in zip(x.shape[1:3], taps, *how[:3], strict=True)
     )
     fewest = min(rows_of_a_device(height) * width, rows_of_a_device(height2) * width2)
     if fewest < math.prod(taps):
