@@ -82,12 +82,13 @@ def make_train_step(
         def body(carry: tuple[PyTree, PyTree], part: tuple[Batch, jax.Array]) -> Any:
             batch_stats, sums = carry
             grads, metrics, batch_stats = gradients(params, batch_stats, *part)
-            return (batch_stats, jax.tree.map(jnp.add, sums, grads)), metrics
+            sums = jax.tree.map(lambda total, x: total + x.astype(total.dtype), sums, grads)
+            return (batch_stats, sums), metrics
 
         parts = (split_batch(batch, accumulation), jax.random.split(rng, accumulation))
-        zeros = jax.tree.map(jnp.zeros_like, params)
+        zeros = jax.tree.map(lambda x: jnp.zeros_like(x, jnp.float32), params)
         (batch_stats, sums), metrics = jax.lax.scan(body, (batch_stats, zeros), parts)
-        grads = jax.tree.map(lambda x: x / accumulation, sums)
+        grads = jax.tree.map(lambda x, p: (x / accumulation).astype(p.dtype), sums, params)
         return grads, jax.tree.map(jnp.mean, metrics), batch_stats
 
     def step(state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, Metrics]:
