@@ -23,6 +23,7 @@ from ipg_jax.models.resnet import conv
         ((1, 61, 64, 3), 7, 2, 1),
         ((2, 2, 2, 6), 3, 1, 1),  # fewer positions than taps
         ((3, 2, 4, 6), 3, 2, 1),
+        ((2, 4, 4, 6), 3, 2, 1),  # fewer positions of the output alone
         ((2, 3, 2, 6), 3, 1, 2),
         ((2, 1, 1, 6), 3, 1, 1),
     ],
@@ -70,6 +71,9 @@ def test_maps_smaller_than_the_kernel_are_multiplied():
 
     assert not is_convolved(x)
     assert is_convolved(jnp.ones((2, 3, 3, 4)))
+    layer = conv(4, 3, strides=2)
+    assert not is_convolved(jnp.ones((2, 4, 4, 4)))
+    assert is_convolved(jnp.ones((2, 6, 6, 4)))
 
 
 @pytest.mark.parametrize("strides", [1, 2])

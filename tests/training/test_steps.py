@@ -29,7 +29,7 @@ from ipg_jax.training.sharding import (
 from ipg_jax.training.state import TrainState
 from ipg_jax.training.steps import make_predict_step, make_train_step, split_batch
 
-STEPS = 8
+STEPS = 20
 
 
 def mesh_of(data: int, space: int = 1) -> Mesh:
@@ -267,8 +267,8 @@ def test_accumulation_equals_one_large_batch(frozen_config):
         assert a == pytest.approx(b, rel=1e-4)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
-        parts_state.eval_variables["params"]["head"],
-        state.eval_variables["params"]["head"],
+        parts_state.params["head"],
+        state.params["head"],
     )
 
 
