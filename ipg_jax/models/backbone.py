@@ -13,6 +13,7 @@ from ipg_jax.models.fusion import FUSIONS
 from ipg_jax.models.ipg import IPGTransform
 from ipg_jax.models.norm import NormKind, norm_factory
 from ipg_jax.models.pairs import from_pairs
+from ipg_jax.models.relu import relu
 from ipg_jax.models.remat import Remat, recomputed
 from ipg_jax.models.resnet import ARCHITECTURES, Stage, conv
 from ipg_jax.models.stem import StemConv, has_pairs_of_blocks, in_pixels, max_pool_3x3, norm_halves
@@ -154,7 +155,7 @@ class GuidedResNet(nn.Module):
                 x = bn1(conv(channels, 7, strides=2, name="conv1", **types)(in_pixels(image)))
                 x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
             # The same as the maxima of ReLUs, for a quarter of them.
-            return nn.relu(x)
+            return relu(x)
 
         x = again(stem, self, pyramid[0])
         outputs = {}

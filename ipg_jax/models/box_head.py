@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
 from ipg_jax.models.norm import norm_factory
+from ipg_jax.models.relu import relu
 from ipg_jax.models.resnet import conv
 from ipg_jax.models.retinanet_head import small_normal
 from ipg_jax.types import Array
@@ -76,14 +77,14 @@ class BoxHead(nn.Module):
             if self.norm != "none":
                 norm = norm_factory(self.norm, train=train, **types)(name=f"bn{i}")
                 x = norm(x, mask=valid[:, None, None, None])
-            x = nn.relu(x)
+            x = relu(x)
         x = x.reshape(x.shape[0], -1)
 
         def dense(features: int, name: str, init: Any) -> nn.Dense:
             return nn.Dense(features, kernel_init=init, name=name, **types)
 
         for i in range(self.num_fcs):
-            x = nn.relu(dense(self.fc_channels, f"fc{i}", linear_uniform)(x))
+            x = relu(dense(self.fc_channels, f"fc{i}", linear_uniform)(x))
         boxes = 1 if self.class_agnostic else self.num_classes
         logits = dense(self.num_classes + 1, "class_logits", small_normal)(x)
         deltas = dense(4 * boxes, "box_deltas", nn.initializers.normal(0.001))(x)

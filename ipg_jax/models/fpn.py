@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from ipg_jax.models.norm import NormKind, norm_factory
+from ipg_jax.models.relu import relu
 from ipg_jax.models.resnet import conv
 from ipg_jax.types import Array
 
@@ -119,7 +120,7 @@ class FPN(nn.Module):
             if self.extra_source == "pool":
                 x = x[:, ::2, ::2]
             else:
-                x = nn.relu(x) if level > last + 1 else x
+                x = relu(x) if level > last + 1 else x
                 x = conv(self.channels, 3, strides=2, name=f"extra{level}", **kwargs)(x)
             outputs[level] = x
         return tuple(outputs[level] for level in sorted(outputs))

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from ipg_jax.models.convolution import conv_general_dilated, convolve
 from ipg_jax.models.norm import FrozenBatchNorm, NormKind, norm_blocks, norm_factory
 from ipg_jax.models.pairs import LANES, convolve_pairs, from_pairs, to_pairs
+from ipg_jax.models.relu import relu
 from ipg_jax.models.remat import recomputed
 from ipg_jax.types import Array
 
@@ -148,13 +149,13 @@ class BasicBlock(Block):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h2 w2 f"]:
         """Returns `features` channels at `1 / strides` of the resolution."""
-        y: Array = nn.relu(
+        y: Array = relu(
             self._conv_norm(
                 x, self.features, 3, ("conv1", "bn1"), train=train, strides=self.strides
             )
         )
         y = self._conv_norm(y, self.features, 3, ("conv2", "bn2"), train=train)
-        return nn.relu(y + self._shortcut(x, train=train))
+        return relu(y + self._shortcut(x, train=train))
 
 
 class Bottleneck(Block):
@@ -170,8 +171,8 @@ class Bottleneck(Block):
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h2 w2 f"]:
         """Returns `features` channels at `1 / strides` of the resolution."""
         width = self.inner_channels or self.features // 4
-        y: Array = nn.relu(self._conv_norm(x, width, 1, ("conv1", "bn1"), train=train))
-        y = nn.relu(
+        y: Array = relu(self._conv_norm(x, width, 1, ("conv1", "bn1"), train=train))
+        y = relu(
             self._conv_norm(
                 y,
                 width,
@@ -184,9 +185,9 @@ class Bottleneck(Block):
         )
         projected = self._channels(x) != self.features
         if projected and self.strides == 1 and self.norm == "frozen_batch_norm":
-            return nn.relu(self._project_joined(y, x))
+            return relu(self._project_joined(y, x))
         y = self._conv_norm(y, self.features, 1, ("conv3", "bn3"), train=train)
-        return nn.relu(y + self._shortcut(x, train=train))
+        return relu(y + self._shortcut(x, train=train))
 
     def _project_joined(self, y: Array, x: Array) -> Array:
         """Returns the sum of `y` through `conv3` and `x` through the projection, with their norms.

@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from ipg_jax.models.convolution import with_shared_kernels
 from ipg_jax.models.norm import norm_factory
+from ipg_jax.models.relu import relu
 from ipg_jax.models.remat import recomputed
 from ipg_jax.models.resnet import conv
 from ipg_jax.types import Array
@@ -54,7 +55,7 @@ class ConvTower(nn.Module):
             )(x)
             if self.norm == "group_norm":
                 x = norm_factory("group_norm", train=False, **types)(name=f"norm{i}")(x)
-            x = nn.relu(x)
+            x = relu(x)
         return x
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from ipg_jax.models.convolution import with_shared_kernels
+from ipg_jax.models.relu import relu
 from ipg_jax.models.resnet import conv
 from ipg_jax.models.retinanet_head import DenseOutputs, small_normal
 from ipg_jax.types import Array
@@ -50,7 +51,7 @@ class RPNHead(nn.Module):
 
         def outputs(x: Array) -> DenseOutputs:
             for layer in convs:
-                x = nn.relu(layer(x))
+                x = relu(layer(x))
             images = x.shape[0]
             return DenseOutputs(
                 objectness(x).reshape(images, -1, 1), deltas(x).reshape(images, -1, 4)
