@@ -9,6 +9,7 @@ look at another one, which costs a TPU nothing: those lanes were empty.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax
@@ -83,18 +84,33 @@ def convolve_pairs(
 
 def swap_columns(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
     """Returns pairs of columns whose left and right are exchanged."""
-    return jax.lax.platform_dependent(x, tpu=_swap_by_product, default=_swap_by_copy)
+    return _moved(x, _swap)
 
 
-def _swap_by_copy(x: jax.Array) -> jax.Array:
+def second_half(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c//2"]:
+    """Returns the second half of the channels, of pairs of columns the right ones."""
+    return _moved(x, _last)
+
+
+def _swap(x: jax.Array) -> jax.Array:
     return jnp.concatenate(jnp.split(x, 2, axis=-1)[::-1], axis=-1)
 
 
-def _swap_by_product(x: jax.Array) -> jax.Array:
+def _last(x: jax.Array) -> jax.Array:
+    return jnp.split(x, 2, axis=-1)[1]
+
+
+def _moved(x: Array, move: Callable[[jax.Array], jax.Array]) -> jax.Array:
+    """Returns `move(x)`, which takes each of its channels from one of those of `x`."""
+    by_product = functools.partial(_moved_by_product, move=move)
+    return jax.lax.platform_dependent(x, tpu=by_product, default=move)
+
+
+def _moved_by_product(x: jax.Array, move: Callable[[jax.Array], jax.Array]) -> jax.Array:
     # A TPU moves numbers between lanes slowly.
     return jax.lax.conv_general_dilated(
         x,
-        _swap_by_copy(jnp.eye(x.shape[-1], dtype=x.dtype))[None, None],
+        move(jnp.eye(x.shape[-1], dtype=x.dtype))[None, None],
         (1, 1),
         "VALID",
         dimension_numbers=("NHWC", "HWIO", "NHWC"),

@@ -21,7 +21,7 @@ from jaxtyping import Float, Int8
 
 from ipg_jax.models.convolution import convolve
 from ipg_jax.models.norm import FrozenBatchNorm, norm_blocks
-from ipg_jax.models.pairs import swap_columns, to_pairs
+from ipg_jax.models.pairs import second_half, swap_columns, to_pairs
 from ipg_jax.models.resnet import kaiming_normal
 from ipg_jax.ops import from_blocks, to_blocks
 from ipg_jax.types import Array
@@ -168,15 +168,17 @@ def block_kernel(
         for places, side in zip(zip(*outputs, strict=True), (rows, columns), strict=True)
     )
 
+    channels, features = kernel.shape[2:]
+    taps = kernel.reshape(7, 7 * channels, features)
+
     def window(i: int, j: int) -> Array:
         above, left = rows - 3 + 2 * i, columns - 3 + 2 * j
         below, right = height * rows - 7 - above, width * columns - 7 - left
-        return jnp.pad(kernel, ((above, below), (left, right), (0, 0), (0, 0)))
+        return jnp.pad(taps, ((above, below), (left * channels, right * channels), (0, 0)))
 
-    windows = jnp.stack([window(i, j) for i, j in outputs], axis=-2)
-    channels, features = kernel.shape[-2], len(outputs) * kernel.shape[-1]
-    windows = windows.reshape(height, rows, width, 1 + paired, IMAGE_BLOCK, channels, features)
-    return windows.transpose(0, 2, 3, 1, 4, 5, 6).reshape(height, width, -1, features)
+    windows = jnp.concatenate([window(i, j) for i, j in outputs], axis=-1)
+    windows = windows.reshape(height, rows, -1, IMAGE_BLOCK * channels, windows.shape[-1])
+    return windows.swapaxes(1, 2).reshape(height, width, -1, windows.shape[-1])
 
 
 @jax.custom_vjp
@@ -193,7 +195,9 @@ def max_pool_2x2(
       left: columns of the blocks, whose channels run over the rows, then the `c` features.
       right: the columns to the right of those.
     """
-    return _pool_2x2(left, right)[0]
+    x = jnp.maximum(left, right)
+    upper, _ = jnp.split(x, 2, axis=-1)
+    return jnp.maximum(upper, second_half(x))
 
 
 def _pool_2x2(left: Array, right: Array) -> tuple[Array, tuple[Array, Array]]:

@@ -9,7 +9,14 @@ import pytest
 
 from ipg_jax.models import pairs
 from ipg_jax.models.convolution import convolve
-from ipg_jax.models.pairs import convolve_pairs, from_pairs, pair_kernel, swap_columns, to_pairs
+from ipg_jax.models.pairs import (
+    convolve_pairs,
+    from_pairs,
+    pair_kernel,
+    second_half,
+    swap_columns,
+    to_pairs,
+)
 from ipg_jax.models.resnet import BasicBlock, Bottleneck
 
 
@@ -17,8 +24,10 @@ def test_pairs_by_hand():
     x = jnp.arange(8.0).reshape(1, 1, 4, 2)
     np.testing.assert_array_equal(to_pairs(x)[0, 0], [[0, 1, 2, 3], [4, 5, 6, 7]])
     np.testing.assert_array_equal(from_pairs(to_pairs(x)), x)
-    for swap in (swap_columns, pairs._swap_by_product):
+    for swap in (swap_columns, functools.partial(pairs._moved_by_product, move=pairs._swap)):
         np.testing.assert_array_equal(swap(to_pairs(x))[0, 0], [[2, 3, 0, 1], [6, 7, 4, 5]])
+    for half in (second_half, functools.partial(pairs._moved_by_product, move=pairs._last)):
+        np.testing.assert_array_equal(half(to_pairs(x))[0, 0], [[2, 3], [6, 7]])
 
 
 def test_kernels_between_pairs_by_hand():
