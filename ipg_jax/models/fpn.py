@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from ipg_jax.models.norm import NormKind, norm_factory
 from ipg_jax.models.relu import relu
-from ipg_jax.models.resnet import conv
+from ipg_jax.models.resnet import read_by_conv
 from ipg_jax.types import Array
 
 # torch's kaiming_uniform_(a=1), torchvision's choice for the FPN
@@ -95,8 +95,9 @@ class FPN(nn.Module):
 
         def normalized(x: Array, size: int, name: str) -> Array:
             if self.norm == "none":
-                return conv(self.channels, size, name=name, **kwargs)(x)
-            x = conv(self.channels, size, name=name, **{**kwargs, "use_bias": False})(x)
+                return read_by_conv(self, x, self.channels, size, name=name, **kwargs)
+            options = {**kwargs, "use_bias": False}
+            x = read_by_conv(self, x, self.channels, size, name=name, **options)
             return norm_factory(self.norm, train=train, **types)(name=f"{name}_bn")(x)
 
         levels = [int(name[1:]) for name in self.in_features]
@@ -109,6 +110,9 @@ class FPN(nn.Module):
                 # In float32 a TPU repeats within the lateral convolution; bfloat16 it copies first.
                 x, above = x.astype(jnp.float32), above.astype(jnp.float32)
                 x = (x + upsample_nearest(above, (x.shape[1], x.shape[2]))).astype(self.dtype)
+                if not train:  # which keeps it for the gradient
+                    # Or a TPU makes it again for each tile of the output convolution.
+                    x = jax.lax.optimization_barrier(x)
             outputs[level] = normalized(x, 3, f"output{level}")
             above = x
 
@@ -121,6 +125,7 @@ class FPN(nn.Module):
                 x = x[:, ::2, ::2]
             else:
                 x = relu(x) if level > last + 1 else x
-                x = conv(self.channels, 3, strides=2, name=f"extra{level}", **kwargs)(x)
+                name = f"extra{level}"
+                x = read_by_conv(self, x, self.channels, 3, strides=2, name=name, **kwargs)
             outputs[level] = x
         return tuple(outputs[level] for level in sorted(outputs))

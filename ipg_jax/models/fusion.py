@@ -184,7 +184,8 @@ class LinearFusion(Fusion):
         if self.has_variable("params", JOINED):
             return jnp.concatenate([guidance, features], axis=-1)
         if self.has_variable("params", "w_f"):
-            return self.linear(width, "w_f")(guidance) + self.linear(width, "w_r")(features)
+            # In this order a TPU multiplies R within what makes it, and F into the sum.
+            return self.linear(width, "w_r")(features) + self.linear(width, "w_f")(guidance)
         w_s = self.linear(width, "w_s", nn.initializers.zeros).kernel(width)
         w_m = self.linear(width, "w_m", identity_kernel).kernel(width)
         w = self.linear(width, "w", identity_kernel).kernel((1 + concatenate) * width)

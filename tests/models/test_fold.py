@@ -150,10 +150,13 @@ def test_a_detector_gives_the_same_values_with_fusions_folded_into_what_reads_th
     shapes = jax.tree.map(jnp.shape, folded["params"])
     for stage, width, guidance in ((2, 512, 48), (3, 1024, 96), (4, 2048, 192)):
         assert shapes["backbone"][f"fusion{stage}"] == {"joined": (0,)}
-        lateral = shapes["fpn"][f"lateral{stage + 1}"]["kernel"]
-        assert lateral == (1, 1, guidance + width, 16)
-    assert shapes["fpn"]["extra6"]["kernel"] == (3, 3, 192 + 2048, 16)
-    assert shapes["backbone"]["layer4"]["block0"]["conv1"]["kernel"] == (1, 1, 96 + 1024, 512)
+        lateral = f"lateral{stage + 1}"
+        assert shapes["fpn"][lateral]["kernel"] == (1, 1, width, 16)
+        assert shapes["fpn"][lateral + "_guidance"] == {"kernel": (1, 1, guidance, 16)}
+    assert shapes["fpn"]["extra6_guidance"] == {"kernel": (3, 3, 192, 16)}
+    block = shapes["backbone"]["layer4"]["block0"]
+    assert block["conv1"] == {"kernel": (1, 1, 1024, 512)}
+    assert block["conv1_guidance"] == {"kernel": (1, 1, 96, 512)}
     single = run.lower(fold_fusion(variables), images).compile()
     operations = [p.cost_analysis()["flops"] for p in (before, single, after)]
     assert operations[2] < operations[1] < operations[0]
