@@ -24,7 +24,11 @@ def spread(devices: Sequence[int], space: int) -> list[tuple[int, str]]:
         )
         for environment in process_environments(devices)
     ]
-    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    try:
+        outputs = [process.communicate(timeout=300)[0] for process in processes]
+    finally:  # or one that hangs would be blamed on a later test
+        for process in processes:
+            process.kill()
     return [(p.returncode, output) for p, output in zip(processes, outputs, strict=True)]
 
 
