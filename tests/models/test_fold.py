@@ -132,9 +132,19 @@ def detector(fpn: FPN, **backbone) -> RetinaNet:
     )
 
 
-def test_a_detector_gives_the_same_values_with_fusions_folded_into_what_reads_them():
+@pytest.mark.parametrize(
+    ("base", "guidance"),
+    [(64, 24), (16, 64)],  # F as wide as R: joined they have the width of the next stage
+)
+def test_a_detector_gives_the_same_values_with_fusions_folded_into_what_reads_them(
+    base: int, guidance: int
+):
     model = detector(
-        FPN(channels=16), depth=50, fusion=("sum", "concat", "sum"), guidance_channels=24
+        FPN(channels=16),
+        depth=50,
+        base_channels=base,
+        fusion=("sum", "concat", "sum"),
+        guidance_channels=guidance,
     )
     images = tuple(jax.random.normal(jax.random.key(i), (1, 64 >> i, 64 >> i, 3)) for i in range(4))
     variables = random_variables(model, images)
@@ -148,15 +158,16 @@ def test_a_detector_gives_the_same_values_with_fusions_folded_into_what_reads_th
         want,
     )
     shapes = jax.tree.map(jnp.shape, folded["params"])
-    for stage, width, guidance in ((2, 512, 48), (3, 1024, 96), (4, 2048, 192)):
+    for stage in (2, 3, 4):
         assert shapes["backbone"][f"fusion{stage}"] == {"joined": (0,)}
+        width, of_guidance = (c * 2 ** (stage - 1) for c in (4 * base, guidance))
         lateral = f"lateral{stage + 1}"
         assert shapes["fpn"][lateral]["kernel"] == (1, 1, width, 16)
-        assert shapes["fpn"][lateral + "_guidance"] == {"kernel": (1, 1, guidance, 16)}
-    assert shapes["fpn"]["extra6_guidance"] == {"kernel": (3, 3, 192, 16)}
+        assert shapes["fpn"][lateral + "_guidance"] == {"kernel": (1, 1, of_guidance, 16)}
+    assert shapes["fpn"]["extra6_guidance"] == {"kernel": (3, 3, 8 * guidance, 16)}
     block = shapes["backbone"]["layer4"]["block0"]
-    assert block["conv1"] == {"kernel": (1, 1, 1024, 512)}
-    assert block["conv1_guidance"] == {"kernel": (1, 1, 96, 512)}
+    assert block["conv1"] == {"kernel": (1, 1, 16 * base, 8 * base)}
+    assert block["conv1_guidance"] == {"kernel": (1, 1, 4 * guidance, 8 * base)}
     single = run.lower(fold_fusion(variables), images).compile()
     operations = [p.cost_analysis()["flops"] for p in (before, single, after)]
     assert operations[2] < operations[1] < operations[0]
