@@ -145,7 +145,8 @@ def _readers(backbone: dict[str, Any], fpn: dict[str, Any] | None, stage: int) -
 def _less_to_read(w_f: np.ndarray, w_r: np.ndarray, readers: list[Reader]) -> bool:
     """Returns whether reading F and R takes less than four fifths of making O and reading it.
 
-    That F and R are read by each reader costs a TPU what a sixth of the multiplications do.
+    Each reader then reads both: on TPUs stage 3 of ResNet-50, which saves 23 % of the
+    multiplications, gained by it, and stage 2, which saves 14 %, took longer.
     """
     sizes = ((reader.kernel.shape, reader.strides) for reader in readers)
     outputs = sum(h * w * features / strides**2 for (h, w, _, features), strides in sizes)

@@ -94,10 +94,10 @@ class FPN(nn.Module):
         kwargs: dict[str, Any] = {"use_bias": True, "kernel_init": kaiming_uniform, **types}
 
         def normalized(x: Array, size: int, name: str) -> Array:
+            options = kwargs | {"name": name, "use_bias": self.norm == "none"}
+            x = read_by_conv(self, x, self.channels, size, **options)
             if self.norm == "none":
-                return read_by_conv(self, x, self.channels, size, name=name, **kwargs)
-            options = {**kwargs, "use_bias": False}
-            x = read_by_conv(self, x, self.channels, size, name=name, **options)
+                return x
             return norm_factory(self.norm, train=train, **types)(name=f"{name}_bn")(x)
 
         levels = [int(name[1:]) for name in self.in_features]

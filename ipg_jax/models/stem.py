@@ -195,6 +195,8 @@ def max_pool_2x2(
       left: columns of the blocks, whose channels run over the rows, then the `c` features.
       right: the columns to the right of those.
     """
+    # As `_pool_2x2`, but where no places are asked for, a TPU takes the maxima of the rows out of
+    # the product that moves the second one.
     x = jnp.maximum(left, right)
     upper, _ = jnp.split(x, 2, axis=-1)
     return jnp.maximum(upper, second_half(x))

@@ -2,7 +2,6 @@ import json
 import os
 import pathlib
 import re
-import socket
 import subprocess
 import sys
 
@@ -10,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_run import as_flags, make_tiny_config
+from tiny_run import as_flags, make_tiny_config, process_environments
 
 from ipg_jax.training import benchmark
 from ipg_jax.training.benchmark import Throughput
@@ -126,24 +125,15 @@ def test_the_command_line_measures_the_tiny_run(tmp_path):
 
 def test_two_processes_find_the_same_rates():
     """Those of both together; processes that ran different numbers of steps would hang."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = os.environ | {
-        "XLA_FLAGS": os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=1"),
-        "PYTHONPATH": str(ROOT),
-        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
-        "JAX_NUM_PROCESSES": "2",
-    }
     processes = [
         subprocess.Popen(
             [sys.executable, ROOT / "tests" / "training" / "measure_as_one_process.py"],
-            env=environment | {"JAX_PROCESS_ID": str(index)},
+            env=environment | {"PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for index in range(2)
+        for environment in process_environments((1, 1))
     ]
     try:
         (chief, errors), (other, _) = [process.communicate(timeout=300) for process in processes]
