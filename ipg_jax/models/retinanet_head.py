@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from ipg_jax.models.convolution import with_shared_kernels
+from ipg_jax.models.convolution import add_bias, convolve, with_shared_kernels
 from ipg_jax.models.norm import norm_factory
 from ipg_jax.models.relu import relu
 from ipg_jax.models.remat import recomputed
@@ -59,6 +59,29 @@ class ConvTower(nn.Module):
         return x
 
 
+class OutputConv(nn.Module):
+    """A 3x3 convolution with bias, whose output nothing follows but a loss.
+
+    Attributes:
+      features: output channels.
+      bias: initial value of the bias.
+    """
+
+    features: int
+    bias: float = 0.0
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w f"]:
+        """Returns the convolution of `x`, which keeps the size."""
+        shape = (3, 3, x.shape[-1], self.features)
+        kernel = self.param("kernel", small_normal, shape, self.param_dtype)
+        init_bias = nn.initializers.constant(self.bias)
+        bias = self.param("bias", init_bias, (self.features,), self.param_dtype)
+        return add_bias(convolve(x, kernel, self.dtype), bias.astype(self.dtype))
+
+
 class RetinaNetHead(nn.Module):
     """Two towers of convolutions, shared by all levels, for classes and for boxes.
 
@@ -95,16 +118,13 @@ class RetinaNetHead(nn.Module):
         tower = {"num_convs": self.num_convs, "channels": self.channels, "norm": self.norm, **types}
         class_tower = ConvTower(name="class_tower", **tower)
         box_tower = ConvTower(name="box_tower", **tower)
-        last = {"use_bias": True, "kernel_init": small_normal, **types}
-        prior_bias = nn.initializers.constant(-math.log((1 - self.prior) / self.prior))
-        class_logits = conv(
+        class_logits = OutputConv(
             self.num_anchors * self.num_classes,
-            3,
-            bias_init=prior_bias,
+            bias=-math.log((1 - self.prior) / self.prior),
             name="class_logits",
-            **last,
+            **types,
         )
-        box_deltas = conv(self.num_anchors * 4, 3, name="box_deltas", **last)
+        box_deltas = OutputConv(self.num_anchors * 4, name="box_deltas", **types)
 
         def flatten(x: Array, width: int) -> Array:
             return x.reshape(x.shape[0], -1, width)

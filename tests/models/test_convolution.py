@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ipg_jax.models import convolution
 from ipg_jax.models.convolution import kernel_gradient_by_rows
 from ipg_jax.models.resnet import conv
 
@@ -124,3 +125,17 @@ def test_gradients_can_be_differentiated_forward():
 def test_what_the_convolution_cannot_do_is_refused(options):
     with pytest.raises(ValueError, match=r"use flax\.linen\.Conv"):
         conv(4, 3, **options).init(jax.random.key(0), jnp.zeros((1, 8, 8, 4)))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_the_gradient_of_a_bias_is_the_sum(dtype):
+    """By the form of the platform at hand, and by that of TPUs."""
+    # Whole numbers, whose sums are exact in float32, and in bfloat16 up to 256.
+    shape = (2, 3, 5, 4)
+    gradient = jax.random.randint(jax.random.key(0), shape, -8, 9).astype(dtype)
+    x, bias = jnp.ones(shape, dtype), jnp.arange(4, dtype=dtype)
+    want, pull = jax.vjp(lambda x, bias: x + bias, x, bias)
+    got, own_pull = jax.vjp(convolution.add_bias, x, bias)
+    np.testing.assert_array_equal(got, want)
+    jax.tree.map(np.testing.assert_array_equal, own_pull(gradient), pull(gradient))
+    np.testing.assert_array_equal(convolution._sum_by_product(gradient), pull(gradient)[1])
