@@ -212,6 +212,8 @@ def _pool_2x2(left: Array, right: Array) -> tuple[Array, tuple[Array, Array]]:
     left, right = _rounded(left), _rounded(right)
     x = jnp.maximum(left, right)
     column = jnp.where(left == x, jnp.int8(_EVEN), jnp.int8(_ODD))
+    # Without the barrier XLA:TPU keeps both columns in prediction, to take the maxima again.
+    x = jax.lax.optimization_barrier(x)
     other = swap_halves(x)
     first = jnp.arange(x.shape[-1]) < x.shape[-1] // 2
     largest = jnp.where(first, x >= other, x > other)
