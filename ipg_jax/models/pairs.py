@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float
 
 from ipg_jax.models.convolution import convolve
@@ -110,22 +111,23 @@ def _before(x: jax.Array) -> jax.Array:
 
 
 def _swap_by_product(x: jax.Array) -> jax.Array:
-    return _product(x, _swap(jnp.eye(x.shape[-1], dtype=x.dtype))[None, None])
+    left, right = np.split(np.eye(x.shape[-1]), 2)
+    return _product(x, np.concatenate([right, left])[None, None])
 
 
 def _before_by_product(x: jax.Array) -> jax.Array:
-    left, right = jnp.split(jnp.eye(x.shape[-1], dtype=x.dtype), 2)
+    left, right = np.split(np.eye(x.shape[-1]), 2)
     # From the pair before comes its right column, from the same one its left column.
-    none = jnp.zeros_like(left)
-    taps = jnp.concatenate([none, left]), jnp.concatenate([right, none])
-    return _product(x, jnp.stack(taps)[None], before=1)
+    none = np.zeros_like(left)
+    taps = np.concatenate([none, left]), np.concatenate([right, none])
+    return _product(x, np.stack(taps)[None], before=1)
 
 
-def _product(x: jax.Array, kernel: jax.Array, before: int = 0) -> jax.Array:
+def _product(x: jax.Array, kernel: np.ndarray, before: int = 0) -> jax.Array:
     """Returns the exact convolution by zeros and ones, `before` columns of zeros padded."""
     return jax.lax.conv_general_dilated(
         x,
-        kernel,
+        jnp.asarray(kernel, x.dtype),
         (1, 1),
         ((0, 0), (before, 0)),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),

@@ -119,7 +119,7 @@ class Kernel(nn.Module):
 
 def _for_parts(kernel: Array, parts: int) -> Array:
     """Returns the kernel that reads a sum from its parts, joined along their channels."""
-    return jnp.tile(kernel, (1, 1, parts, 1))
+    return jnp.concatenate([kernel] * parts, axis=-2)
 
 
 class Block(nn.Module):

@@ -17,6 +17,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float, Int8
 
 from ipg_jax.models.convolution import convolve
@@ -191,11 +192,12 @@ def block_kernel(
 def relu_max_pool_2x2(
     left: Float[Array, "b h w _"], right: Float[Array, "b h w _"]
 ) -> Float[Array, "b h w _"]:
-    """Returns the maxima of blocks of 2x2 pixels after a ReLU, in the row that each is from.
+    """Returns the maxima of blocks of 2x2 pixels after a ReLU, each in one of the block's rows.
 
     They are `[b, h, w, 2 * c]`, whose channels run over the rows of the block, then features, with
     0 in the other row: the sum of both is what is usually returned. A convolution adds them up on
-    its way (`Bottleneck.parts`), and their places need not be remembered.
+    its way (`Bottleneck.parts`). Where gradients are asked for, a maximum stays in the row that it
+    is from, and that place need not be remembered.
 
     Among equal values the first in the window, by row and column, gets the gradient, which needs no
     scatter, and none does where the maximum is 0; so in `relu_max_pool_3x3`. Forward mode goes
@@ -205,17 +207,18 @@ def relu_max_pool_2x2(
       left: columns of the blocks, whose channels run over the rows, then the `c` features.
       right: the columns to the right of those.
     """
-    return _pool_2x2(left, right)[0]
+    # Without the barrier XLA:TPU keeps both columns, to take their maxima again.
+    x = jax.lax.optimization_barrier(jnp.maximum(left, right))
+    first = np.arange(x.shape[-1]) < x.shape[-1] // 2
+    return jnp.where(first, relu(jnp.maximum(x, swap_halves(x))), jnp.zeros((), x.dtype))
 
 
 def _pool_2x2(left: Array, right: Array) -> tuple[Array, tuple[Array, Array]]:
     left, right = _rounded(left), _rounded(right)
     x = jnp.maximum(left, right)
     column = jnp.where(left == x, jnp.int8(_EVEN), jnp.int8(_ODD))
-    # Without the barrier XLA:TPU keeps both columns in prediction, to take the maxima again.
-    x = jax.lax.optimization_barrier(x)
     other = swap_halves(x)
-    first = jnp.arange(x.shape[-1]) < x.shape[-1] // 2
+    first = np.arange(x.shape[-1]) < x.shape[-1] // 2
     largest = jnp.where(first, x >= other, x > other)
     maxima = jnp.where(largest, relu(x), jnp.zeros((), x.dtype))
     return maxima, (column, maxima)
