@@ -117,11 +117,6 @@ class Kernel(nn.Module):
         return self.param("kernel", kaiming_normal, shape, self.param_dtype)
 
 
-def _for_parts(kernel: Array, parts: int) -> Array:
-    """Returns the kernel that reads a sum from its parts, joined along their channels."""
-    return jnp.concatenate([kernel] * parts, axis=-2)
-
-
 class Block(nn.Module):
     """What the blocks share: a convolution with its norm, on columns or on pairs of them.
 
@@ -158,27 +153,22 @@ class Block(nn.Module):
         train: bool,
         strides: int = 1,
         dilation: int = 1,
-        parts: int = 1,
     ) -> Array:
         """Returns `x` after a convolution and a norm of those names; called in a compact method."""
         norm = norm_factory(self.norm, train=train, **self._types)(name=names[1])
-        if self.pairs or parts > 1:
-            make_kernel = Kernel(features, size, param_dtype=self.param_dtype, name=names[0])
-            kernel = make_kernel(self._channels(x) // parts)
-            if parts > 1:
-                return norm(convolve(x, _for_parts(kernel, parts), self.dtype))
-            return norm_blocks(norm, convolve_pairs((x,), (kernel,), self.dtype), features)
+        if self.pairs:
+            kernel = Kernel(features, size, param_dtype=self.param_dtype, name=names[0])
+            x = convolve_pairs((x,), (kernel(self._channels(x)),), self.dtype)
+            return norm_blocks(norm, x, features)
         options = {"strides": strides, "dilation": dilation, "name": names[0], **self._types}
         return norm(read_by_conv(self, x, features, size, **options))
 
-    def _shortcut(self, x: Array, *, train: bool, parts: int = 1) -> Array:
+    def _shortcut(self, x: Array, *, train: bool) -> Array:
         """Returns `x`, or its projection where the block changes its size or width."""
-        if self._channels(x) // parts == self.features and self.strides == 1:
-            return functools.reduce(jnp.add, jnp.split(x, parts, axis=-1))
+        if self._channels(x) == self.features and self.strides == 1:
+            return x
         names = "downsample_conv", "downsample_bn"
-        return self._conv_norm(
-            x, self.features, 1, names, train=train, strides=self.strides, parts=parts
-        )
+        return self._conv_norm(x, self.features, 1, names, train=train, strides=self.strides)
 
 
 class BasicBlock(Block):
@@ -201,20 +191,15 @@ class Bottleneck(Block):
 
     Attributes:
       inner_channels: of the 3x3 convolution; 0 takes a quarter of `features`.
-      parts: of the input, one after another along its channels: the block is that of their sum.
-        More than one need a stride of 1 and columns by themselves (no `pairs`).
     """
 
     inner_channels: int = 0
-    parts: int = 1
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h2 w2 f"]:
         """Returns `features` channels at `1 / strides` of the resolution."""
         width = self.inner_channels or self.features // 4
-        y: Array = relu(
-            self._conv_norm(x, width, 1, ("conv1", "bn1"), train=train, parts=self.parts)
-        )
+        y: Array = relu(self._conv_norm(x, width, 1, ("conv1", "bn1"), train=train))
         y = relu(
             self._conv_norm(
                 y,
@@ -226,11 +211,11 @@ class Bottleneck(Block):
                 dilation=self.dilation,
             )
         )
-        projected = self._channels(x) // self.parts != self.features
+        projected = self._channels(x) != self.features
         if projected and self.strides == 1 and self.norm == "frozen_batch_norm":
             return relu(self._project_joined(y, x))
         y = self._conv_norm(y, self.features, 1, ("conv3", "bn3"), train=train)
-        return relu(y + self._shortcut(x, train=train, parts=self.parts))
+        return relu(y + self._shortcut(x, train=train))
 
     def _project_joined(self, y: Array, x: Array) -> Array:
         """Returns the sum of `y` through `conv3` and `x` through the projection, with their norms.
@@ -246,14 +231,13 @@ class Bottleneck(Block):
             return kernel * multiplier, offset
 
         kernel_y, offset_y = folded("conv3", "bn3", self._channels(y))
-        channels = self._channels(x) // self.parts
-        kernel_x, offset_x = folded("downsample_conv", "downsample_bn", channels)
+        kernel_x, offset_x = folded("downsample_conv", "downsample_bn", self._channels(x))
         offset = (offset_y + offset_x).astype(self.dtype)
         if self.pairs:
             kernels = kernel_y, kernel_x
             return convolve_pairs((y, x), kernels, self.dtype) + jnp.tile(offset, 2)
         both = jnp.concatenate([y, x], axis=-1)
-        kernel = jnp.concatenate([kernel_y, _for_parts(kernel_x, self.parts)], axis=-2)
+        kernel = jnp.concatenate([kernel_y, kernel_x], axis=-2)
         return convolve(both, kernel, self.dtype) + offset
 
 
