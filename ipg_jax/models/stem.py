@@ -272,7 +272,9 @@ def _rounded(x: Array) -> Array:
     memory, may be equal to none of the numbers that it is one of.
     """
     kind = jnp.finfo(x.dtype)
-    wide = x.astype(jnp.float32) if kind.bits < 32 else x
+    if kind.bits >= 32:  # XLA computes in no wider type
+        return x
+    wide = x.astype(jnp.float32)
     return jax.lax.reduce_precision(wide, kind.nexp, kind.nmant).astype(x.dtype)
 
 
