@@ -16,7 +16,13 @@ from ipg_jax.models.pairs import from_pairs
 from ipg_jax.models.relu import relu
 from ipg_jax.models.remat import Remat, recomputed
 from ipg_jax.models.resnet import ARCHITECTURES, Stage, conv
-from ipg_jax.models.stem import StemConv, has_pairs_of_blocks, in_pixels, max_pool_3x3, norm_halves
+from ipg_jax.models.stem import (
+    StemConv,
+    has_pairs_of_blocks,
+    in_pixels,
+    norm_halves,
+    relu_max_pool_3x3,
+)
 from ipg_jax.types import Array
 
 
@@ -150,12 +156,11 @@ class GuidedResNet(nn.Module):
             bn1 = norm_factory(self.norm, train=train, **types)(name="bn1")
             if has_pairs_of_blocks(image):
                 conv1 = StemConv(channels, name="conv1", **types)
-                x = from_pairs(max_pool_3x3(*norm_halves(bn1, conv1.rows, image, channels)))
-            else:
-                x = bn1(conv(channels, 7, strides=2, name="conv1", **types)(in_pixels(image)))
-                x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+                halves = norm_halves(bn1, conv1.rows, image, channels)
+                return from_pairs(relu_max_pool_3x3(*halves))
+            x = bn1(conv(channels, 7, strides=2, name="conv1", **types)(in_pixels(image)))
             # The same as the maxima of ReLUs, for a quarter of them.
-            return relu(x)
+            return relu(nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1))))
 
         x = again(stem, self, pyramid[0])
         outputs = {}

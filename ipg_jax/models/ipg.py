@@ -9,9 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from ipg_jax.models.norm import NormKind, norm_factory
-from ipg_jax.models.relu import relu
 from ipg_jax.models.resnet import Bottleneck
-from ipg_jax.models.stem import StemConv, max_pool_2x2, norm_halves
+from ipg_jax.models.stem import StemConv, norm_halves, relu_max_pool_2x2
 from ipg_jax.types import Array
 
 
@@ -46,11 +45,12 @@ class IPGTransform(nn.Module):
         bn1 = norm_factory(self.norm, train=train, **types)(name="bn1")
         # On TPUs the maxima of the columns come out of the second convolution.
         left, right = norm_halves(bn1, conv1.columns, image, 64)
-        x = relu(max_pool_2x2(left, right))
+        x = relu_max_pool_2x2(left, right)
         block = Bottleneck(
             self.features,
             inner_channels=max(self.features // 4, 64),
             norm=self.norm,
+            parts=2,
             name="block0",
             **types,
         )

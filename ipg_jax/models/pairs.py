@@ -9,11 +9,11 @@ look at another one, which costs a TPU nothing: those lanes were empty.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float
 
 from ipg_jax.models.convolution import convolve
@@ -82,37 +82,54 @@ def convolve_pairs(
     )
 
 
-def swap_columns(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-    """Returns pairs of columns whose left and right are exchanged."""
-    return _moved(x, _swap)
+def swap_halves(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+    """Returns the two halves of the channels exchanged: of pairs of columns, left and right."""
+    return jax.lax.platform_dependent(x, tpu=_swap_by_product, default=_swap)
 
 
-def second_half(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c//2"]:
-    """Returns the second half of the channels, of pairs of columns the right ones."""
-    return _moved(x, _last)
+def columns_before(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+    """Returns the column to the left of each, in pairs; 0 to the left of the first."""
+    return jax.lax.platform_dependent(x, tpu=_before_by_product, default=_before)
+
+
+def columns_before_gradient(gradient: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+    """Returns the gradient of `columns_before`: the column to the right of each."""
+    pulled: tuple[Array] = jax.linear_transpose(columns_before, gradient)(gradient)
+    return pulled[0]
 
 
 def _swap(x: jax.Array) -> jax.Array:
     return jnp.concatenate(jnp.split(x, 2, axis=-1)[::-1], axis=-1)
 
 
-def _last(x: jax.Array) -> jax.Array:
-    return jnp.split(x, 2, axis=-1)[1]
+def _before(x: jax.Array) -> jax.Array:
+    columns = jnp.pad(from_pairs(x), ((0, 0), (0, 0), (1, 0), (0, 0)))[:, :, :-1]
+    return jnp.asarray(to_pairs(columns))
 
 
-def _moved(x: Array, move: Callable[[jax.Array], jax.Array]) -> jax.Array:
-    """Returns `move(x)`, which takes each of its channels from one of those of `x`."""
-    by_product = functools.partial(_moved_by_product, move=move)
-    return jax.lax.platform_dependent(x, tpu=by_product, default=move)
+# A TPU moves numbers between lanes slowly, other than in a product.
 
 
-def _moved_by_product(x: jax.Array, move: Callable[[jax.Array], jax.Array]) -> jax.Array:
-    # A TPU moves numbers between lanes slowly.
+def _swap_by_product(x: jax.Array) -> jax.Array:
+    left, right = np.split(np.eye(x.shape[-1]), 2)
+    return _product(x, np.concatenate([right, left])[None, None])
+
+
+def _before_by_product(x: jax.Array) -> jax.Array:
+    left, right = np.split(np.eye(x.shape[-1]), 2)
+    # From the pair before comes its right column, from the same one its left column.
+    none = np.zeros_like(left)
+    taps = np.concatenate([none, left]), np.concatenate([right, none])
+    return _product(x, np.stack(taps)[None], before=1)
+
+
+def _product(x: jax.Array, kernel: np.ndarray, before: int = 0) -> jax.Array:
+    """Returns the exact convolution by zeros and ones, `before` columns of zeros padded."""
     return jax.lax.conv_general_dilated(
         x,
-        move(jnp.eye(x.shape[-1], dtype=x.dtype))[None, None],
+        jnp.asarray(kernel, x.dtype),
         (1, 1),
-        "VALID",
+        ((0, 0), (before, 0)),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         precision=jax.lax.Precision.HIGHEST,
     )

@@ -17,11 +17,18 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int8
+import numpy as np
+from jaxtyping import Bool, Float, Int8
 
 from ipg_jax.models.convolution import convolve
 from ipg_jax.models.norm import FrozenBatchNorm, norm_blocks
-from ipg_jax.models.pairs import second_half, swap_columns, to_pairs
+from ipg_jax.models.pairs import (
+    columns_before,
+    columns_before_gradient,
+    swap_halves,
+    to_pairs,
+)
+from ipg_jax.models.relu import relu
 from ipg_jax.models.resnet import kaiming_normal
 from ipg_jax.ops import from_blocks, to_blocks
 from ipg_jax.types import Array
@@ -181,49 +188,89 @@ def block_kernel(
     return windows.swapaxes(1, 2).reshape(height, width, -1, windows.shape[-1])
 
 
-@jax.custom_vjp
-def max_pool_2x2(
+def relu_max_pool_2x2(
     left: Float[Array, "b h w _"], right: Float[Array, "b h w _"]
 ) -> Float[Array, "b h w _"]:
-    """Returns the maxima `[b, h, w, c]` of blocks of 2x2 pixels.
+    """Returns the maxima of blocks of 2x2 pixels after a ReLU, each in one of the block's rows.
+
+    They are `[b, h, w, 2 c]`, whose channels run over the rows of the block, then features, with 0
+    in the other row: their sum is what is usually returned (`Bottleneck.parts` adds them up). On
+    TPUs a maximum stays in the row that it is from, elsewhere all are in the first.
 
     Among equal values the first in the window, by row and column, gets the gradient, which needs no
-    scatter; so in `max_pool_3x3`. Forward mode goes through the gradients (`jvp` of `grad`) and not
-    through the pooling itself.
+    scatter, and none does where the maximum is 0; so in `relu_max_pool_3x3`. Forward mode goes
+    through the gradients (`jvp` of `grad`) and not through the pooling itself.
 
     Args:
       left: columns of the blocks, whose channels run over the rows, then the `c` features.
       right: the columns to the right of those.
     """
-    # As `_pool_2x2`, but where no places are asked for, a TPU takes the maxima of the rows out of
-    # the product that moves the second one.
-    x = jnp.maximum(left, right)
-    upper, _ = jnp.split(x, 2, axis=-1)
-    return jnp.maximum(upper, second_half(x))
 
+    def in_first_row(left: Array, right: Array) -> Array:
+        maxima = _pool_2x2(left, right)
+        return jnp.concatenate([maxima, jnp.zeros_like(maxima)], axis=-1)
 
-def _pool_2x2(left: Array, right: Array) -> tuple[Array, tuple[Array, Array]]:
-    x, column = _larger(_rounded(left), _rounded(right))
-    x, row = _larger(*jnp.split(x, 2, axis=-1))
-    return x, (column, row)
-
-
-def _pool_2x2_gradient(chosen: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
-    column, row = chosen
-    return _to_larger(jnp.concatenate(_to_larger(gradient, row), axis=-1), column)
-
-
-max_pool_2x2.defvjp(_pool_2x2, _pool_2x2_gradient)
+    return jax.lax.platform_dependent(left, right, tpu=_pool_lanes, default=in_first_row)
 
 
 @jax.custom_vjp
-def max_pool_3x3(
+def _pool_2x2(left: jax.Array, right: jax.Array) -> Float[Array, "b h w c"]:
+    """The maxima by themselves, `[b, h, w, c]`."""
+    return _pool_2x2_forward(left, right)[0]
+
+
+def _pool_2x2_forward(left: Array, right: Array) -> tuple[Array, tuple[Array, Array]]:
+    x, column = _larger(left, right)
+    x, row = _larger(*jnp.split(x, 2, axis=-1))
+    y = relu(x)
+    return y, (column, jnp.where(y != 0, row, jnp.int8(_NOWHERE)))
+
+
+def _pool_2x2_gradient(places: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    column, row = places
+    return _to_larger(jnp.concatenate(_to_larger(gradient, row), axis=-1), column)
+
+
+_pool_2x2.defvjp(_pool_2x2_forward, _pool_2x2_gradient)
+
+
+@jax.custom_vjp
+def _pool_lanes(left: jax.Array, right: jax.Array) -> Float[Array, "b h w _"]:
+    """`relu_max_pool_2x2` where channels stay in their lanes, other than in products."""
+    # Without the barrier XLA:TPU keeps both columns, to take their maxima again.
+    x = jax.lax.optimization_barrier(jnp.maximum(left, right))
+    first = np.arange(x.shape[-1]) < x.shape[-1] // 2
+    return jnp.where(first, relu(jnp.maximum(x, swap_halves(x))), jnp.zeros((), x.dtype))
+
+
+def _pool_lanes_forward(left: Array, right: Array) -> tuple[Array, tuple[Array, Array]]:
+    # A maximum stays in the lanes of its row, which need not be remembered apart from it. Both rows
+    # compare the same numbers, those in memory: the product that exchanges them reads them there.
+    x, column = _larger(left, right)
+    other = swap_halves(x)
+    first = np.arange(x.shape[-1]) < x.shape[-1] // 2
+    largest = jnp.where(first, _is_maximum(x, other), ~_is_maximum(other, x))
+    maxima = jnp.where(largest, relu(x), jnp.zeros((), x.dtype))
+    return maxima, (column, maxima)
+
+
+def _pool_lanes_gradient(saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    column, maxima = saved
+    gradient = jnp.where(maxima != 0, gradient, jnp.zeros((), gradient.dtype))
+    return _to_larger(gradient, column)
+
+
+_pool_lanes.defvjp(_pool_lanes_forward, _pool_lanes_gradient)
+
+
+@jax.custom_vjp
+def relu_max_pool_3x3(
     upper: Float[Array, "b h w d"], lower: Float[Array, "b h w d"]
 ) -> Float[Array, "b h w d//2"]:
-    """Returns the maxima of windows of 3x3 and stride 2, in pairs of columns, `[b, h, w, 2 c]`.
+    """Returns the maxima after a ReLU of windows of 3x3 and stride 2, in pairs of columns.
 
-    One row and one column of minus infinity lie before the image, as in torch with a padding of 1.
-    First rows are pooled, and then columns.
+    They are `[b, h, w, 2 c]`. The windows reach one row and one column beyond the image, as in
+    torch with a padding of 1. First rows are pooled, and then columns.
 
     Args:
       upper: rows of blocks of 2x4 pixels, whose channels run over the columns 0, 2, 1, 3, then the
@@ -234,54 +281,54 @@ def max_pool_3x3(
 
 
 def _pool_3x3(upper: Array, lower: Array) -> tuple[Array, tuple[Array, Array]]:
-    upper, lower = _rounded(upper), _rounded(lower)
-    x, row = _largest_of_3(_shifted(lower, 1), upper, lower)
+    before = _shifted(lower)
+    row = _first_place(_is_maximum(before, jnp.maximum(upper, lower)), _is_maximum(upper, lower))
+    x = jnp.where(row == _BEFORE, before, jnp.where(row == _EVEN, upper, lower))
     even, odd = jnp.split(x, 2, axis=-1)  # columns 0 and 2, 1 and 3
-    before = _columns_before(odd)
-    x = jnp.maximum(before, jnp.maximum(even, odd))
+    before = columns_before(odd)
+    y = relu(jnp.maximum(before, jnp.maximum(even, odd)))
     # Of equal columns the one whose maximum is in the earliest row goes first.
-    row_even, row_odd = jnp.split(row.astype(x.dtype), 2, axis=-1)
-    rows = _columns_before(row_odd), row_even, row_odd
-    of_before, of_even, of_odd = (
-        jnp.where(value == x, row, _ODD + 1)
-        for value, row in zip((before, even, odd), rows, strict=True)
+    row_even, row_odd = jnp.split(row, 2, axis=-1)
+    row_before = columns_before(row_odd.astype(x.dtype)).astype(row.dtype)
+
+    def wins(a: Array, row_a: Array, b: Array, row_b: Array) -> Array:
+        return (a > b) | ((a == b) & (row_a <= row_b))
+
+    column = _first_place(
+        wins(before, row_before, even, row_even) & wins(before, row_before, odd, row_odd),
+        wins(even, row_even, odd, row_odd),
     )
-    column = _first_place(of_before <= jnp.minimum(of_even, of_odd), of_even <= of_odd)
-    return x, (row, column)
+    return y, (row, jnp.where(y != 0, column, jnp.int8(_NOWHERE)))
 
 
-def _pool_3x3_gradient(chosen: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
-    row, column = chosen
-    even, odd = _to_larger(gradient, column)
-    odd += _columns_before_gradient(_where(column, _BEFORE, gradient))
+def _pool_3x3_gradient(saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    row, column = saved
+    before, even, odd = (_where(column, place, gradient) for place in (_BEFORE, _EVEN, _ODD))
+    odd += columns_before_gradient(before)
     gradient = jnp.concatenate([even, odd], axis=-1)
-    upper, lower = _to_larger(gradient, row)
-    return upper, lower + _shifted_back(_where(row, _BEFORE, gradient), 1)
+    before, upper, lower = (_where(row, place, gradient) for place in (_BEFORE, _EVEN, _ODD))
+    return upper, lower + _shifted_back(before)
 
 
-max_pool_3x3.defvjp(_pool_3x3, _pool_3x3_gradient)
+relu_max_pool_3x3.defvjp(_pool_3x3, _pool_3x3_gradient)
 
-_BEFORE, _EVEN, _ODD = range(3)
-"""Places in a window: the odd pixel before, and the two of the block itself."""
+_BEFORE, _EVEN, _ODD, _NOWHERE = range(4)
+"""Places in a window: the odd pixel before, the two of the block itself, and none."""
 
 
-def _rounded(x: Array) -> Array:
-    """Returns `x` rounded to its type.
+def _is_maximum(a: Array, b: Array) -> Bool[Array, "b h w c"]:
+    """Returns whether `a` is the maximum of both; a number that is none (NaN) is one.
 
-    XLA leaves such roundings out between operations. Then a maximum that is rounded, as it goes to
-    memory, may be equal to none of the numbers that it is one of.
+    A comparison with the maximum itself would be wrong where XLA makes `a` twice, once for each:
+    with other roundings it is not equal to what it is.
     """
-    kind = jnp.finfo(x.dtype)
-    if kind.bits >= 32:  # XLA computes in no wider type
-        return x
-    wide = x.astype(jnp.float32)
-    return jax.lax.reduce_precision(wide, kind.nexp, kind.nmant).astype(x.dtype)
+    return (a >= b) | jnp.isnan(a)
 
 
 def _larger(even: Array, odd: Array) -> tuple[Array, Int8[Array, "b h w c"]]:
     """Returns the maxima of both, and where they were."""
-    larger = jnp.maximum(even, odd)
-    return larger, jnp.where(even == larger, jnp.int8(_EVEN), jnp.int8(_ODD))
+    first = _is_maximum(even, odd)
+    return jnp.where(first, even, odd), jnp.where(first, jnp.int8(_EVEN), jnp.int8(_ODD))
 
 
 def _to_larger(gradient: Array, place: Array) -> tuple[Array, Array]:
@@ -289,13 +336,8 @@ def _to_larger(gradient: Array, place: Array) -> tuple[Array, Array]:
     return _where(place, _EVEN, gradient), _where(place, _ODD, gradient)
 
 
-def _largest_of_3(before: Array, even: Array, odd: Array) -> tuple[Array, Int8[Array, "b h w c"]]:
-    """Returns the maxima of three, and where they were."""
-    larger = jnp.maximum(before, jnp.maximum(even, odd))
-    return larger, _first_place(before == larger, even == larger)
-
-
 def _first_place(before: Array, even: Array) -> Int8[Array, "b h w c"]:
+    """Returns the place of the maximum: that before, or else the even one, or else the odd one."""
     return jnp.where(before, jnp.int8(_BEFORE), jnp.where(even, jnp.int8(_EVEN), jnp.int8(_ODD)))
 
 
@@ -303,36 +345,19 @@ def _where(place: Array, wanted: int, gradient: Array) -> Array:
     return jnp.where(place == wanted, gradient, jnp.zeros((), gradient.dtype))
 
 
-def _columns_before(odd: Array) -> Array:
-    """Returns what is to the left of the even columns of each block: 3 of the last block, and 1."""
-    swapped = swap_columns(odd)
-    return jnp.where(_is_left(odd), _shifted(swapped, 2), swapped)
-
-
-def _columns_before_gradient(before: Array) -> Array:
-    """Returns the gradient of what `_columns_before` got."""
-    swapped = swap_columns(before)
-    return jnp.where(_is_left(before), swapped, _shifted_back(swapped, 2))
-
-
-def _is_left(x: Array) -> Array:
-    """Returns whether a channel is one of the left column of its pair."""
-    return jnp.arange(x.shape[-1]) < x.shape[-1] // 2
-
-
-def _shifted(x: Array, axis: int) -> Array:
-    """Returns what lies before each row or column, and minus infinity before the first."""
+def _shifted(x: Array) -> Array:
+    """Returns the row before each, and 0 before the first."""
     # Padded before it is cut, which XLA:TPU fuses.
-    return jax.lax.slice_in_dim(_pad(x, axis, (1, 0), -jnp.inf), 0, x.shape[axis], axis=axis)
+    return _pad_rows(x, (1, 0))[:, : x.shape[1]]
 
 
-def _shifted_back(x: Array, axis: int) -> Array:
+def _shifted_back(x: Array) -> Array:
     """Returns the gradient of what `_shifted` got."""
-    return _pad(x, axis, (-1, 1), 0)
+    return _pad_rows(x, (-1, 1))
 
 
-def _pad(x: Array, axis: int, by: tuple[int, int], fill: int | float) -> Array:
-    """Returns `x` with rows of `fill` before and behind; a negative number takes some away."""
+def _pad_rows(x: Array, by: tuple[int, int]) -> Array:
+    """Returns `x` with rows of zeros before and behind; a negative number takes some away."""
     config = [(0, 0, 0)] * x.ndim
-    config[axis] = (*by, 0)
-    return jax.lax.pad(x, jnp.asarray(fill, x.dtype), config)
+    config[1] = (*by, 0)
+    return jax.lax.pad(x, jnp.zeros((), x.dtype), config)

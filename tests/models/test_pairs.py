@@ -10,11 +10,12 @@ import pytest
 from ipg_jax.models import pairs
 from ipg_jax.models.convolution import convolve
 from ipg_jax.models.pairs import (
+    columns_before,
+    columns_before_gradient,
     convolve_pairs,
     from_pairs,
     pair_kernel,
-    second_half,
-    swap_columns,
+    swap_halves,
     to_pairs,
 )
 from ipg_jax.models.resnet import BasicBlock, Bottleneck
@@ -24,10 +25,23 @@ def test_pairs_by_hand():
     x = jnp.arange(8.0).reshape(1, 1, 4, 2)
     np.testing.assert_array_equal(to_pairs(x)[0, 0], [[0, 1, 2, 3], [4, 5, 6, 7]])
     np.testing.assert_array_equal(from_pairs(to_pairs(x)), x)
-    for swap in (swap_columns, functools.partial(pairs._moved_by_product, move=pairs._swap)):
-        np.testing.assert_array_equal(swap(to_pairs(x))[0, 0], [[2, 3, 0, 1], [6, 7, 4, 5]])
-    for half in (second_half, functools.partial(pairs._moved_by_product, move=pairs._last)):
-        np.testing.assert_array_equal(half(to_pairs(x))[0, 0], [[2, 3], [6, 7]])
+
+
+def test_moved_columns_by_hand():
+    """By the form of the platform at hand, and by that of TPUs."""
+    x = to_pairs(jnp.arange(8.0).reshape(1, 1, 4, 2))
+    for swap in (swap_halves, pairs._swap_by_product):
+        np.testing.assert_array_equal(swap(x)[0, 0], [[2, 3, 0, 1], [6, 7, 4, 5]])
+    for before in (columns_before, pairs._before_by_product):
+        np.testing.assert_array_equal(before(x)[0, 0], [[0, 0, 0, 1], [2, 3, 4, 5]])
+    np.testing.assert_array_equal(columns_before_gradient(x)[0, 0], [[2, 3, 4, 5], [6, 7, 0, 0]])
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_moved_columns_are_exact(dtype):
+    x = jax.random.normal(jax.random.key(0), (2, 3, 4, 6)).astype(dtype)
+    np.testing.assert_array_equal(pairs._swap_by_product(x), pairs._swap(x))
+    np.testing.assert_array_equal(pairs._before_by_product(x), pairs._before(x))
 
 
 def test_kernels_between_pairs_by_hand():

@@ -12,7 +12,7 @@ from ipg_jax.models import GuidedResNet, stem
 from ipg_jax.models.norm import norm_factory
 from ipg_jax.models.pairs import from_pairs
 from ipg_jax.models.resnet import conv
-from ipg_jax.models.stem import StemConv, max_pool_2x2, max_pool_3x3, norm_halves
+from ipg_jax.models.stem import StemConv, norm_halves, relu_max_pool_2x2, relu_max_pool_3x3
 from ipg_jax.ops import to_blocks
 
 
@@ -33,8 +33,19 @@ def rows_of(x):
 HALVES = {"columns": columns_of, "rows": rows_of}
 
 
-def max_pool(x, window):
-    return from_pairs(max_pool_3x3(*rows_of(x))) if window == 3 else max_pool_2x2(*columns_of(x))
+def relu_max_pool(x, window, pool_2x2=relu_max_pool_2x2):
+    if window == 3:
+        return from_pairs(relu_max_pool_3x3(*rows_of(x)))
+    return sum(jnp.split(pool_2x2(*columns_of(x)), 2, axis=-1))
+
+
+def relu_max_pool_of_tpus(x, window):
+    return relu_max_pool(x, window, stem._pool_lanes)
+
+
+pools = pytest.mark.parametrize(
+    ("pool", "window"), [(relu_max_pool, 2), (relu_max_pool_of_tpus, 2), (relu_max_pool, 3)]
+)
 
 
 def convolved(conv1, variables, image, method: str, joined: bool):
@@ -116,60 +127,82 @@ def test_norms_have_the_channels_of_pixels(kind):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), stats, want_stats)
 
 
-def test_max_pool_pads_with_minus_infinity():
-    x = -jnp.ones((1, 4, 4, 1))
-    np.testing.assert_array_equal(max_pool(x, 3), -np.ones((1, 2, 2, 1)))
+@pools
+@pytest.mark.parametrize("value", [0.0, -1.0])
+def test_maxima_that_a_relu_takes_away_have_no_gradient(pool, window, value):
+    x = jnp.full((1, 4, 4, 1), value)
+    got, pull = jax.vjp(lambda x: pool(x, window), x)
+    np.testing.assert_array_equal(got, np.zeros((1, 2, 2, 1)))
+    np.testing.assert_array_equal(pull(jnp.ones_like(got))[0], np.zeros_like(x))
 
 
-def test_first_of_equal_maxima_gets_the_gradient():
-    x = jnp.zeros((1, 4, 4, 1))
+@pytest.mark.parametrize("pool", [relu_max_pool, relu_max_pool_of_tpus])
+def test_first_of_equal_maxima_gets_the_gradient(pool):
+    x = jnp.ones((1, 4, 4, 1))
     gradient = jnp.arange(1.0, 5.0).reshape(1, 2, 2, 1)
-    (got,) = jax.vjp(lambda x: max_pool(x, 2), x)[1](gradient)
+    (got,) = jax.vjp(lambda x: pool(x, 2), x)[1](gradient)
     want = jnp.float32([[1, 0, 2, 0], [0, 0, 0, 0], [3, 0, 4, 0], [0, 0, 0, 0]])
     np.testing.assert_array_equal(got, want[None, :, :, None])
 
 
+@pools
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize("window", [2, 3])
-def test_max_pool_has_the_values_and_gradients_of_xla(window, dtype):
+def test_relu_and_max_pool_have_the_values_and_gradients_of_xla(pool, window, dtype):
     pad = window - 2
 
     def reference(x):
-        return nn.max_pool(x, (window, window), (2, 2), ((pad, pad), (pad, pad)))
+        return nn.max_pool(jax.nn.relu(x), (window, window), (2, 2), ((pad, pad), (pad, pad)))
 
-    # Few values, so that many windows have ties.
-    x = jax.random.randint(jax.random.key(0), (2, 8, 12, 3), 0, 4).astype(dtype)
+    # Few values, so that many windows have ties, and some are empty.
+    x = jax.random.randint(jax.random.key(0), (2, 8, 12, 3), -4, 3).astype(dtype)
     want, pull = jax.vjp(reference, x)
-    got, own_pull = jax.vjp(lambda x: max_pool(x, window), x)
+    got, own_pull = jax.vjp(lambda x: pool(x, window), x)
     np.testing.assert_array_equal(got, want)
+    np.testing.assert_array_equal(pool(x, window), want)  # without gradients
     gradient = jax.random.randint(jax.random.key(1), want.shape, -8, 8).astype(dtype)
     np.testing.assert_array_equal(own_pull(gradient)[0], pull(gradient)[0])
 
 
+@pools
+def test_what_is_not_a_number_stays(pool, window):
+    x = jnp.zeros((1, 4, 8, 1))
+    for place in np.ndindex(4, 8):
+        pooled, _ = jax.vjp(lambda x: pool(x, window), x.at[0, *place].set(jnp.nan))
+        row, column = (index // 2 for index in place)
+        assert jnp.isnan(pooled[0, row, column]).item(), place
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("window", [2, 3])
-def test_what_is_rounded_on_the_way_gets_the_gradient_all_the_same(window):
-    """XLA may compare with numbers that it has not rounded to bfloat16."""
+def test_a_number_that_is_made_twice_gets_the_gradient_all_the_same(window, dtype):
+    """XLA may make it again for a comparison, and round it differently, or not at all."""
+
+    def affine(x):
+        return (x * scale + bias).astype(dtype)
 
     @jax.jit
     def gradient(x):
-        pooled, pull = jax.vjp(lambda x: max_pool(x, window), (x * 1.7).astype(jnp.bfloat16))
-        return pooled, pull(jnp.ones_like(pooled))[0]
+        pooled, pull = jax.vjp(lambda x: relu_max_pool(affine(x), window), x)
+        return pooled, pull(jnp.ones_like(pooled))[0] / scale
 
-    x = jax.random.uniform(jax.random.key(0), (2, 16, 16, 8), minval=0.1)
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.normal(keys[0], (2, 16, 16, 64))
+    scale = jax.random.uniform(keys[1], (64,), minval=0.5, maxval=2.0)
+    bias = jax.random.normal(keys[2], (64,))
     pooled, got = gradient(x)
     pad = window - 2
-    rounded = jax.lax.optimization_barrier(x * 1.7).astype(jnp.bfloat16)
-    chosen = jnp.where(got > 0, rounded, jnp.zeros_like(rounded))
+    chosen = jnp.where(got > 0.5, jax.nn.relu(affine(x)), 0)
     largest = nn.max_pool(chosen, (window, window), (2, 2), ((pad, pad), (pad, pad)))
-    np.testing.assert_array_equal(largest, pooled)
-    assert float(got.astype(jnp.float32).sum()) == pooled.size
+    tolerance = 1e-2 if dtype == jnp.bfloat16 else 1e-5
+    np.testing.assert_allclose(largest, pooled, rtol=tolerance, atol=1e-6)
+    assert float(got.sum()) == pytest.approx(int((pooled > 0).sum()))
 
 
 def test_the_gradient_of_max_pool_can_be_differentiated_forward():
     x = jax.random.normal(jax.random.key(0), (1, 4, 8, 8))
 
     def energy(x):
-        return (max_pool(x, 3) ** 2).sum()
+        return (relu_max_pool(x, 3) ** 2).sum()
 
     # Where the maxima stay, the energy is a quadratic form: its Hessian takes a point to the
     # gradient there.
