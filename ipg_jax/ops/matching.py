@@ -48,8 +48,9 @@ def match_anchors(
     With `low_quality`, every anchor that has the largest IoU of all anchors with some box, ties
     included, is POSITIVE too (Ren et al., "Faster R-CNN", 2015, section 3.1.2). Its index stays
     the box that *it* overlaps most, which need not be the box that forced the match; this is what
-    torchvision and Detectron2 do. Unlike there, a box that overlaps no anchor forces none: it
-    would tie at 0 with nearly all of them.
+    torchvision and Detectron2 do. Unlike there, IoUs tie that differ by a millionth, as those of
+    one pair do that are computed twice and rounded differently; and a box that overlaps no anchor
+    forces none: it would tie at 0 with nearly all of them.
 
     Args:
       anchors: the anchors or proposals.
@@ -122,7 +123,7 @@ def match_and_take(
     forces = (best_of_box > 0) & low_quality
     match = jax.lax.platform_dependent(
         iou,
-        jnp.where(forces, best_of_box, 2.0),  # 2: more than any IoU
+        jnp.where(forces, best_of_box * (1 - _ROUNDING), 2.0),  # 2: more than any IoU
         jnp.asarray(values, jnp.float32),
         tpu=_best_of_anchors_at_once,
         default=_best_of_anchors,
@@ -131,6 +132,11 @@ def match_and_take(
     positive = (match.iou >= positive_threshold) | match.forced
     state = jnp.where(positive, MatchState.POSITIVE, state).astype(jnp.int32)
     return Matches(match.index, state), match.values
+
+
+_ROUNDING = 1e-6
+"""By how much of itself an IoU may differ from one of the same boxes. XLA computes them where they
+are needed, and rounds each time as it happens to combine the operations."""
 
 
 class _Best(NamedTuple):
@@ -149,11 +155,11 @@ def _best_of_anchors(
 
     Args:
       iou: of boxes and anchors.
-      wanted: the IoU with which an anchor is forced to match, of each box.
+      wanted: the IoU from which an anchor is forced to match, of each box.
       values: of each box.
     """
     index = jnp.argmax(iou, axis=0).astype(jnp.int32)
-    forced = jnp.any(iou == wanted[:, None], axis=0)
+    forced = jnp.any(iou >= wanted[:, None], axis=0)
     return _Best(jnp.max(iou, axis=0), index, values[index], forced)
 
 
@@ -182,4 +188,4 @@ def _best_of_anchors_at_once(
         (0,),
     )
     taken = jnp.stack(matched, axis=-1) if matched else jnp.zeros((shape[1], 0), jnp.float32)
-    return _Best(best, index, taken, behind == 0)
+    return _Best(best, index, taken, behind >= 0)

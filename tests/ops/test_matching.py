@@ -28,7 +28,7 @@ def slow_match(anchors, boxes, valid, *, positive_threshold, negative_threshold,
         if not len(rows):
             continue
         index[a], best = rows[iou[:, a].argmax()], iou[:, a].max()
-        forced = low_quality and any(row[a] == row.max() > 0 for row in iou)
+        forced = low_quality and any(row[a] >= row.max() * (1 - 1e-6) > 0 for row in iou)
         if best >= positive_threshold or forced:
             state[a] = MatchState.POSITIVE
         elif best >= negative_threshold:
@@ -50,6 +50,19 @@ def test_states_by_hand():
         MatchState.IGNORE,
         MatchState.NEGATIVE,
     ]
+
+
+@pytest.mark.parametrize("form", [matching._best_of_anchors, matching._best_of_anchors_at_once])
+def test_low_quality_matches_tie_but_for_rounding(form, monkeypatch):
+    """By the form of the platform at hand, and by that of TPUs."""
+    monkeypatch.setattr(matching, "_best_of_anchors", form)
+    box = np.array([[50.1, 50.1, 59.8, 59.8]])
+    anchors = np.float32(box + np.array([[-2.3], [2.3], [2.31]]) * [1, 0, 1, 0])
+    box = np.float32(box)
+    iou = np.asarray(ops.pairwise_iou(box, anchors))[0]
+    assert iou[0] != iou[1]
+    _, state = ops.match_anchors(anchors, box, all_valid(box), **RPN)
+    np.testing.assert_array_equal(state == MatchState.POSITIVE, [True, True, False])
 
 
 def test_low_quality_matches_keep_ties_and_their_own_box():
