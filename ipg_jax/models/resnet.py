@@ -205,7 +205,13 @@ class Bottleneck(Block):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h2 w2 f"]:
-        """Returns `features` channels at `1 / strides` of the resolution."""
+        """Returns `features` channels at `1 / strides` of the resolution.
+
+        Raises:
+          ValueError: the input is in parts, and the stride is not 1 or columns are in pairs.
+        """
+        if self.parts > 1 and (self.strides > 1 or self.pairs):
+            raise ValueError(f"an input in {self.parts} parts needs a stride of 1, and no pairs")
         width = self.inner_channels or self.features // 4
         y: Array = relu(
             self._conv_norm(x, width, 1, ("conv1", "bn1"), train=train, parts=self.parts)

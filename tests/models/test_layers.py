@@ -69,6 +69,14 @@ def test_a_bottleneck_of_parts_is_that_of_their_sum(kind, features: int):
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("kwargs", [{"strides": 2}, {"pairs": True}])
+def test_parts_with_a_stride_or_pairs_are_refused(kwargs):
+    with pytest.raises(ValueError, match="an input in 2 parts needs a stride of 1, and no pairs"):
+        Bottleneck(8, parts=2, **kwargs).init(
+            jax.random.key(0), jnp.zeros((1, 4, 4, 16)), train=False
+        )
+
+
 def test_batch_norm_is_synchronised_over_the_mesh():
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     types = {"dtype": jnp.float32, "param_dtype": jnp.float32}
