@@ -52,35 +52,49 @@ class StemConv(nn.Module):
     param_dtype: Any = jnp.float32
 
     def columns(
-        self, image: Float[Array, "b _ _ _"], *, joined: bool = False
+        self,
+        image: Float[Array, "b _ _ _"],
+        scale: Float[Array, " f"] | None = None,
+        *,
+        joined: bool = False,
     ) -> list[Float[Array, "b h w d"]]:
         """Returns the left and the right columns of blocks of 2x2 output pixels.
 
         Each is `[b, h / 4, w / 4, 2 * features]`, whose channels run over the rows of the block,
-        then features; `joined` along the channels they come out of one convolution.
+        then features; `joined` along the channels they come out of one convolution. `scale`
+        multiplies the features.
         """
         halves = [[(row, column) for row in range(2)] for column in range(2)]
-        return _pixels(_in_blocks(image), self.kernel(), halves, joined=joined, dtype=self.dtype)
+        kernel = self.kernel(scale)
+        return _pixels(_in_blocks(image), kernel, halves, joined=joined, dtype=self.dtype)
 
     def rows(
-        self, image: Float[Array, "b _ _ _"], *, joined: bool = False
+        self,
+        image: Float[Array, "b _ _ _"],
+        scale: Float[Array, " f"] | None = None,
+        *,
+        joined: bool = False,
     ) -> list[Float[Array, "b h w d"]]:
         """Returns the upper and the lower rows of blocks of 2x4 output pixels.
 
         Each is `[b, h / 4, w / 8, 4 * features]`, whose channels run over the columns 0, 2, 1, 3 of
-        the block, then features; `joined` along the channels they come out of one convolution. The
-        image's width is a multiple of 8.
+        the block, then features; `joined` along the channels they come out of one convolution.
+        `scale` multiplies the features. The image's width is a multiple of 8.
         """
         tpu, others = (
             functools.partial(form, joined=joined, dtype=self.dtype)
             for form in (_rows_of_pairs, _rows_of_blocks)
         )
-        return jax.lax.platform_dependent(_in_blocks(image), self.kernel(), tpu=tpu, default=others)
+        blocks, kernel = _in_blocks(image), self.kernel(scale)
+        return jax.lax.platform_dependent(blocks, kernel, tpu=tpu, default=others)
 
     @nn.compact
-    def kernel(self) -> Float[Array, "7 7 3 {self.features}"]:
-        """Returns the plain convolution's kernel."""
-        return self.param("kernel", kaiming_normal, (7, 7, 3, self.features), self.param_dtype)
+    def kernel(
+        self, scale: Float[Array, " f"] | None = None
+    ) -> Float[Array, "7 7 3 {self.features}"]:
+        """Returns the plain convolution's kernel, times `scale`."""
+        kernel = self.param("kernel", kaiming_normal, (7, 7, 3, self.features), self.param_dtype)
+        return kernel if scale is None else kernel * scale
 
 
 def _pixels(
@@ -93,12 +107,16 @@ def _pixels(
     paired: bool = False,
 ) -> list[Array]:
     """Returns those pixels of each block of outputs, by a convolution for each of the parts."""
-    outputs = []
-    for pixels in [list(itertools.chain(*parts))] if joined else parts:
-        part = block_kernel(kernel, pixels, paired=paired)
-        # Of the blocks around the outputs, the kernel leaves out those they do not look at.
-        below, right = (size - 2 for size in part.shape[:2])
-        outputs.append(convolve(blocks, part, dtype, padding=((1, below), (1, right))))
+    pixels, features = list(itertools.chain(*parts)), kernel.shape[-1]
+    whole = block_kernel(kernel.astype(dtype), pixels, paired=paired)
+    outputs, start = [], 0
+    for part in [pixels] if joined else parts:
+        # Of the blocks around its pixels, each leaves out those that it does not look at.
+        height, width = _taps(part, paired=paired)
+        end = start + len(part) * features
+        own = whole[:height, :width, :, start:end]
+        outputs.append(convolve(blocks, own, dtype, padding=((1, height - 2), (1, width - 2))))
+        start = end
     return outputs
 
 
@@ -128,13 +146,17 @@ def norm_halves(
 
     Args:
       norm: whose channels are the features of a pixel. Statistics are those of both halves; with
-        frozen ones each is normalised by itself, which accelerators do where it is made.
+        frozen ones the kernel is multiplied instead, and each half can be made by itself.
       convolve: `StemConv.columns` or `StemConv.rows`.
       image: what to convolve.
       features: of a pixel.
     """
     if isinstance(norm, FrozenBatchNorm):
-        left, right = (norm_blocks(norm, half, features) for half in convolve(image))
+        multiplier, offset = norm.affine(features)
+        left, right = (
+            half + jnp.tile(offset.astype(half.dtype), half.shape[-1] // features)
+            for half in convolve(image, multiplier)
+        )
     else:
         (both,) = convolve(image, joined=True)
         left, right = jnp.split(norm_blocks(norm, both, features), 2, axis=-1)
@@ -168,13 +190,8 @@ def block_kernel(
       outputs: row and column of each in the block of outputs.
       paired: whether blocks are pairs of blocks, of 4x8 input pixels.
     """
-    rows, columns = IMAGE_BLOCK, IMAGE_BLOCK * (1 + paired)  # of a block
-    # The output in row i of the block has its 7 taps from 2 i - 3 on.
-    height, width = (
-        2 + (2 * max(places) + 3 >= side)
-        for places, side in zip(zip(*outputs, strict=True), (rows, columns), strict=True)
-    )
-
+    rows, columns = _block_shape(paired=paired)
+    height, width = _taps(outputs, paired=paired)
     channels, features = kernel.shape[2:]
     taps = kernel.reshape(7, 7 * channels, features)
 
@@ -186,6 +203,23 @@ def block_kernel(
     windows = jnp.concatenate([window(i, j) for i, j in outputs], axis=-1)
     windows = windows.reshape(height, rows, -1, IMAGE_BLOCK * channels, windows.shape[-1])
     return windows.swapaxes(1, 2).reshape(height, width, -1, windows.shape[-1])
+
+
+def _block_shape(*, paired: bool) -> tuple[int, int]:
+    """Returns rows and columns of a block, or of a pair of blocks, in pixels of the image."""
+    return IMAGE_BLOCK, IMAGE_BLOCK * (1 + paired)
+
+
+def _taps(outputs: Sequence[tuple[int, int]], *, paired: bool) -> tuple[int, int]:
+    """Returns height and width of the kernel of `block_kernel`, in blocks."""
+    # The output in row i of the block has its 7 taps from 2 i - 3 on.
+    height, width = (
+        2 + (2 * max(places) + 3 >= side)
+        for places, side in zip(
+            zip(*outputs, strict=True), _block_shape(paired=paired), strict=True
+        )
+    )
+    return height, width
 
 
 def relu_max_pool_2x2(

@@ -110,8 +110,8 @@ def test_norms_have_the_channels_of_pixels(kind):
             if not self.halves:
                 return norm(x)
 
-            def convolve(image, *, joined=False):
-                halves = halves_of(image)
+            def convolve(image, scale=1.0, *, joined=False):
+                halves = halves_of(image * scale)
                 return [jnp.concatenate(halves, axis=-1)] if joined else halves
 
             return norm_halves(norm, convolve, x, 32)
