@@ -85,6 +85,8 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any] | None:
     # ------------------------------------------------------------------ mesh
     mesh = make_mesh(data=config.mesh.data, space=config.mesh.space)
     check_batch_size(mesh, config.batch_size, config.optimizer.accumulation)
+    if config.eval.batch_size:  # now, and not after the first epoch
+        check_batch_size(mesh, config.eval.batch_size, field="eval.batch_size")
     logger.info(
         "%d %s device(s) in %d process(es), mesh %s",
         jax.device_count(),
@@ -254,10 +256,13 @@ def evaluate(
 
     Raises:
       FileNotFoundError: there is no such checkpoint.
-      ValueError: the data has other classes than the run was trained with.
+      ValueError: the data has other classes than the run was trained with, or the batch does not
+        divide over the devices.
     """
     workdir = epath.Path(workdir)
     mesh = make_mesh(data=config.mesh.data, space=config.mesh.space)
+    field = "eval.batch_size" if config.eval.batch_size else "batch_size"
+    check_batch_size(mesh, config.eval.batch_size or config.batch_size, field=field)
     task = build_task(config)
     views = build_views(config)
     source = build_source(config, train=False)
@@ -436,7 +441,6 @@ def evaluate_variables(
     """
     begin = time.perf_counter()
     batch_size = config.eval.batch_size or config.batch_size
-    check_batch_size(mesh, batch_size)
     rows_here = process_rows(mesh, batch_size)
     seen: list[evaluation.DetectionCollector] = []
     samples = 0

@@ -119,15 +119,23 @@ def batch_sharding(mesh: Mesh, batch: Batch) -> Batch:
     return shardings.replace(pyramid=(image_sharding(mesh),) * len(batch.pyramid))
 
 
-def check_batch_size(mesh: Mesh, batch_size: int, accumulation: int = 1) -> None:
+def check_batch_size(
+    mesh: Mesh, batch_size: int, accumulation: int = 1, *, field: str = "batch_size"
+) -> None:
     """Raises ValueError unless every device gets the same number of images in each micro-batch.
 
     On TPUs, warns of a number that the compiler has no good layout for (`docs/performance.md`).
+
+    Args:
+      mesh: of the devices.
+      batch_size: images of all devices.
+      accumulation: micro-batches of a step.
+      field: what messages call the batch size.
     """
     rows = mesh.shape["data"] * accumulation
     if batch_size < 1 or batch_size % rows:
         raise ValueError(
-            f"batch_size={batch_size} is not a multiple of {rows} "
+            f"{field}={batch_size} is not a multiple of {rows} "
             f"(mesh.data={mesh.shape['data']} x accumulation={accumulation}): "
             f"try {max(1, round(batch_size / rows)) * rows}"
         )
@@ -137,8 +145,9 @@ def check_batch_size(mesh: Mesh, batch_size: int, accumulation: int = 1) -> None
         divisible = mesh.shape["data"] % parts == 0
         logger.warning(
             "%d image(s) at a time on each device: XLA:TPU computes on 8, and other numbers can "
-            "take three times as long for each image; try batch_size=%d%s",
+            "take three times as long for each image; try %s=%d%s",
             images,
+            field,
             -(-images // 8) * 8 * rows,
             f", or mesh.space={mesh.shape['space'] * parts}" if divisible else "",
         )

@@ -255,6 +255,12 @@ def test_a_batch_that_does_not_divide_is_refused_with_a_size_that_does(tiny_conf
         tiny_config.batch_size = 12
     with pytest.raises(ValueError, match=r"multiple of 8 .*try (8|16)"):
         loop.train(tiny_config, tmp_path)
+    with tiny_config.unlocked():
+        tiny_config.batch_size, tiny_config.eval.batch_size = 8, 12
+    for run in (loop.train, loop.evaluate):  # a run says so before its first step
+        with pytest.raises(ValueError, match=r"eval.batch_size=12 is not a multiple of 8 "):
+            run(tiny_config, tmp_path)
+    assert not checkpoints_of(tmp_path)
 
 
 def test_data_with_other_classes_is_refused(tiny_config, tmp_path):
