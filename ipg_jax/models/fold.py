@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import flax
 import jax.numpy as jnp
 import numpy as np
 
-from ipg_jax.models.fusion import JOINED, channel_interpolation
+from ipg_jax.models.fusion import JOINED, channel_interpolation, multiplied
 from ipg_jax.models.resnet import GUIDANCE
 from ipg_jax.types import Array, PyTree
+
+_LINEAR = "w_s", "w_m", "w"
+"""Parameters of a fusion that folds."""
 
 
 def fold_fusion(variables: PyTree, *, into_readers: bool = False) -> PyTree:
@@ -44,7 +47,7 @@ def fold_fusion(variables: PyTree, *, into_readers: bool = False) -> PyTree:
     linear, others = 0, []
     for path, stage, backbone, fpn in _fusions(params):
         fusion = backbone[f"fusion{stage}"]
-        if set(fusion) != {"w_s", "w_m", "w"}:
+        if set(fusion) != set(_LINEAR):
             others.append(path)
             continue
         linear += 1
@@ -66,6 +69,30 @@ def fold_fusion(variables: PyTree, *, into_readers: bool = False) -> PyTree:
             f"the fusions here are {others or 'none'}"
         )
     return {**variables, "params": params}
+
+
+def multiply_fusions(
+    params: PyTree, multiply: Callable[[Array, Array, Array], tuple[Array, Array]]
+) -> PyTree:
+    """Returns parameters in which sum and concatenation fusions have their two products.
+
+    Their fusions are `O = w_f F + w_r R` then, as after `fold_fusion`; those whose F has another
+    width than R stay as they are. Gradients go through it.
+
+    Args:
+      params: of any module with a `GuidedResNet` inside; not changed.
+      multiply: returns `w_f` and `w_r` of `W_s`, `W_m` and `W`, as `fusion.multiplied` does.
+    """
+    params = flax.core.unfreeze(params)  # new dicts, the same arrays
+    for _, stage, backbone, _ in _fusions(params):
+        fusion = backbone[f"fusion{stage}"]
+        if set(fusion) != set(_LINEAR):
+            continue
+        w_s, w_m, w = (fusion[name]["kernel"] for name in _LINEAR)
+        if _width(backbone[f"ipg{stage}"]) == w.shape[1]:
+            w_f, w_r = multiply(w_s, w_m, w)
+            backbone[f"fusion{stage}"] = {"w_f": {"kernel": w_f}, "w_r": {"kernel": w_r}}
+    return params
 
 
 class Reader(NamedTuple):
@@ -111,12 +138,9 @@ def _width(ipg: PyTree) -> int:
 
 def _multiplied(fusion: PyTree, guidance_width: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns `w_f` and `w_r` of one fusion."""
-    w_s, w_m, w = (np.asarray(fusion[k]["kernel"], np.float64) for k in ("w_s", "w_m", "w"))
-    width = w.shape[1]
-    # The last `width` rows of W meet R and the first meet F: all of them for the sum, one half each
-    # for the concatenation.
-    transform = channel_interpolation(guidance_width, width).astype(np.float64)
-    return transform @ w_s @ w[:width], w_m @ w[-width:]
+    w_f, w_r = multiplied(*(np.asarray(fusion[name]["kernel"], np.float64) for name in _LINEAR))
+    transform = channel_interpolation(guidance_width, w_f.shape[0])
+    return transform.astype(np.float64) @ w_f, np.asarray(w_r)
 
 
 def _readers(backbone: dict[str, Any], fpn: dict[str, Any] | None, stage: int) -> list[Reader]:

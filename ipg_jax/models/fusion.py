@@ -103,15 +103,12 @@ def conv1x1(x: Float[Array, "b h w c"], kernel: Float[Array, "c d"]) -> Float[Ar
     return convolve(x, kernel[None, None], kernel.dtype)
 
 
-def _apart(
-    guidance: jax.Array, features: jax.Array, w_f: jax.Array, w_r: jax.Array
-) -> Float[Array, "b h w d"]:
-    return conv1x1(guidance, w_f) + conv1x1(features, w_r)
+def _apart(guidance: Array, features: Array, w_f: Array, w_r: Array) -> Float[Array, "b h w d"]:
+    # In this order a TPU that predicts multiplies R within what makes it, and F into the sum.
+    return conv1x1(features, w_r) + conv1x1(guidance, w_f)
 
 
-def _joined(
-    guidance: jax.Array, features: jax.Array, w_f: jax.Array, w_r: jax.Array
-) -> Float[Array, "b h w d"]:
+def _joined(guidance: Array, features: Array, w_f: Array, w_r: Array) -> Float[Array, "b h w d"]:
     both = jnp.concatenate([guidance, features], axis=-1)
     return conv1x1(both, jnp.concatenate([w_f, w_r]))
 
@@ -138,6 +135,26 @@ joined_product.defvjp(
 )
 
 
+def multiplied(
+    w_s: Float[Array, "c c"], w_m: Float[Array, "c c"], w: Float[Array, "_ c"]
+) -> tuple[Float[Array, "c c"], Float[Array, "c c"]]:
+    """Returns the matrices of `O = w_f CT(F) + w_r R`, of those of a sum or a concatenation."""
+    width = w.shape[1]
+    # The first rows of W meet F and the last meet R: all of them in the sum.
+    return w_s @ w[:width], w_m @ w[-width:]
+
+
+_LARGE_MAP = 2**24
+"""Numbers of a device's map that a TPU had better not write twice."""
+
+
+def _added(guidance: Array, features: Array, w_f: Array, w_r: Array, *, train: bool) -> Array:
+    """Returns `w_f F + w_r R`."""
+    large = train and features.size // num_devices() > _LARGE_MAP
+    add: Callable[..., Array] = joined_product if large else _apart
+    return add(guidance, features, w_f, w_r)
+
+
 class Fusion(nn.Module):
     """What the variants share: types, initialisation and the bias-free 1x1 convolution.
 
@@ -162,9 +179,6 @@ class Fusion(nn.Module):
         )
 
 
-_LARGE_MAP = 2**24
-"""Numbers of a device's map that a TPU had better not write twice."""
-
 JOINED = "joined"
 """An empty parameter: of a fusion that was folded into what reads it, and only joins F and R."""
 
@@ -184,21 +198,19 @@ class LinearFusion(Fusion):
         if self.has_variable("params", JOINED):
             return jnp.concatenate([guidance, features], axis=-1)
         if self.has_variable("params", "w_f"):
-            # In this order a TPU multiplies R within what makes it, and F into the sum.
-            return self.linear(width, "w_r")(features) + self.linear(width, "w_f")(guidance)
+            w_f = self.linear(width, "w_f").kernel(guidance.shape[-1])
+            w_r = self.linear(width, "w_r").kernel(width)
+            return _added(guidance, features, w_f, w_r, train=train)
         w_s = self.linear(width, "w_s", nn.initializers.zeros).kernel(width)
         w_m = self.linear(width, "w_m", identity_kernel).kernel(width)
         w = self.linear(width, "w", identity_kernel).kernel((1 + concatenate) * width)
         positions = features.size // width // num_devices()
         if positions > 2 * width:  # of a device, whose products by each position go down to two
-            # The first rows of W meet F and the last meet R: all of them in the sum.
-            w_f, w_r = w_s @ w[:width], w_m @ w[-width:]
+            w_f, w_r = multiplied(w_s, w_m, w)
             if guidance.shape[-1] != width:
                 transform = channel_interpolation(guidance.shape[-1], width)
                 w_f = jnp.asarray(transform, self.dtype) @ w_f
-            large = train and positions * width > _LARGE_MAP
-            add: Callable[..., Array] = joined_product if large else _apart
-            return add(guidance, features, w_f, w_r)
+            return _added(guidance, features, w_f, w_r, train=train)
         guide = conv1x1(channel_transform(guidance, width), w_s)
         main = conv1x1(features, w_m)
         joined = jnp.concatenate([guide, main], axis=-1) if concatenate else guide + main

@@ -12,8 +12,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ipg_jax.training.state import TrainState
-from ipg_jax.types import Array, Batch
+from ipg_jax.types import Array, Batch, PyTree
 
 logger = logging.getLogger(__name__)
 
@@ -72,15 +71,16 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def state_sharding(mesh: Mesh, state: TrainState, *, fsdp: bool) -> TrainState:
+def state_sharding(mesh: Mesh, state: PyTree, *, fsdp: bool) -> PyTree:
     """Returns a sharding for each array of `state`.
 
     Args:
       mesh: where.
-      state: a state, or its shapes.
+      state: a state, or some of its arrays, or their shapes.
       fsdp: whether parameters, their average and the optimizer's arrays are divided over `data`,
-        each along its longest axis that divides. Small arrays are on every device, as is all of
-        the state without `fsdp`.
+        each along its longest axis that divides: of equally long ones of a matrix the first, of a
+        convolution's kernel the last. Small arrays are on every device, as is all of the state
+        without `fsdp`.
     """
 
     def sharding(array: Array | jax.ShapeDtypeStruct) -> NamedSharding:
@@ -88,7 +88,7 @@ def state_sharding(mesh: Mesh, state: TrainState, *, fsdp: bool) -> TrainState:
         axes = [axis for axis, length in enumerate(shape) if length % parts == 0]
         if not fsdp or not axes or math.prod(shape) < _SMALL:
             return replicated(mesh)
-        axis = max(axes, key=lambda axis: (shape[axis], axis))
+        axis = max(axes, key=lambda axis: (shape[axis], axis if len(shape) > 2 else -axis))
         return NamedSharding(mesh, PartitionSpec(*(None,) * axis, "data"))
 
     return jax.tree.map(sharding, state)
