@@ -51,7 +51,7 @@ def fold_fusion(variables: PyTree, *, into_readers: bool = False) -> PyTree:
             others.append(path)
             continue
         linear += 1
-        w_f, w_r = _multiplied(fusion, _width(backbone[f"ipg{stage}"]))
+        w_f, w_r = _folded(fusion, _width(backbone[f"ipg{stage}"]))
         dtype = fusion["w"]["kernel"].dtype
         readers = _readers(backbone, fpn, stage) if into_readers else []
         if readers and _less_to_read(w_f, w_r, readers):
@@ -136,7 +136,7 @@ def _width(ipg: PyTree) -> int:
     return ipg["block0"]["conv3"]["kernel"].shape[-1]
 
 
-def _multiplied(fusion: PyTree, guidance_width: int) -> tuple[np.ndarray, np.ndarray]:
+def _folded(fusion: PyTree, guidance_width: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns `w_f` and `w_r` of one fusion."""
     w_f, w_r = multiplied(*(np.asarray(fusion[name]["kernel"], np.float64) for name in _LINEAR))
     transform = channel_interpolation(guidance_width, w_f.shape[0])

@@ -16,8 +16,12 @@ from ipg_jax.types import Array, Batch, PyTree
 
 logger = logging.getLogger(__name__)
 
-_SMALL = 2**14
-"""Elements of an array below which sharding saves less memory than it costs in messages."""
+_SMALL = 2**18
+"""Elements of an array below which sharding saves less memory than it costs in messages.
+
+Together such arrays are 4 % of a RetinaNet with ResNet-50. Those of the first layers would be
+gathered while these convolve the largest maps, which slows TPUs down (`docs/performance.md`).
+"""
 
 
 def make_mesh(

@@ -18,6 +18,7 @@ from PIL import Image
 from configs.common import two_stage
 from ipg_jax import Batch, Detections, build_task
 from ipg_jax.data import CocoSource, DigitsSource, eval_batches, train_batches
+from ipg_jax.training import sharding
 from ipg_jax.training.build import build_optimizer
 from ipg_jax.training.checkpoint import Checkpoints
 from ipg_jax.training.sharding import (
@@ -30,6 +31,11 @@ from ipg_jax.training.state import TrainState
 from ipg_jax.training.steps import make_predict_step, make_train_step, split_batch
 
 STEPS = 20
+
+
+@pytest.fixture(autouse=True)
+def arrays_of_tiny_models_are_divided_too(monkeypatch):
+    monkeypatch.setattr(sharding, "_SMALL", 2**10)
 
 
 def mesh_of(data: int, space: int = 1) -> Mesh:
@@ -158,6 +164,8 @@ def test_divided_images_and_parameters_give_the_losses_of_one_device(
 
     kernel = state.params["backbone"]["layer4"]["block1"]["conv2"]["kernel"]
     assert kernel.sharding.shard_shape(kernel.shape) == (3, 3, 128, 64)
+    matrix = state.params["backbone"]["fusion2"]["w_s"]["kernel"]  # whose products are shared
+    assert matrix.sharding.shard_shape(matrix.shape) == (16, 32)
     (momenta,) = (x for x in state.opt_state if hasattr(x, "trace"))
     momentum = momenta.trace["backbone"]["layer4"]["block1"]["conv2"]["kernel"]
     assert momentum.sharding == kernel.sharding
@@ -345,13 +353,21 @@ def test_levels_must_divide_over_the_devices(block: int, sides: tuple[int, ...],
 
 
 def test_large_arrays_are_divided_along_their_longest_axis():
-    shapes = {"kernel": (3, 3, 256, 512), "odd": (7, 7, 3, 513), "small": (64, 64)}
+    shapes = {
+        "kernel": (3, 3, 256, 512),
+        "square": (3, 3, 256, 256),
+        "matrix": (512, 512),
+        "odd": (7, 7, 3, 513),
+        "small": (16, 16),
+    }
     arrays = {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes.items()}
     state = TrainState(np.zeros((), np.int32), arrays, {}, (), None)
     mesh = mesh_of(4, 2)
     divided = state_sharding(mesh, state, fsdp=True)
     assert {name: tuple(s.spec) for name, s in divided.params.items()} == {
         "kernel": (None, None, None, "data"),
+        "square": (None, None, None, "data"),
+        "matrix": ("data",),
         "odd": (),
         "small": (),
     }
