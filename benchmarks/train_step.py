@@ -140,11 +140,14 @@ def main() -> None:
             for name, seconds in turn.items():
                 timings.setdefault(name, []).extend(seconds)
     medians = {name: statistics.median(seconds) for name, seconds in timings.items()}
-    ratios = {name: medians[name] / medians[f"torchvision {name.split()[1]}"] for name in medians}
-    print(f"{'':22}{'seconds':>9}{'x torchvision':>15}")
+    ratios = {
+        side: {name: medians[name] / medians[f"{side} {name.split()[1]}"] for name in medians}
+        for side in ("torchvision", "plain")
+    }
+    print(f"{'':22}{'seconds':>9}" + "".join(f"{f'x {side}':>15}" for side in ratios))
     for name, value in medians.items():
-        print(f"{name:22}{value:9.3f}{ratios[name]:15.2f}")
-    print(json.dumps({"seconds": medians, "ratio": ratios}))
+        print(f"{name:22}{value:9.3f}" + "".join(f"{of[name]:15.2f}" for of in ratios.values()))
+    print(json.dumps({"seconds": medians, "ratios": ratios}))
 
 
 if __name__ == "__main__":

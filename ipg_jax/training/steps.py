@@ -66,7 +66,6 @@ def make_train_step(
     """
     placement = replicated(mesh) if placement is None else placement
     of_params = placement.params if isinstance(placement, TrainState) else placement
-
     fsdp = not all(sharding.is_fully_replicated for sharding in jax.tree.leaves(of_params))
     divided = functools.partial(state_sharding, mesh, fsdp=fsdp)
 
@@ -89,6 +88,7 @@ def make_train_step(
         # Gathered parameters keep activations divided by image alone. The sum of their gradients
         # over the images goes to whoever holds the parameters (a reduce-scatter). Without the
         # constraint on the whole sum, XLA:TPU divides each convolution into a loop of messages.
+        # Of a fusion's matrices the products are gathered, and their gradients divided.
         shared, pull = jax.vjp(with_products, params)
         whole = jax.lax.with_sharding_constraint(shared, replicated(mesh))
         (_, (metrics, updates)), grads = jax.value_and_grad(loss, has_aux=True)(whole)
