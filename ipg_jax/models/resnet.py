@@ -126,6 +126,7 @@ class Block(nn.Module):
       dilation: distance between the taps of the 3x3 convolutions (bottlenecks only).
       pairs: whether input and output are in pairs of columns (`models.pairs`); needs a stride and
         a dilation of 1.
+      activate: whether the ReLU at its end is part of it.
     """
 
     features: int
@@ -133,12 +134,16 @@ class Block(nn.Module):
     dilation: int = 1
     norm: NormKind = "batch_norm"
     pairs: bool = False
+    activate: bool = True
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
     @property
     def _types(self) -> dict[str, Any]:
         return {"dtype": self.dtype, "param_dtype": self.param_dtype}
+
+    def _end(self, x: Array) -> Array:
+        return relu(x) if self.activate else x
 
     def _channels(self, x: Array) -> int:
         return x.shape[-1] // 2 if self.pairs else x.shape[-1]
@@ -188,7 +193,7 @@ class BasicBlock(Block):
             )
         )
         y = self._conv_norm(y, self.features, 3, ("conv2", "bn2"), train=train)
-        return relu(y + self._shortcut(x, train=train))
+        return self._end(y + self._shortcut(x, train=train))
 
 
 class Bottleneck(Block):
@@ -229,9 +234,9 @@ class Bottleneck(Block):
         )
         projected = self._channels(x) // self.parts != self.features
         if projected and self.strides == 1 and self.norm == "frozen_batch_norm":
-            return relu(self._project_joined(y, x))
+            return self._end(self._project_joined(y, x))
         y = self._conv_norm(y, self.features, 1, ("conv3", "bn3"), train=train)
-        return relu(y + self._shortcut(x, train=train, parts=self.parts))
+        return self._end(y + self._shortcut(x, train=train, parts=self.parts))
 
     def _project_joined(self, y: Array, x: Array) -> Array:
         """Returns the sum of `y` through `conv3` and `x` through the projection, with their norms.
@@ -268,6 +273,7 @@ class Stage(nn.Module):
       dilation: dilation of the 3x3 convolutions (bottlenecks only).
       bottleneck: `Bottleneck` or `BasicBlock`.
       remat: whether the backward pass computes each block again.
+      activate: whether the ReLU at the end of the last block is part of it.
     """
 
     features: int
@@ -277,6 +283,7 @@ class Stage(nn.Module):
     dilation: int = 1
     norm: NormKind = "batch_norm"
     remat: bool = False
+    activate: bool = True
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
@@ -296,6 +303,7 @@ class Stage(nn.Module):
                 strides=self.strides if i == 0 else 1,
                 norm=self.norm,
                 pairs=pairs,
+                activate=self.activate or i < self.num_blocks - 1,
                 dtype=self.dtype,
                 param_dtype=self.param_dtype,
                 name=f"block{i}",
