@@ -42,6 +42,7 @@ from ipg_jax.training.metrics import DivergedError, MetricWriter, Progress, dura
 from ipg_jax.training.prefetch import prefetch_to_device
 from ipg_jax.training.sharding import (
     check_batch_size,
+    gathered,
     image_sharding,
     make_mesh,
     process_rows,
@@ -135,7 +136,7 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any] | None:
         state = jax.jit(create, out_shardings=placement)(key)
         if config.init_from:
             variables = initialize(
-                jax.jit(lambda x: x, out_shardings=replicated(mesh))(state.variables),
+                gathered(mesh, state.variables),
                 load_initial(config.init_from),
                 class_names=source.class_names,
                 missing=config.init_missing,
@@ -219,7 +220,7 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any] | None:
                     config,
                     task,
                     predict_step,
-                    state.eval_variables,
+                    gathered(mesh, state.eval_variables),
                     eval_source,
                     views,
                     mesh,
@@ -540,7 +541,10 @@ def load_initial(path: epath.PathLike) -> Weights:
 def restore_variables(
     config: ConfigDict, task: DetectionTask, workdir: epath.Path, checkpoint: str, mesh: Mesh
 ) -> tuple[int, PyTree]:
-    """Returns step and variables to evaluate with of a checkpoint: a step, `best` or `latest`."""
+    """Returns step and variables to evaluate with of a checkpoint: a step, `best` or `latest`.
+
+    Every device holds all of them, whatever `config.mesh.fsdp` divides in training.
+    """
     checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
     if checkpoint == "best":
         step = checkpoints.best if checkpoints.best is not None else checkpoints.latest
@@ -554,7 +558,7 @@ def restore_variables(
 
     state = checkpoints.restore(abstract_state(config, task, optimizer, mesh), step)
     checkpoints.close()
-    return int(state.step), state.eval_variables
+    return int(state.step), gathered(mesh, state.eval_variables)
 
 
 def check_same_classes(source: data.Source, eval_source: data.Source) -> None:

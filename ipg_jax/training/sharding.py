@@ -75,6 +75,11 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def gathered(mesh: Mesh, arrays: PyTree) -> PyTree:
+    """Returns the arrays with all of each on every device."""
+    return jax.jit(lambda arrays: arrays, out_shardings=replicated(mesh))(arrays)
+
+
 def state_sharding(mesh: Mesh, state: PyTree, *, fsdp: bool) -> PyTree:
     """Returns a sharding for each array of `state`.
 

@@ -23,6 +23,7 @@ from ipg_jax.training.build import build_optimizer
 from ipg_jax.training.checkpoint import Checkpoints
 from ipg_jax.training.sharding import (
     check_batch_size,
+    gathered,
     make_mesh,
     shard_batch,
     state_sharding,
@@ -141,6 +142,9 @@ def test_a_state_that_is_made_divided_is_that_of_one_device(steady_config):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), divided, one)
     kernel = divided.params["backbone"]["layer4"]["block1"]["conv2"]["kernel"]
     assert kernel.sharding.shard_shape(kernel.shape) == (3, 3, 128, 64)
+    whole = gathered(mesh, divided)
+    assert all(x.sharding.is_fully_replicated for x in jax.tree.leaves(whole))
+    jax.tree.map(np.testing.assert_array_equal, whole, divided)
 
 
 def test_eight_devices_give_the_losses_of_one(steady_config, of_one_device):
