@@ -211,6 +211,7 @@ def lower_step(
     from ipg_jax.models import IMAGE_BLOCK, fold_fusion
     from ipg_jax.training.build import abstract_state, build_optimizer, build_train_step
     from ipg_jax.training.sharding import (
+        batch_devices,
         batch_sharding,
         check_batch_size,
         make_mesh,
@@ -218,8 +219,8 @@ def lower_step(
     )
     from ipg_jax.training.steps import make_predict_step
 
-    mesh = make_mesh(data=config.mesh.data, space=config.mesh.space, devices=devices)
-    config.batch_size = batch_per_device * mesh.shape["data"]
+    mesh = make_mesh(**config.mesh, devices=devices)
+    config.batch_size = batch_per_device * batch_devices(mesh)
     check_batch_size(
         mesh, config.batch_size, config.optimizer.accumulation if mode == "train" else 1
     )

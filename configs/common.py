@@ -125,9 +125,9 @@ def default_config() -> ConfigDict:
     config.eval.samples = 4  # pictures of predictions beside the ground truth
 
     config.mesh = ConfigDict()
-    config.mesh.data = -1  # devices along the batch; -1: all the rest
+    config.mesh.data = -1  # groups of devices that divide the batch; -1: all the rest
     config.mesh.space = 1  # devices along the image height
-    config.mesh.fsdp = False  # divide parameters and optimizer state over the data devices
+    config.mesh.fsdp = 1  # devices of such a group, which hold one copy of the state; -1: all
     return config
 
 

@@ -139,7 +139,7 @@ def measure(config: ConfigDict, seconds: float = 10.0) -> Throughput:
     Raises:
       ValueError: the config does not fit the data or the devices.
     """
-    mesh = make_mesh(data=config.mesh.data, space=config.mesh.space)
+    mesh = make_mesh(**config.mesh)
     check_batch_size(mesh, config.batch_size, config.optimizer.accumulation)
     task = build_task(config)
     source = build_source(config, train=True)

@@ -306,9 +306,9 @@ def build_state(
 def abstract_state(
     config: ConfigDict, task: DetectionTask, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> TrainState:
-    """Returns the state of a run as `jax.ShapeDtypeStruct`s with the shardings of `config.mesh`."""
+    """Returns the state of a run as `jax.ShapeDtypeStruct`s with their shardings on `mesh`."""
     shapes = jax.eval_shape(build_state(config, task, optimizer), jax.random.key(0))
-    shardings = state_sharding(mesh, shapes, fsdp=config.mesh.fsdp)
+    shardings = state_sharding(mesh, shapes)
     return jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
         shapes,

@@ -84,7 +84,7 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any] | None:
     begin = time.perf_counter()
 
     # ------------------------------------------------------------------ mesh
-    mesh = make_mesh(data=config.mesh.data, space=config.mesh.space)
+    mesh = make_mesh(**config.mesh)
     check_batch_size(mesh, config.batch_size, config.optimizer.accumulation)
     if config.eval.batch_size:  # now, and not after the first epoch
         check_batch_size(mesh, config.eval.batch_size, field="eval.batch_size")
@@ -261,7 +261,7 @@ def evaluate(
         divide over the devices.
     """
     workdir = epath.Path(workdir)
-    mesh = make_mesh(data=config.mesh.data, space=config.mesh.space)
+    mesh = make_mesh(**config.mesh)
     field = "eval.batch_size" if config.eval.batch_size else "batch_size"
     check_batch_size(mesh, config.eval.batch_size or config.batch_size, field=field)
     task = build_task(config)

@@ -24,36 +24,59 @@ gathered while these convolve the largest maps, which slows TPUs down (`docs/per
 """
 
 
+BATCH = ("data", "fsdp")
+"""The axes of the mesh that divide a batch."""
+
+
 def make_mesh(
-    *, data: int = -1, space: int = 1, devices: Sequence[jax.Device] | None = None
+    *,
+    data: int = -1,
+    fsdp: int = 1,
+    space: int = 1,
+    devices: Sequence[jax.Device] | None = None,
 ) -> Mesh:
-    """Returns the mesh `("data", "space")` over all devices of all processes.
+    """Returns the mesh `("data", "fsdp", "space")` over all devices of all processes.
+
+    The first two divide a batch, `space` the height of images, `fsdp` parameters too.
 
     Args:
-      data: devices along the batch; -1 takes all that `space` leaves.
+      data: groups of devices with a copy of the state each; -1 takes all that the others leave.
+      fsdp: neighbours that hold one copy of the state together; -1 takes all that `space` leaves,
+        and `data` if it is set.
       space: devices along the image height.
       devices: other devices than those of the processes, such as those of a topology that is only
         compiled for.
 
     Raises:
-      ValueError: the two do not multiply to the number of devices, or the processes do not have
+      ValueError: the three do not multiply to the number of devices, or the processes do not have
         equally many.
     """
     devices = jax.devices() if devices is None else devices
     check_processes(devices)
     count = len(devices)
-    wanted = count // space if data == -1 else data
-    if space < 1 or wanted * space != count:
+    wanted = {"data": data, "fsdp": fsdp, "space": space}
+    if fsdp == -1 and data == -1:
+        wanted["data"] = 1
+    free = [axis for axis in BATCH if wanted[axis] == -1]
+    if free:
+        wanted[free[0]] = count // max(1, abs(math.prod(wanted.values())))
+    if min(wanted.values()) < 1 or math.prod(wanted.values()) != count:
         raise ValueError(
-            f"mesh.data={data} and mesh.space={space} do not divide the {count} devices: "
-            "their product must be the number of devices (mesh.data=-1 takes all the rest)"
+            f"mesh.data={data}, mesh.fsdp={fsdp} and mesh.space={space} do not divide the {count} "
+            "devices: their product must be the number of devices (mesh.data=-1 or mesh.fsdp=-1 "
+            "takes all the rest)"
         )
     return jax.make_mesh(
-        (wanted, space),
-        ("data", "space"),
-        axis_types=(jax.sharding.AxisType.Auto,) * 2,
+        tuple(wanted.values()),
+        tuple(wanted),
+        axis_types=(jax.sharding.AxisType.Auto,) * 3,
         devices=devices,
     )
+
+
+def batch_devices(mesh: Mesh) -> int:
+    """Returns the number of devices that divide a batch."""
+    return math.prod(mesh.shape[axis] for axis in BATCH)
 
 
 def check_processes(devices: Sequence[jax.Device]) -> None:
@@ -80,36 +103,36 @@ def gathered(mesh: Mesh, arrays: PyTree) -> PyTree:
     return jax.jit(lambda arrays: arrays, out_shardings=replicated(mesh))(arrays)
 
 
-def state_sharding(mesh: Mesh, state: PyTree, *, fsdp: bool) -> PyTree:
-    """Returns a sharding for each array of `state`.
+def state_sharding(mesh: Mesh, state: PyTree) -> PyTree:
+    """Returns a sharding for each array of `state`: parameters, their average, the optimizer's.
+
+    Each is divided over `fsdp` along its longest axis that divides: of equally long ones of a
+    matrix the first, of a convolution's kernel the last. Small arrays are on every device.
 
     Args:
       mesh: where.
       state: a state, or some of its arrays, or their shapes.
-      fsdp: whether parameters, their average and the optimizer's arrays are divided over `data`,
-        each along its longest axis that divides: of equally long ones of a matrix the first, of a
-        convolution's kernel the last. Small arrays are on every device, as is all of the state
-        without `fsdp`.
     """
+    parts = mesh.shape["fsdp"]
 
     def sharding(array: Array | jax.ShapeDtypeStruct) -> NamedSharding:
-        shape, parts = array.shape, mesh.shape["data"]
+        shape = array.shape
         axes = [axis for axis, length in enumerate(shape) if length % parts == 0]
-        if not fsdp or not axes or math.prod(shape) < _SMALL:
+        if parts == 1 or not axes or math.prod(shape) < _SMALL:
             return replicated(mesh)
         axis = max(axes, key=lambda axis: (shape[axis], axis if len(shape) > 2 else -axis))
-        return NamedSharding(mesh, PartitionSpec(*(None,) * axis, "data"))
+        return NamedSharding(mesh, PartitionSpec(*(None,) * axis, "fsdp"))
 
     return jax.tree.map(sharding, state)
 
 
 def image_sharding(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding of images `[B, H, W, C]`: rows over `data`, height over `space`."""
-    return NamedSharding(mesh, PartitionSpec("data", "space"))
+    """Returns the sharding of images `[B, H, W, C]`: rows over `BATCH`, height over `space`."""
+    return NamedSharding(mesh, PartitionSpec(BATCH, "space"))
 
 
 def batch_sharding(mesh: Mesh, batch: Batch) -> Batch:
-    """Returns a sharding for each array of `batch`: `image_sharding`, and rows over `data`.
+    """Returns a sharding for each array of `batch`: `image_sharding`, and rows over `BATCH`.
 
     Raises:
       ValueError: the height of a level of the pyramid does not divide over `space`.
@@ -123,7 +146,7 @@ def batch_sharding(mesh: Mesh, batch: Batch) -> Batch:
             f"over mesh.space={space}: pad the images to a multiple of "
             f"{block * space * 2 ** (len(heights) - 1)} (pad_multiple)"
         )
-    rows = NamedSharding(mesh, PartitionSpec("data"))
+    rows = NamedSharding(mesh, PartitionSpec(BATCH))
     shardings = jax.tree.map(lambda _: rows, batch)
     return shardings.replace(pyramid=(image_sharding(mesh),) * len(batch.pyramid))
 
@@ -141,17 +164,18 @@ def check_batch_size(
       accumulation: micro-batches of a step.
       field: what messages call the batch size.
     """
-    rows = mesh.shape["data"] * accumulation
+    devices = batch_devices(mesh)
+    rows = devices * accumulation
     if batch_size < 1 or batch_size % rows:
         raise ValueError(
             f"{field}={batch_size} is not a multiple of {rows} "
-            f"(mesh.data={mesh.shape['data']} x accumulation={accumulation}): "
+            f"({devices} devices x accumulation={accumulation}): "
             f"try {max(1, round(batch_size / rows)) * rows}"
         )
     images = batch_size // rows
     if mesh.devices.flat[0].platform == "tpu" and images % 8:
         parts = 8 // math.gcd(images, 8)
-        divisible = mesh.shape["data"] % parts == 0
+        divisible = devices % parts == 0
         logger.warning(
             "%d image(s) at a time on each device: XLA:TPU computes on 8, and other numbers can "
             "take three times as long for each image; try %s=%d%s",
@@ -168,16 +192,16 @@ def process_rows(mesh: Mesh, batch_size: int) -> list[int]:
     They need not be neighbours, as where a slice of TPUs orders its chips by their place and not
     by their host; and where `space` spans hosts, several processes provide the same rows.
     """
-    per_step = batch_size // mesh.shape["data"]
+    per_step = batch_size // batch_devices(mesh)
     return [step * per_step + row for step in _steps_here(mesh) for row in range(per_step)]
 
 
 def _steps_here(mesh: Mesh) -> list[int]:
-    """Returns the places along `data` at which this process has devices."""
+    """Returns the places along the batch at which this process has devices."""
     here = jax.process_index()
     return [
         step
-        for step, devices in enumerate(mesh.devices)
+        for step, devices in enumerate(mesh.devices.reshape(batch_devices(mesh), -1))
         if any(device.process_index == here for device in devices)
     ]
 
@@ -202,7 +226,7 @@ def shard_batch(mesh: Mesh, batch: Batch) -> Batch:
             start = here.index(step) * per_step
             return array[(slice(start, start + per_step), *index[1:])]
 
-        shape = (per_step * mesh.shape["data"], *array.shape[1:])
+        shape = (per_step * batch_devices(mesh), *array.shape[1:])
         return jax.make_array_from_callback(shape, sharding, part)
 
     return jax.tree.map(place, batch, batch_sharding(mesh, batch))

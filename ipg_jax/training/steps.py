@@ -66,8 +66,7 @@ def make_train_step(
     """
     placement = replicated(mesh) if placement is None else placement
     of_params = placement.params if isinstance(placement, TrainState) else placement
-    fsdp = not all(sharding.is_fully_replicated for sharding in jax.tree.leaves(of_params))
-    divided = functools.partial(state_sharding, mesh, fsdp=fsdp)
+    divided = functools.partial(state_sharding, mesh)
 
     def products(*matrices: Array) -> tuple[Array, Array]:
         """Multiplies, of W_s and W_m, the rows that a device holds by all of W."""
@@ -78,7 +77,7 @@ def make_train_step(
         return jax.lax.with_sharding_constraint(both, divided(both))
 
     def with_products(params: PyTree) -> PyTree:
-        return multiply_fusions(params, products) if fsdp else params
+        return multiply_fusions(params, products) if mesh.shape["fsdp"] > 1 else params
 
     def gradients(params: PyTree, batch_stats: PyTree, batch: Batch, rng: jax.Array) -> Any:
         def loss(params: PyTree) -> Any:

@@ -39,13 +39,15 @@ def arrays_of_tiny_models_are_divided_too(monkeypatch):
     monkeypatch.setattr(sharding, "_SMALL", 2**10)
 
 
-def mesh_of(data: int, space: int = 1) -> Mesh:
-    return make_mesh(data=data, space=space, devices=jax.devices()[: data * space])
+def mesh_of(batch: int, space: int = 1, fsdp: int = 1) -> Mesh:
+    """Returns a mesh with so many devices along the batch."""
+    devices = jax.devices()[: batch * space]
+    return make_mesh(data=batch // fsdp, space=space, fsdp=fsdp, devices=devices)
 
 
-def begin(config, mesh: Mesh, *, fsdp: bool = False, **kwargs):
+def begin(config, mesh: Mesh, **kwargs):
     """Returns the task, the state's shapes and shardings, its first value and the step."""
-    return _begin(FrozenConfigDict(config), mesh, fsdp=fsdp, **kwargs)
+    return _begin(FrozenConfigDict(config), mesh, **kwargs)
 
 
 def state_maker(config: FrozenConfigDict, *, ema: bool) -> Callable[[jax.Array], TrainState]:
@@ -60,11 +62,11 @@ def _first_state(config: FrozenConfigDict, *, ema: bool) -> TrainState:
 
 
 @functools.cache  # tests with the same step trace it once
-def _begin(config: FrozenConfigDict, mesh: Mesh, *, fsdp: bool, **kwargs):
+def _begin(config: FrozenConfigDict, mesh: Mesh, **kwargs):
     task = build_task(config)
     optimizer, schedule = build_optimizer(config, num_steps=STEPS, steps_per_epoch=1.0)
     first = _first_state(config, ema="ema_decay" in kwargs)
-    placement = state_sharding(mesh, first, fsdp=fsdp)
+    placement = state_sharding(mesh, first)
     template = jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
         first,
@@ -135,9 +137,9 @@ def two_stage_config(steady_config):
 
 
 def test_a_state_that_is_made_divided_is_that_of_one_device(steady_config):
-    config, mesh = FrozenConfigDict(steady_config), mesh_of(2, 4)
+    config, mesh = FrozenConfigDict(steady_config), mesh_of(2, 4, fsdp=2)
     one = _first_state(config, ema=False)
-    placement = state_sharding(mesh, one, fsdp=True)
+    placement = state_sharding(mesh, one)
     divided = jax.jit(state_maker(config, ema=False), out_shardings=placement)(jax.random.key(0))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), divided, one)
     kernel = divided.params["backbone"]["layer4"]["block1"]["conv2"]["kernel"]
@@ -147,9 +149,12 @@ def test_a_state_that_is_made_divided_is_that_of_one_device(steady_config):
     jax.tree.map(np.testing.assert_array_equal, whole, divided)
 
 
-def test_eight_devices_give_the_losses_of_one(steady_config, of_one_device):
+@pytest.mark.parametrize("fsdp", [1, 4])
+def test_eight_devices_give_the_losses_of_one(steady_config, of_one_device, fsdp: int):
     one = of_one_device(steady_config, STEPS)
-    _, eight = run(steady_config, mesh_of(8), STEPS)
+    state, eight = run(steady_config, mesh_of(8, fsdp=fsdp), STEPS)
+    kernel = state.params["backbone"]["layer4"]["block1"]["conv2"]["kernel"]
+    assert kernel.sharding.shard_shape(kernel.shape) == (3, 3, 128, 128 // fsdp)
     np.testing.assert_allclose([m["loss"] for m in eight], [m["loss"] for m in one], rtol=1e-4)
     assert one[-1]["loss"] < one[0]["loss"]
 
@@ -161,7 +166,7 @@ def test_divided_images_and_parameters_give_the_losses_of_one_device(
     """Images of 64 rows on four devices leave C5 and the levels above it less than a row each."""
     config = request.getfixturevalue(detector)
     one = of_one_device(config, 3)
-    state, divided = run(config, mesh_of(2, 4), 3, fsdp=True)
+    state, divided = run(config, mesh_of(2, 4, fsdp=2), 3)
     for a, b in zip(divided, one, strict=True):
         assert a == pytest.approx(b, rel=1e-4)
     assert one[0].get("positive_rois", 1) > 0
@@ -178,9 +183,9 @@ def test_divided_images_and_parameters_give_the_losses_of_one_device(
 def test_a_run_goes_on_with_other_devices(steady_config, of_one_device, tmp_path):
     """From one device to 2 x 4 of them with a divided state, and back."""
 
-    def restored(mesh: Mesh, *, fsdp: bool):
+    def restored(mesh: Mesh):
         """Returns the newest checkpoint as it lies on `mesh`, and the step there."""
-        _, template, _, step = begin(steady_config, mesh, fsdp=fsdp)
+        _, template, _, step = begin(steady_config, mesh)
         with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
             found = checkpoints.restore(template)
         jax.tree.map(np.testing.assert_array_equal, found, state)
@@ -198,26 +203,26 @@ def test_a_run_goes_on_with_other_devices(steady_config, of_one_device, tmp_path
     batches = batches_of(steady_config, build_task(steady_config))
     next(batches)
     losses = []
-    for number, (mesh, fsdp) in enumerate([(mesh_of(2, 4), True), (mesh_of(1), False)], start=2):
-        begun, step = restored(mesh, fsdp=fsdp)
+    for number, mesh in enumerate([mesh_of(2, 4, fsdp=2), mesh_of(1)], start=2):
+        begun, step = restored(mesh)
         state, metrics = step(begun, shard_batch(mesh, next(batches)), jax.random.key(0))
         losses.append(float(metrics["loss"]))
         save(number)
     np.testing.assert_allclose(losses, [m["loss"] for m in steady[1:]], rtol=1e-4)
-    for mesh in (mesh_of(2), mesh_of(1, 2), mesh_of(4), mesh_of(2, 2), mesh_of(8)):
-        restored(mesh, fsdp=True)
+    for shape in ((2, 1, 2), (1, 2), (4, 1, 2), (2, 2, 2), (8, 1, 8)):
+        restored(mesh_of(*shape))
 
 
 @pytest.mark.parametrize("detector", ["steady_config", "two_stage_config"])
 def test_divided_images_give_the_boxes_of_one_device(detector, request):
     config = request.getfixturevalue(detector)
 
-    def detect(mesh: Mesh, *, fsdp: bool) -> Detections:
-        task, _, create, _ = begin(config, mesh, fsdp=fsdp)
+    def detect(mesh: Mesh) -> Detections:
+        task, _, create, _ = begin(config, mesh)
         batch = shard_batch(mesh, next(batches_of(config, task)))
         return jax.device_get(make_predict_step(task, mesh)(create().variables, batch)[0])
 
-    one, divided = detect(mesh_of(1), fsdp=False), detect(mesh_of(2, 4), fsdp=True)
+    one, divided = detect(mesh_of(1)), detect(mesh_of(2, 4, fsdp=2))
     np.testing.assert_array_equal(divided.valid, one.valid)
     assert one.valid.sum() > 100
     np.testing.assert_allclose(divided.boxes, one.boxes, atol=0.01)
@@ -315,12 +320,30 @@ def test_micro_batches_take_every_nth_row():
 
 
 def test_the_mesh_takes_all_devices():
-    assert dict(make_mesh().shape) == {"data": 8, "space": 1}
-    assert dict(make_mesh(space=2).shape) == {"data": 4, "space": 2}
-    with pytest.raises(ValueError, match="8 devices"):
-        make_mesh(data=3)
-    with pytest.raises(ValueError, match="8 devices"):
-        make_mesh(space=3)
+    def shape(**kwargs: int) -> tuple[int, ...]:
+        mesh = make_mesh(**kwargs)
+        assert mesh.axis_names == ("data", "fsdp", "space")
+        return mesh.devices.shape
+
+    assert shape() == (8, 1, 1)
+    assert shape(space=2) == (4, 1, 2)
+    assert shape(fsdp=4) == (2, 4, 1)
+    assert shape(fsdp=-1, space=2) == (1, 4, 2)
+    assert shape(data=2, fsdp=-1) == (2, 4, 1)
+    assert shape(data=2, fsdp=2, space=2) == (2, 2, 2)
+    for wrong in (
+        {"data": 3},
+        {"space": 3},
+        {"fsdp": 3},
+        {"fsdp": 16},
+        {"fsdp": 0},
+        {"space": -1},
+        {"data": 3, "fsdp": -1},
+        {"data": -2, "fsdp": -4},
+        {"data": 8, "fsdp": 2},
+    ):
+        with pytest.raises(ValueError, match="do not divide the 8 devices"):
+            make_mesh(**wrong)
 
 
 @pytest.mark.parametrize(("batch_size", "accumulation"), [(4, 1), (8, 2), (0, 1)])
@@ -331,7 +354,7 @@ def test_batches_must_divide(batch_size: int, accumulation: int):
 
 def test_tpus_get_a_hint_of_batches_that_are_slow_there(caplog):
     devices = np.array([mock.Mock(platform="tpu")])
-    mesh = mock.Mock(spec=Mesh, shape={"data": 4, "space": 1}, devices=devices)
+    mesh = mock.Mock(spec=Mesh, shape={"data": 4, "fsdp": 1, "space": 1}, devices=devices)
     check_batch_size(mesh, 64, accumulation=2)
     assert not caplog.records
     check_batch_size(mesh, 48, accumulation=2)
@@ -366,14 +389,20 @@ def test_large_arrays_are_divided_along_their_longest_axis():
     }
     arrays = {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes.items()}
     state = TrainState(np.zeros((), np.int32), arrays, {}, (), None)
-    mesh = mesh_of(4, 2)
-    divided = state_sharding(mesh, state, fsdp=True)
+    divided = state_sharding(mesh_of(4, 2, fsdp=4), state)
     assert {name: tuple(s.spec) for name, s in divided.params.items()} == {
-        "kernel": (None, None, None, "data"),
-        "square": (None, None, None, "data"),
-        "matrix": ("data",),
+        "kernel": (None, None, None, "fsdp"),
+        "square": (None, None, None, "fsdp"),
+        "matrix": ("fsdp",),
         "odd": (),
         "small": (),
     }
-    whole = state_sharding(mesh, state, fsdp=False)
+    matrix = divided.params["matrix"]
+    assert matrix.shard_shape((512, 512)) == (128, 512)
+    # Two copies of the state, each of two neighbours.
+    mesh = mesh_of(4, 2, fsdp=2)
+    rows = state_sharding(mesh, state).params["matrix"].devices_indices_map((512, 512))
+    starts = [[rows[device][0].start or 0 for device in line] for line in mesh.devices[:, :, 0]]
+    assert starts == [[0, 256], [0, 256]]
+    whole = state_sharding(mesh_of(4, 2), state)
     assert all(s.is_fully_replicated for s in jax.tree.leaves(whole))
