@@ -126,8 +126,8 @@ def default_config() -> ConfigDict:
 
     config.mesh = ConfigDict()
     config.mesh.data = -1  # groups of devices that divide the batch; -1: all the rest
-    config.mesh.space = 1  # devices along the image height
     config.mesh.fsdp = 1  # devices of such a group, which hold one copy of the state; -1: all
+    config.mesh.space = 1  # devices along the image height
     return config
 
 

@@ -176,7 +176,7 @@ class GuidedResNet(nn.Module):
 
         image, guidances = pyramid[0], {}
         if train and self._fusions:
-            # The largest one comes first, while nothing else is in a TPU's fast memory.
+            # The stem waits for the largest one, which finds a TPU's fast memory empty then.
             largest = min(self._fusions)
             guidances[largest] = transformed(largest)
             done = relu(jax.lax.stop_gradient(guidances[largest]))

@@ -136,7 +136,7 @@ def two_stage_config(steady_config):
     return steady_config
 
 
-def test_a_state_that_is_made_divided_is_that_of_one_device(steady_config):
+def test_a_state_that_is_made_divided_is_that_of_one_device(steady_config, caplog):
     config, mesh = FrozenConfigDict(steady_config), mesh_of(2, 4, fsdp=2)
     one = _first_state(config, ema=False)
     placement = state_sharding(mesh, one)
@@ -147,6 +147,9 @@ def test_a_state_that_is_made_divided_is_that_of_one_device(steady_config):
     whole = gathered(mesh, divided)
     assert all(x.sharding.is_fully_replicated for x in jax.tree.leaves(whole))
     jax.tree.map(np.testing.assert_array_equal, whole, divided)
+    with jax.log_compiles(), caplog.at_level("WARNING", "jax"):
+        gathered(mesh, divided)
+    assert not [message for message in caplog.messages if "Compiling" in message]
 
 
 @pytest.mark.parametrize("fsdp", [1, 4])
