@@ -1,0 +1,61 @@
+"""Checkpoints and weight files of version 0.1.0 load, and the models give what they gave then."""
+
+import importlib.util
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from ipg_jax import build_task
+from ipg_jax.training.build import abstract_state, build_optimizer
+from ipg_jax.training.checkpoint import Checkpoints, load_variables
+from ipg_jax.training.sharding import make_mesh
+from ipg_jax.weights import initialize, load_weights
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
+WRITTEN = GOLDEN / "v0_1"
+
+spec = importlib.util.spec_from_file_location("make_v0_1", GOLDEN / "make_v0_1.py")
+make = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(make)
+
+
+def check(task, variables, name: str) -> None:
+    want = dict(np.load(WRITTEN / f"{name}.npz"))
+    got = make.outputs(task, variables)
+    assert got.keys() == want.keys()
+    for key, value in want.items():
+        np.testing.assert_allclose(got[key], value, rtol=2e-3, atol=2e-3, err_msg=key)
+
+
+def test_a_workdir_of_retinanet():
+    config = make.retinanet()
+    task = build_task(config)
+    optimizer, _ = build_optimizer(config, num_steps=10, steps_per_epoch=1.0)
+    mesh = make_mesh(devices=jax.devices()[:1])
+    checkpoints = Checkpoints(WRITTEN / "retinanet" / "checkpoints", read_only=True)
+    state = checkpoints.restore(abstract_state(config, task, optimizer, mesh))
+    checkpoints.close()
+    check(task, state.variables, "retinanet")
+    for ours, theirs in zip(
+        jax.tree.leaves(state.eval_variables),
+        jax.tree.leaves(load_variables(WRITTEN / "retinanet")),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_weight_file_of_faster_rcnn():
+    task = build_task(make.faster_rcnn())
+    fresh = jax.jit(task.init)(jax.random.key(1))
+    weights = load_weights(WRITTEN / "faster_rcnn.safetensors")
+    assert weights.class_names == ("a", "b", "c")
+    check(task, initialize(fresh, weights, class_names=("a", "b", "c")), "faster_rcnn")
+
+
+@pytest.mark.parametrize("name", ["retinanet", "faster_rcnn"])
+def test_the_outputs_are_not_all_alike(name: str):
+    for key, value in np.load(WRITTEN / f"{name}.npz").items():
+        if key.startswith("outputs/0"):
+            assert np.std(value) > 0.01
