@@ -261,7 +261,7 @@ def lower_step(
         variables = state.variables
         if fold:
             zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), variables)
-            variables = fold_fusion(zeros, into_readers=True)
+            variables = fold_fusion(zeros)
         variables = jax.tree.map(lambda x: placed(x, replicated(mesh)), variables)
         return make_predict_step(task, mesh).lower(variables, batch)
     placement = jax.tree.map(lambda x: x.sharding, state)

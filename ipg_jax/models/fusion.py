@@ -179,24 +179,18 @@ class Fusion(nn.Module):
         )
 
 
-JOINED = "joined"
-"""An empty parameter: of a fusion that was folded into what reads it, and only joins F and R."""
-
-
 class LinearFusion(Fusion):
     """A fusion that is linear in F and in R, and so folds to `O = w_f F + w_r R`.
 
     It computes that shorter form when it is given `w_f` and `w_r` (see `fold_fusion`) in place of
-    `w_s`, `w_m` and `w`, and joins F and R when it is given `joined`; and where there are so many
-    positions that multiplying the matrices first takes fewer operations, it does that by itself.
+    `w_s`, `w_m` and `w`; and where there are so many positions that multiplying the matrices first
+    takes fewer operations, it does that by itself.
     """
 
     def fuse(self, guidance: Array, features: Array, *, concatenate: bool, train: bool) -> Array:
         """Returns `W join(W_s CT(F), W_m R)`, or the folded form; called in a compact method."""
         width = features.shape[-1]
         guidance, features = guidance.astype(self.dtype), features.astype(self.dtype)
-        if self.has_variable("params", JOINED):
-            return jnp.concatenate([guidance, features], axis=-1)
         if self.has_variable("params", "w_f"):
             w_f = self.linear(width, "w_f").kernel(guidance.shape[-1])
             w_r = self.linear(width, "w_r").kernel(width)

@@ -73,36 +73,6 @@ def conv(
     )
 
 
-GUIDANCE = "_guidance"
-"""Ends the name of the convolution that reads F, where `fold_fusion` put two in place of one of O.
-"""
-
-
-def read_by_conv(
-    parent: nn.Module, x: Float[Array, "b h w c"], features: int, kernel_size: int, **kwargs: Any
-) -> Float[Array, "b h2 w2 f"]:
-    """Returns the convolution of what may be the output of a fusion; called in a compact method.
-
-    Where `parent` has variables for two convolutions, `x` is F and R joined, and each reads its
-    part of the channels. (XLA sees through the joining: nothing is copied.)
-
-    Args:
-      parent: the module that the convolution belongs to.
-      x: what to convolve.
-      features: output channels.
-      kernel_size: height and width of the kernel.
-      **kwargs: the other arguments of `conv`, with a `name`.
-    """
-    layer = conv(features, kernel_size, **kwargs)
-    of_guidance = kwargs["name"] + GUIDANCE
-    if not parent.has_variable("params", of_guidance):
-        return layer(x)
-    channels = parent.variables["params"][of_guidance]["kernel"].shape[-2]
-    guidance, main = jnp.split(x, [channels], axis=-1)
-    kwargs |= {"name": of_guidance, "use_bias": False}
-    return conv(features, kernel_size, **kwargs)(guidance) + layer(main)
-
-
 class Kernel(nn.Module):
     """The square kernel of a convolution by itself, named as that of `flax.linen.Conv`."""
 
@@ -169,7 +139,7 @@ class Block(nn.Module):
                 return norm(convolve_joined((x,), (kernel,), self.dtype))
             return norm_blocks(norm, convolve_pairs((x,), (kernel,), self.dtype), features)
         options = {"strides": strides, "dilation": dilation, "name": names[0], **self._types}
-        return norm(read_by_conv(self, x, features, size, **options))
+        return norm(conv(features, size, **options)(x))
 
     def _shortcut(self, x: Array, *, train: bool, parts: int = 1) -> Array:
         """Returns `x`, or its projection where the block changes its size or width."""
