@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import flax
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ipg_jax.models.fusion import channel_interpolation, multiplied
-from ipg_jax.types import Array, PyTree
+from ipg_jax.types import PyTree
 
 _LINEAR = "w_s", "w_m", "w"
 """Parameters of a fusion that folds."""
@@ -57,30 +57,6 @@ def fold_fusion(variables: PyTree) -> PyTree:
             f"the fusions here are {others or 'none'}"
         )
     return {**variables, "params": params}
-
-
-def multiply_fusions(
-    params: PyTree, multiply: Callable[[Array, Array, Array], tuple[Array, Array]]
-) -> PyTree:
-    """Returns parameters in which sum and concatenation fusions have their two products.
-
-    Their fusions are `O = w_f F + w_r R` then, as after `fold_fusion`; those whose F has another
-    width than R stay as they are. Gradients go through it.
-
-    Args:
-      params: of any module with a `GuidedResNet` inside; not changed.
-      multiply: returns `w_f` and `w_r` of `W_s`, `W_m` and `W`, as `fusion.multiplied` does.
-    """
-    params = flax.core.unfreeze(params)  # new dicts, the same arrays
-    for _, stage, backbone in _fusions(params):
-        fusion = backbone[f"fusion{stage}"]
-        if set(fusion) != set(_LINEAR):
-            continue
-        w_s, w_m, w = (fusion[name]["kernel"] for name in _LINEAR)
-        if _width(backbone[f"ipg{stage}"]) == w.shape[1]:
-            w_f, w_r = multiply(w_s, w_m, w)
-            backbone[f"fusion{stage}"] = {"w_f": {"kernel": w_f}, "w_r": {"kernel": w_r}}
-    return params
 
 
 def _fusions(tree: dict[str, Any], path: str = "") -> Iterator[tuple[str, int, dict[str, Any]]]:

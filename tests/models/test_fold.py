@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 
 from ipg_jax.models import FUSIONS, GuidedResNet, IPGTransform, fold_fusion
-from ipg_jax.models.fold import multiply_fusions
-from ipg_jax.models.fusion import multiplied
 
 WIDTH = 16  # of fewer positions than twice that, which are fused as the equations say
 
@@ -47,32 +45,6 @@ def test_folded_fusion_gives_the_same_values(name: str, guidance_width: int):
         "w_r": {"kernel": (WIDTH, WIDTH)},
     }
     assert set(variables["params"]["fusion2"]) == {"w_s", "w_m", "w"}  # the argument is as it was
-
-
-@pytest.mark.parametrize("name", ["sum", "concat"])
-def test_multiplied_fusions_give_the_same_values_and_gradients(name: str):
-    params = variables_of(name, WIDTH)["params"]
-    guide, main = features(WIDTH)
-
-    def of_multiplied(params):
-        fusion = multiply_fusions(params, multiplied)["fusion2"]
-        assert set(fusion) == {"w_f", "w_r"}
-        return FUSIONS[name]().apply({"params": fusion}, guide, main)
-
-    def as_it_is(params):
-        return FUSIONS[name]().apply({"params": params["fusion2"]}, guide, main)
-
-    weights = jax.random.normal(jax.random.key(3), main.shape)
-    for function in (lambda f: f, lambda f: jax.grad(lambda p: jnp.vdot(weights, f(p)))):
-        got, want = (jax.tree.leaves(function(f)(params)) for f in (of_multiplied, as_it_is))
-        for a, b in zip(got, want, strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize(("name", "width"), [("sum", 4), ("product", WIDTH), ("attention", WIDTH)])
-def test_what_is_not_a_product_of_two_matrices_is_not_multiplied(name: str, width: int):
-    params = variables_of(name, width)["params"]
-    jax.tree.map(np.testing.assert_array_equal, multiply_fusions(params, multiplied), params)
 
 
 @pytest.mark.parametrize("name", ["sum", "concat"])
