@@ -206,7 +206,7 @@ class GuidedResNet(nn.Module):
                 fusion = FUSIONS[self._fusions[stage]](
                     identity_init=self.fusion_init == "identity", name=f"fusion{stage}", **types
                 )
-                x = again(lambda fuse, *both: fuse(*both, train=train), fusion, guidance, x)
+                x = again(lambda fuse, *both: fuse(*both), fusion, guidance, x)
                 self.sow("intermediates", f"fused{stage}", x)
             outputs[f"c{stage + 1}"] = x
         return outputs
