@@ -24,12 +24,10 @@ class IPGTransform(nn.Module):
 
     Attributes:
       features: output channels, `C1 * 2^i` in the paper.
-      activate: whether the ReLU at the end of the block is part of it.
     """
 
     features: int
     norm: NormKind = "batch_norm"
-    activate: bool = True
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
@@ -53,7 +51,6 @@ class IPGTransform(nn.Module):
             inner_channels=max(self.features // 4, 64),
             norm=self.norm,
             parts=2,
-            activate=self.activate,
             name="block0",
             **types,
         )

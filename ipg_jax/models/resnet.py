@@ -96,7 +96,6 @@ class Block(nn.Module):
       dilation: distance between the taps of the 3x3 convolutions (bottlenecks only).
       pairs: whether input and output are in pairs of columns (`models.pairs`); needs a stride and
         a dilation of 1.
-      activate: whether the ReLU at its end is part of it.
     """
 
     features: int
@@ -104,16 +103,12 @@ class Block(nn.Module):
     dilation: int = 1
     norm: NormKind = "batch_norm"
     pairs: bool = False
-    activate: bool = True
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
     @property
     def _types(self) -> dict[str, Any]:
         return {"dtype": self.dtype, "param_dtype": self.param_dtype}
-
-    def _end(self, x: Array) -> Array:
-        return relu(x) if self.activate else x
 
     def _channels(self, x: Array) -> int:
         return x.shape[-1] // 2 if self.pairs else x.shape[-1]
@@ -163,7 +158,7 @@ class BasicBlock(Block):
             )
         )
         y = self._conv_norm(y, self.features, 3, ("conv2", "bn2"), train=train)
-        return self._end(y + self._shortcut(x, train=train))
+        return relu(y + self._shortcut(x, train=train))
 
 
 class Bottleneck(Block):
@@ -204,9 +199,9 @@ class Bottleneck(Block):
         )
         projected = self._channels(x) // self.parts != self.features
         if projected and self.strides == 1 and self.norm == "frozen_batch_norm":
-            return self._end(self._project_joined(y, x))
+            return relu(self._project_joined(y, x))
         y = self._conv_norm(y, self.features, 1, ("conv3", "bn3"), train=train)
-        return self._end(y + self._shortcut(x, train=train, parts=self.parts))
+        return relu(y + self._shortcut(x, train=train, parts=self.parts))
 
     def _project_joined(self, y: Array, x: Array) -> Array:
         """Returns the sum of `y` through `conv3` and `x` through the projection, with their norms.
@@ -243,7 +238,6 @@ class Stage(nn.Module):
       dilation: dilation of the 3x3 convolutions (bottlenecks only).
       bottleneck: `Bottleneck` or `BasicBlock`.
       remat: whether the backward pass computes each block again.
-      activate: whether the ReLU at the end of the last block is part of it.
     """
 
     features: int
@@ -253,7 +247,6 @@ class Stage(nn.Module):
     dilation: int = 1
     norm: NormKind = "batch_norm"
     remat: bool = False
-    activate: bool = True
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
@@ -273,7 +266,6 @@ class Stage(nn.Module):
                 strides=self.strides if i == 0 else 1,
                 norm=self.norm,
                 pairs=pairs,
-                activate=self.activate or i < self.num_blocks - 1,
                 dtype=self.dtype,
                 param_dtype=self.param_dtype,
                 name=f"block{i}",

@@ -6,7 +6,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from ipg_jax.models import FrozenBatchNorm, IPGTransform
 from ipg_jax.models.norm import norm_factory
-from ipg_jax.models.resnet import Bottleneck, Stage, conv
+from ipg_jax.models.resnet import Bottleneck, conv
 
 
 def test_strided_convolution_is_centred_as_in_torch():
@@ -67,23 +67,6 @@ def test_a_bottleneck_of_parts_is_that_of_their_sum(kind, features: int):
     got = block.apply(variables, joined, train=False)
     want = plain.apply(variables, sum(parts), train=False)
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("norm", ["frozen_batch_norm", "batch_norm"])
-def test_the_last_relu_can_be_left_to_others(norm):
-    types = {"norm": norm}
-    x = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
-    for make in (
-        lambda **kwargs: IPGTransform(64, **types, **kwargs),
-        lambda **kwargs: Stage(32, 2, strides=2, bottleneck=True, **types, **kwargs),
-        lambda **kwargs: Stage(32, 2, strides=1, bottleneck=True, **types, **kwargs),
-        lambda **kwargs: Stage(8, 2, strides=2, bottleneck=False, **types, **kwargs),
-    ):
-        variables = make().init(jax.random.key(1), x, train=False)
-        want = make().apply(variables, x, train=False)
-        got = make(activate=False).apply(variables, x, train=False)
-        assert np.any(got < 0)
-        np.testing.assert_array_equal(jnp.maximum(got, 0), want)
 
 
 @pytest.mark.parametrize("kwargs", [{"strides": 2}, {"pairs": True}])
