@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from ipg_jax.models.convolution import conv_general_dilated, convolve_joined, sum_of_parts
+from ipg_jax.models.convolution import conv_general_dilated, convolve
 from ipg_jax.models.norm import FrozenBatchNorm, NormKind, norm_blocks, norm_factory
 from ipg_jax.models.pairs import LANES, convolve_pairs, from_pairs, to_pairs
 from ipg_jax.models.relu import relu
@@ -123,27 +123,22 @@ class Block(nn.Module):
         train: bool,
         strides: int = 1,
         dilation: int = 1,
-        parts: int = 1,
     ) -> Array:
         """Returns `x` after a convolution and a norm of those names; called in a compact method."""
         norm = norm_factory(self.norm, train=train, **self._types)(name=names[1])
-        if self.pairs or parts > 1:
+        if self.pairs:
             make_kernel = Kernel(features, size, param_dtype=self.param_dtype, name=names[0])
-            kernel = make_kernel(self._channels(x) // parts)
-            if parts > 1:
-                return norm(convolve_joined((x,), (kernel,), self.dtype))
+            kernel = make_kernel(self._channels(x))
             return norm_blocks(norm, convolve_pairs((x,), (kernel,), self.dtype), features)
         options = {"strides": strides, "dilation": dilation, "name": names[0], **self._types}
         return norm(conv(features, size, **options)(x))
 
-    def _shortcut(self, x: Array, *, train: bool, parts: int = 1) -> Array:
+    def _shortcut(self, x: Array, *, train: bool) -> Array:
         """Returns `x`, or its projection where the block changes its size or width."""
-        if self._channels(x) // parts == self.features and self.strides == 1:
-            return sum_of_parts(x, parts)
+        if self._channels(x) == self.features and self.strides == 1:
+            return x
         names = "downsample_conv", "downsample_bn"
-        return self._conv_norm(
-            x, self.features, 1, names, train=train, strides=self.strides, parts=parts
-        )
+        return self._conv_norm(x, self.features, 1, names, train=train, strides=self.strides)
 
 
 class BasicBlock(Block):
@@ -166,26 +161,15 @@ class Bottleneck(Block):
 
     Attributes:
       inner_channels: of the 3x3 convolution; 0 takes a quarter of `features`.
-      parts: of the input, one after another along its channels: the block is that of their sum.
-        More than one need a stride of 1 and columns by themselves (no `pairs`).
     """
 
     inner_channels: int = 0
-    parts: int = 1
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h2 w2 f"]:
-        """Returns `features` channels at `1 / strides` of the resolution.
-
-        Raises:
-          ValueError: the input is in parts, and the stride is not 1 or columns are in pairs.
-        """
-        if self.parts > 1 and (self.strides > 1 or self.pairs):
-            raise ValueError(f"an input in {self.parts} parts needs a stride of 1, and no pairs")
+        """Returns `features` channels at `1 / strides` of the resolution."""
         width = self.inner_channels or self.features // 4
-        y: Array = relu(
-            self._conv_norm(x, width, 1, ("conv1", "bn1"), train=train, parts=self.parts)
-        )
+        y: Array = relu(self._conv_norm(x, width, 1, ("conv1", "bn1"), train=train))
         y = relu(
             self._conv_norm(
                 y,
@@ -197,11 +181,11 @@ class Bottleneck(Block):
                 dilation=self.dilation,
             )
         )
-        projected = self._channels(x) // self.parts != self.features
+        projected = self._channels(x) != self.features
         if projected and self.strides == 1 and self.norm == "frozen_batch_norm":
             return relu(self._project_joined(y, x))
         y = self._conv_norm(y, self.features, 1, ("conv3", "bn3"), train=train)
-        return relu(y + self._shortcut(x, train=train, parts=self.parts))
+        return relu(y + self._shortcut(x, train=train))
 
     def _project_joined(self, y: Array, x: Array) -> Array:
         """Returns the sum of `y` through `conv3` and `x` through the projection, with their norms.
@@ -217,13 +201,13 @@ class Bottleneck(Block):
             return kernel * multiplier, offset
 
         kernel_y, offset_y = folded("conv3", "bn3", self._channels(y))
-        channels = self._channels(x) // self.parts
-        kernel_x, offset_x = folded("downsample_conv", "downsample_bn", channels)
+        kernel_x, offset_x = folded("downsample_conv", "downsample_bn", self._channels(x))
         offset = (offset_y + offset_x).astype(self.dtype)
         inputs, kernels = (y, x), (kernel_y, kernel_x)
         if self.pairs:
             return convolve_pairs(inputs, kernels, self.dtype) + jnp.tile(offset, 2)
-        return convolve_joined(inputs, kernels, self.dtype) + offset
+        joined = jnp.concatenate(inputs, axis=-1), jnp.concatenate(kernels, axis=-2)
+        return convolve(*joined, self.dtype) + offset
 
 
 class Stage(nn.Module):

@@ -17,7 +17,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Bool, Float, Int8
 
 from ipg_jax.models.convolution import convolve
@@ -25,7 +24,6 @@ from ipg_jax.models.norm import FrozenBatchNorm, norm_blocks
 from ipg_jax.models.pairs import (
     columns_before,
     columns_before_gradient,
-    swap_halves,
     to_pairs,
 )
 from ipg_jax.models.relu import relu
@@ -222,14 +220,11 @@ def _taps(outputs: Sequence[tuple[int, int]], *, paired: bool) -> tuple[int, int
     return height, width
 
 
+@jax.custom_vjp
 def relu_max_pool_2x2(
     left: Float[Array, "b h w _"], right: Float[Array, "b h w _"]
-) -> Float[Array, "b h w _"]:
-    """Returns the maxima of blocks of 2x2 pixels after a ReLU, each in one of the block's rows.
-
-    They are `[b, h, w, 2 c]`, whose channels run over the rows of the block, then features, with 0
-    in the other row: their sum is what is usually returned (`Bottleneck.parts` adds them up). On
-    TPUs a maximum stays in the row that it is from, elsewhere all are in the first.
+) -> Float[Array, "b h w c"]:
+    """Returns the maxima of blocks of 2x2 pixels after a ReLU.
 
     Among equal values the first in the window, by row and column, gets the gradient, which needs no
     scatter, and none does where the maximum is 0; so in `relu_max_pool_3x3`. Forward mode goes
@@ -239,17 +234,6 @@ def relu_max_pool_2x2(
       left: columns of the blocks, whose channels run over the rows, then the `c` features.
       right: the columns to the right of those.
     """
-
-    def in_first_row(left: Array, right: Array) -> Array:
-        maxima = _pool_2x2(left, right)
-        return jnp.concatenate([maxima, jnp.zeros_like(maxima)], axis=-1)
-
-    return jax.lax.platform_dependent(left, right, tpu=_pool_lanes, default=in_first_row)
-
-
-@jax.custom_vjp
-def _pool_2x2(left: jax.Array, right: jax.Array) -> Float[Array, "b h w c"]:
-    """The maxima by themselves, `[b, h, w, c]`."""
     return _pool_2x2_forward(left, right)[0]
 
 
@@ -265,36 +249,7 @@ def _pool_2x2_gradient(places: tuple[Array, Array], gradient: Array) -> tuple[Ar
     return _to_larger(jnp.concatenate(_to_larger(gradient, row), axis=-1), column)
 
 
-_pool_2x2.defvjp(_pool_2x2_forward, _pool_2x2_gradient)
-
-
-@jax.custom_vjp
-def _pool_lanes(left: jax.Array, right: jax.Array) -> Float[Array, "b h w _"]:
-    """`relu_max_pool_2x2` where channels stay in their lanes, other than in products."""
-    # Without the barrier XLA:TPU keeps both columns, to take their maxima again.
-    x = jax.lax.optimization_barrier(jnp.maximum(left, right))
-    first = np.arange(x.shape[-1]) < x.shape[-1] // 2
-    return jnp.where(first, relu(jnp.maximum(x, swap_halves(x))), jnp.zeros((), x.dtype))
-
-
-def _pool_lanes_forward(left: Array, right: Array) -> tuple[Array, tuple[Array, Array]]:
-    # A maximum stays in the lanes of its row, which need not be remembered apart from it. Both rows
-    # compare the same numbers, those in memory: the product that exchanges them reads them there.
-    x, column = _larger(left, right)
-    other = swap_halves(x)
-    first = np.arange(x.shape[-1]) < x.shape[-1] // 2
-    largest = jnp.where(first, _is_maximum(x, other), ~_is_maximum(other, x))
-    maxima = jnp.where(largest, relu(x), jnp.zeros((), x.dtype))
-    return maxima, (column, maxima)
-
-
-def _pool_lanes_gradient(saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
-    column, maxima = saved
-    gradient = jnp.where(maxima != 0, gradient, jnp.zeros((), gradient.dtype))
-    return _to_larger(gradient, column)
-
-
-_pool_lanes.defvjp(_pool_lanes_forward, _pool_lanes_gradient)
+relu_max_pool_2x2.defvjp(_pool_2x2_forward, _pool_2x2_gradient)
 
 
 @jax.custom_vjp

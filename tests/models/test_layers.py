@@ -52,31 +52,6 @@ def test_norms_keep_the_type(kind, dtype):
     assert y.dtype == dtype
 
 
-@pytest.mark.parametrize("kind", ["frozen_batch_norm", "batch_norm"])
-@pytest.mark.parametrize("features", [8, 32])  # as wide as the input, and wider
-def test_a_bottleneck_of_parts_is_that_of_their_sum(kind, features: int):
-    parts = jax.random.normal(jax.random.key(0), (3, 2, 4, 5, 8))
-    joined = jnp.concatenate(parts, axis=-1)
-    block, plain = (Bottleneck(features, parts=n, norm=kind) for n in (3, 1))
-    variables = block.init(jax.random.key(1), joined, train=False)
-    jax.tree.map(
-        np.testing.assert_array_equal,
-        variables,
-        plain.init(jax.random.key(1), parts[0], train=False),
-    )
-    got = block.apply(variables, joined, train=False)
-    want = plain.apply(variables, sum(parts), train=False)
-    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("kwargs", [{"strides": 2}, {"pairs": True}])
-def test_parts_with_a_stride_or_pairs_are_refused(kwargs):
-    with pytest.raises(ValueError, match="an input in 2 parts needs a stride of 1, and no pairs"):
-        Bottleneck(8, parts=2, **kwargs).init(
-            jax.random.key(0), jnp.zeros((1, 4, 4, 16)), train=False
-        )
-
-
 def test_batch_norm_is_synchronised_over_the_mesh():
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     types = {"dtype": jnp.float32, "param_dtype": jnp.float32}

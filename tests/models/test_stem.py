@@ -33,19 +33,13 @@ def rows_of(x):
 HALVES = {"columns": columns_of, "rows": rows_of}
 
 
-def relu_max_pool(x, window, pool_2x2=relu_max_pool_2x2):
+def relu_max_pool(x, window):
     if window == 3:
         return from_pairs(relu_max_pool_3x3(*rows_of(x)))
-    return sum(jnp.split(pool_2x2(*columns_of(x)), 2, axis=-1))
+    return relu_max_pool_2x2(*columns_of(x))
 
 
-def relu_max_pool_of_tpus(x, window):
-    return relu_max_pool(x, window, stem._pool_lanes)
-
-
-pools = pytest.mark.parametrize(
-    ("pool", "window"), [(relu_max_pool, 2), (relu_max_pool_of_tpus, 2), (relu_max_pool, 3)]
-)
+pools = pytest.mark.parametrize(("pool", "window"), [(relu_max_pool, 2), (relu_max_pool, 3)])
 
 
 def convolved(conv1, variables, image, method: str, joined: bool):
@@ -136,11 +130,10 @@ def test_maxima_that_a_relu_takes_away_have_no_gradient(pool, window, value):
     np.testing.assert_array_equal(pull(jnp.ones_like(got))[0], np.zeros_like(x))
 
 
-@pytest.mark.parametrize("pool", [relu_max_pool, relu_max_pool_of_tpus])
-def test_first_of_equal_maxima_gets_the_gradient(pool):
+def test_first_of_equal_maxima_gets_the_gradient():
     x = jnp.ones((1, 4, 4, 1))
     gradient = jnp.arange(1.0, 5.0).reshape(1, 2, 2, 1)
-    (got,) = jax.vjp(lambda x: pool(x, 2), x)[1](gradient)
+    (got,) = jax.vjp(lambda x: relu_max_pool(x, 2), x)[1](gradient)
     want = jnp.float32([[1, 0, 2, 0], [0, 0, 0, 0], [3, 0, 4, 0], [0, 0, 0, 0]])
     np.testing.assert_array_equal(got, want[None, :, :, None])
 
