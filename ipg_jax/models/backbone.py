@@ -156,7 +156,7 @@ class GuidedResNet(nn.Module):
             bn1 = norm_factory(self.norm, train=train, **types)(name="bn1")
             if has_pairs_of_blocks(image):
                 conv1 = StemConv(channels, name="conv1", **types)
-                halves = norm_halves(bn1, conv1.rows, image, channels)
+                halves = norm_halves(bn1, conv1.rows(image), channels)
                 return from_pairs(relu_max_pool_3x3(*halves))
             x = bn1(conv(channels, 7, strides=2, name="conv1", **types)(in_pixels(image)))
             # The same as the maxima of ReLUs, for a quarter of them.

@@ -43,8 +43,7 @@ class IPGTransform(nn.Module):
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         conv1 = StemConv(64, name="conv1", **types)
         bn1 = norm_factory(self.norm, train=train, **types)(name="bn1")
-        left, right = norm_halves(bn1, conv1.columns, image, 64)
-        x = relu_max_pool_2x2(left, right)
+        x = relu_max_pool_2x2(*norm_halves(bn1, conv1.columns(image), 64))
         block = Bottleneck(
             self.features,
             inner_channels=max(self.features // 4, 64),

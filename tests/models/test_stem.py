@@ -42,22 +42,15 @@ def relu_max_pool(x, window):
 pools = pytest.mark.parametrize(("pool", "window"), [(relu_max_pool, 2), (relu_max_pool, 3)])
 
 
-def convolved(conv1, variables, image, method: str, joined: bool):
-    """The halves of the output."""
-    halves = conv1.apply(variables, image, method=method, joined=joined)
-    return tuple(jnp.split(halves[0], 2, axis=-1) if joined else halves)
-
-
-@pytest.mark.parametrize("joined", [False, True])
 @pytest.mark.parametrize("method", ["columns", "rows"])
-def test_the_convolution_is_the_plain_one(method: str, joined: bool):
+def test_the_convolution_is_the_plain_one(method: str):
     halves_of = HALVES[method]
     image = jax.random.normal(jax.random.key(0), (2, 24, 16, 3))
     conv1, plain = StemConv(5), conv(5, 7, strides=2)
     variables = plain.init(jax.random.key(1), image)
     want, pull = jax.vjp(lambda v: halves_of(plain.apply(v, image)), variables)
     for given in (image, to_blocks(image, 4)):
-        apply = lambda v: convolved(conv1, v, given, method, joined)  # noqa: B023, E731
+        apply = lambda v: tuple(conv1.apply(v, given, method=method))  # noqa: B023, E731
         got, own_pull = jax.vjp(apply, variables)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), got, want)
         gradient = jax.tree.map(lambda x: jax.random.normal(jax.random.key(2), x.shape), want)
@@ -68,14 +61,13 @@ def test_the_convolution_is_the_plain_one(method: str, joined: bool):
         )
 
 
-@pytest.mark.parametrize("joined", [False, True])
-def test_rows_of_pairs_and_of_blocks_are_the_same(joined: bool):
+def test_rows_of_pairs_and_of_blocks_are_the_same():
     """One is the form of TPUs, the other that of other platforms."""
     blocks = jax.random.normal(jax.random.key(0), (2, 6, 8, 48))
     kernel = jax.random.normal(jax.random.key(1), (7, 7, 3, 5))
 
     def of(form):
-        return jax.vjp(lambda k: form(blocks, k, joined=joined, dtype=jnp.float32), kernel)
+        return jax.vjp(lambda k: form(blocks, k, dtype=jnp.float32), kernel)
 
     (want, pull), (got, own_pull) = of(stem._rows_of_blocks), of(stem._rows_of_pairs)
     gradient = jax.tree.map(lambda x: jax.random.normal(jax.random.key(2), x.shape), want)
@@ -104,11 +96,7 @@ def test_norms_have_the_channels_of_pixels(kind):
             if not self.halves:
                 return norm(x)
 
-            def convolve(image, scale=1.0, *, joined=False):
-                halves = halves_of(image * scale)
-                return [jnp.concatenate(halves, axis=-1)] if joined else halves
-
-            return norm_halves(norm, convolve, x, 32)
+            return norm_halves(norm, halves_of(x), 32)
 
     x = jax.random.normal(jax.random.key(0), (2, 4, 8, 32)) * 3 + 1
     variables = Norm(halves=False).init(jax.random.key(1), x)
