@@ -13,8 +13,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from ipg_jax.models.convolution import conv_general_dilated, convolve
-from ipg_jax.models.norm import FrozenBatchNorm, NormKind, norm_blocks, norm_factory
+from ipg_jax.models.convolution import conv_general_dilated
+from ipg_jax.models.norm import NormKind, norm_blocks, norm_factory
 from ipg_jax.models.pairs import LANES, convolve_pairs, from_pairs, to_pairs
 from ipg_jax.models.relu import relu
 from ipg_jax.models.remat import recomputed
@@ -181,33 +181,8 @@ class Bottleneck(Block):
                 dilation=self.dilation,
             )
         )
-        projected = self._channels(x) != self.features
-        if projected and self.strides == 1 and self.norm == "frozen_batch_norm":
-            return relu(self._project_joined(y, x))
         y = self._conv_norm(y, self.features, 1, ("conv3", "bn3"), train=train)
         return relu(y + self._shortcut(x, train=train))
-
-    def _project_joined(self, y: Array, x: Array) -> Array:
-        """Returns the sum of `y` through `conv3` and `x` through the projection, with their norms.
-
-        Frozen norms are linear, which makes it one convolution of both: the output is many times as
-        large as its inputs, and this way is gone through once.
-        """
-
-        def folded(conv_name: str, norm_name: str, channels: int) -> tuple[Array, Array]:
-            types = {"param_dtype": self.param_dtype}
-            kernel = Kernel(self.features, 1, name=conv_name, **types)(channels)
-            multiplier, offset = FrozenBatchNorm(name=norm_name, **types).affine(self.features)
-            return kernel * multiplier, offset
-
-        kernel_y, offset_y = folded("conv3", "bn3", self._channels(y))
-        kernel_x, offset_x = folded("downsample_conv", "downsample_bn", self._channels(x))
-        offset = (offset_y + offset_x).astype(self.dtype)
-        inputs, kernels = (y, x), (kernel_y, kernel_x)
-        if self.pairs:
-            return convolve_pairs(inputs, kernels, self.dtype) + jnp.tile(offset, 2)
-        joined = jnp.concatenate(inputs, axis=-1), jnp.concatenate(kernels, axis=-2)
-        return convolve(*joined, self.dtype) + offset
 
 
 class Stage(nn.Module):

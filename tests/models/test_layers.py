@@ -84,23 +84,3 @@ def test_transform_takes_a_quarter_of_the_resolution():
         lambda key: transform.init_with_output(key, image, train=False)[0], jax.random.key(0)
     )
     assert shape.shape == (2, 8, 16, 512)
-
-
-def test_a_projection_joined_with_the_last_convolution_is_the_sum_of_both():
-    """They are one convolution with frozen norms and no stride, and two with batch norm."""
-    key = jax.random.key(0)
-    x = jax.random.normal(key, (2, 5, 6, 16))
-    apart, joined = (Bottleneck(32, norm=norm) for norm in ("batch_norm", "frozen_batch_norm"))
-    variables = jax.tree.map(
-        lambda v: jax.random.uniform(key, v.shape, minval=0.5, maxval=1.5),
-        apart.init(key, x, train=False),
-    )
-    norms = {name: value for name, value in variables["params"].items() if "bn" in name}
-    frozen = {
-        "params": {k: v for k, v in variables["params"].items() if k not in norms},
-        "batch_stats": {k: v | norms[k] for k, v in variables["batch_stats"].items()},
-    }
-    expected = apart.apply(variables, x, train=False)
-    np.testing.assert_allclose(joined.apply(frozen, x, train=False), expected, rtol=1e-5)
-    like = joined.init(key, x, train=False)
-    assert jax.tree.map(jnp.shape, frozen) == jax.tree.map(jnp.shape, like)
