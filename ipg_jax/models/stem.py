@@ -134,7 +134,7 @@ def norm_halves(
       features: of a pixel.
     """
     both = jnp.concatenate(halves, axis=-1)
-    return jnp.split(norm_blocks(norm, both, features), 2, axis=-1)
+    return list(jnp.split(norm_blocks(norm, both, features), 2, axis=-1))
 
 
 def has_pairs_of_blocks(image: Float[Array, "b h w c"]) -> bool:
