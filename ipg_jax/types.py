@@ -19,20 +19,67 @@ import numpy as np
 Array: TypeAlias = jax.Array | np.ndarray
 PyTree: TypeAlias = Any
 
-Pyramid: TypeAlias = tuple[Array, ...]
-"""Images `(I_0, ..., I_{N-1})`, `I_i` of shape `[batch, H / 2^i, W / 2^i, 3]`, uint8.
+IMAGE_BLOCK = 4
+"""Side in pixels of the blocks of a `PackedImage`."""
 
-Or each in blocks of 4x4 pixels, `[batch, H / 2^(i+2), W / 2^(i+2), 48]` (`ops.to_blocks`), which is
-how networks read them: a TPU takes long to bring three channels into that order.
-"""
+
+class PackedImage(flax.struct.PyTreeNode):
+    """Images in blocks of 4x4 pixels ("space to depth"), the layout that a TPU's stem reads.
+
+    Attributes:
+      blocks: `[B, H / 4, W / 4, 48]`, whose channels run over the rows of a block, its columns,
+        then the image's channels.
+    """
+
+    blocks: Array
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """The shape of the images that it stands for, `[B, H, W, 3]`."""
+        b, h, w, channels = self.blocks.shape
+        return b, IMAGE_BLOCK * h, IMAGE_BLOCK * w, channels // IMAGE_BLOCK**2
+
+    @property
+    def dtype(self) -> Any:
+        """The type of the pixels."""
+        return self.blocks.dtype
+
+    @property
+    def pixels(self) -> Array:
+        """The images, `[B, H, W, 3]`."""
+        b, h, w, _ = self.blocks.shape
+        x = self.blocks.reshape(b, h, w, IMAGE_BLOCK, IMAGE_BLOCK, -1).swapaxes(2, 3)
+        return x.reshape(self.shape)
+
+    @classmethod
+    def pack(cls, image: Array) -> PackedImage:
+        """Packs images `[B, H, W, 3]`.
+
+        Raises:
+          ValueError: height or width is not a multiple of 4.
+        """
+        b, h, w, channels = image.shape
+        if h % IMAGE_BLOCK or w % IMAGE_BLOCK:
+            raise ValueError(
+                f"height and width must be multiples of {IMAGE_BLOCK}, got {h} x {w}: pad the image"
+            )
+        x = image.reshape(b, h // IMAGE_BLOCK, IMAGE_BLOCK, w // IMAGE_BLOCK, IMAGE_BLOCK, channels)
+        return cls(x.swapaxes(2, 3).reshape(b, h // IMAGE_BLOCK, w // IMAGE_BLOCK, -1))
+
+
+Pyramid: TypeAlias = tuple[Array, ...]
+"""Images `(I_0, ..., I_{N-1})`, `I_i` of shape `[batch, H / 2^i, W / 2^i, 3]`, uint8."""
+
+PackedPyramid: TypeAlias = tuple[PackedImage, ...]
+"""A pyramid whose levels are packed, which `config.data.space_to_depth` asks for."""
 
 
 class Batch(flax.struct.PyTreeNode):
     """One padded batch of images and their ground truth.
 
     Attributes:
-      pyramid: `N` levels, level `i` uint8 `[B, H / 2^i, W / 2^i, 3]`, or in blocks (see `Pyramid`),
-        zero outside the content.
+      pyramid: `N` levels, level `i` uint8 `[B, H / 2^i, W / 2^i, 3]`, zero outside the content; or
+        the same packed.
       boxes: float32 `[B, M, 4]`, `xyxy` in pixels of level 0.
       labels: int32 `[B, M]`, 0-based.
       valid: bool `[B, M]`, False for padding rows.
@@ -45,7 +92,7 @@ class Batch(flax.struct.PyTreeNode):
       weight: float32 `[B]`, 1 for an image and 0 for padding of the batch or an unreadable file.
     """
 
-    pyramid: Pyramid
+    pyramid: Pyramid | PackedPyramid
     boxes: Array
     labels: Array
     valid: Array

@@ -46,6 +46,8 @@ TRAINING = (
 install_import_hook(
     [
         "ipg_jax.ops",
+        "ipg_jax.kernels",
+        "ipg_jax.layers",
         "ipg_jax.models",
         "ipg_jax.tasks",
         "ipg_jax.data",

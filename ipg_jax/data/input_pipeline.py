@@ -27,7 +27,7 @@ from ipg_jax.data.transforms import (
     pad_objects,
     padded_pyramid,
 )
-from ipg_jax.types import Batch
+from ipg_jax.types import IMAGE_BLOCK, Batch, PackedImage
 
 # TensorFlow would otherwise take the memory of every GPU away from JAX.
 tf.config.set_visible_devices([], "GPU")
@@ -46,7 +46,7 @@ def train_batches(
     max_boxes: int = 0,
     flip: float = 0.5,
     pad_multiple: int = 0,
-    blocks: int = 1,
+    space_to_depth: bool = False,
     rows: Sequence[int] | None = None,
     prefetch: int = 2,
 ) -> Generator[Batch, None, None]:
@@ -63,8 +63,7 @@ def train_batches(
         beyond it are cut off, which is logged.
       flip: probability of mirroring an image.
       pad_multiple: see `make_geometry`.
-      blocks: side in pixels of the blocks in which levels are delivered (see `Pyramid`), which
-        `ops.from_blocks` makes images of; 1 for images.
+      space_to_depth: whether levels are delivered packed (`types.PackedImage`), for TPUs.
       rows: which rows of each batch this process produces, in this order; all by default.
       prefetch: number of batches prepared in advance.
 
@@ -84,7 +83,7 @@ def train_batches(
         steps=range(start_step, 2**31),
         rows=range(batch_size) if rows is None else rows,
         geometry=geometry,
-        blocks=blocks,
+        space_to_depth=space_to_depth,
         max_boxes=_resolve_max_boxes(source, max_boxes),
         flip=lambda epoch, index: flips(seed, epoch, index, flip),
         prefetch=prefetch,
@@ -100,7 +99,7 @@ def eval_batches(
     max_boxes: int = 0,
     flip: bool = False,
     pad_multiple: int = 0,
-    blocks: int = 1,
+    space_to_depth: bool = False,
     rows: Sequence[int] | None = None,
     prefetch: int = 2,
 ) -> Generator[Batch, None, None]:
@@ -118,7 +117,7 @@ def eval_batches(
         steps=range(len(sampler)),
         rows=range(batch_size) if rows is None else rows,
         geometry=geometry,
-        blocks=blocks,
+        space_to_depth=space_to_depth,
         max_boxes=_resolve_max_boxes(source, max_boxes),
         flip=lambda epoch, index: flip,
         prefetch=prefetch,
@@ -173,7 +172,7 @@ def _batches(
     steps: range,
     rows: Sequence[int],
     geometry: Geometry,
-    blocks: int,
+    space_to_depth: bool,
     max_boxes: int,
     flip: Callable[[int, int], bool],
     prefetch: int,
@@ -194,8 +193,8 @@ def _batches(
         element = dict(zip(_FIELDS, values, strict=True))
         image, canvas = element.pop("image"), element.pop("canvas")
         pyramid = padded_pyramid(image, element["image_size"], canvas, geometry.levels)
-        if blocks > 1:
-            pyramid = tuple(tf.nn.space_to_depth(x[None], blocks)[0] for x in pyramid)
+        if space_to_depth:
+            pyramid = tuple(tf.nn.space_to_depth(x[None], IMAGE_BLOCK)[0] for x in pyramid)
         return {"pyramid": pyramid, **element}
 
     # An image is the unit of parallel work, so operations inside one stay on their thread.
@@ -209,7 +208,11 @@ def _batches(
         .prefetch(prefetch)
         .with_options(options)
     )
-    batches = (Batch(**element) for element in dataset.as_numpy_iterator())
+    batches = (
+        Batch(pyramid=tuple(map(PackedImage, pyramid)) if space_to_depth else pyramid, **element)
+        for element in dataset.as_numpy_iterator()
+        for pyramid in (element.pop("pyramid"),)
+    )
     _running.add(batches)
     return batches
 

@@ -1,48 +1,45 @@
-"""Flax Linen modules: guided backbones, necks, heads and whole detectors.
+"""Flax Linen modules: backbones, their guidance, necks, heads and whole detectors.
 
 Modules take explicit keywords, never a ConfigDict, and know no losses.
 """
 
-from ipg_jax.models.backbone import GuidedResNet
-from ipg_jax.models.box_head import BoxHead, BoxOutputs
+from ipg_jax.models.backbones import BACKBONES, Backbone, ResNet
 from ipg_jax.models.detectors import FasterRCNN, RetinaNet, level_strides
-from ipg_jax.models.fold import fold_fusion
-from ipg_jax.models.fpn import FPN
-from ipg_jax.models.fusion import (
+from ipg_jax.models.heads import BoxHead, BoxOutputs, DenseOutputs, RetinaNetHead, RPNHead
+from ipg_jax.models.ipg import (
     FUSIONS,
     AttentionFusion,
     ConcatFusion,
+    IPGNet,
+    IPGTransform,
     ProductFusion,
     SumFusion,
     channel_transform,
+    fold_fusion,
 )
-from ipg_jax.models.ipg import IPGTransform
-from ipg_jax.models.norm import FrozenBatchNorm
-from ipg_jax.models.retinanet_head import DenseOutputs, RetinaNetHead
-from ipg_jax.models.rpn import RPNHead
-from ipg_jax.models.spatial import undivided
-from ipg_jax.models.stem import IMAGE_BLOCK
+from ipg_jax.models.necks import FPN, NECKS
 
 __all__ = [
+    "BACKBONES",
     "FPN",
     "FUSIONS",
-    "IMAGE_BLOCK",
+    "NECKS",
     "AttentionFusion",
+    "Backbone",
     "BoxHead",
     "BoxOutputs",
     "ConcatFusion",
     "DenseOutputs",
     "FasterRCNN",
-    "FrozenBatchNorm",
-    "GuidedResNet",
+    "IPGNet",
     "IPGTransform",
     "ProductFusion",
     "RPNHead",
+    "ResNet",
     "RetinaNet",
     "RetinaNetHead",
     "SumFusion",
     "channel_transform",
     "fold_fusion",
     "level_strides",
-    "undivided",
 ]

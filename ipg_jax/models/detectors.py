@@ -6,15 +6,13 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
-from ipg_jax.models.backbone import GuidedResNet
-from ipg_jax.models.box_head import BoxHead, BoxOutputs
-from ipg_jax.models.fpn import FPN
-from ipg_jax.models.retinanet_head import DenseOutputs, RetinaNetHead
-from ipg_jax.models.rpn import RPNHead
-from ipg_jax.types import Array
+from ipg_jax.models.heads import BoxHead, BoxOutputs, DenseOutputs, RetinaNetHead, RPNHead
+from ipg_jax.models.ipg import IPGNet
+from ipg_jax.models.necks import FPN
+from ipg_jax.types import Array, PackedPyramid, Pyramid
 
 
-def level_strides(backbone: GuidedResNet, fpn: FPN) -> tuple[int, ...]:
+def level_strides(backbone: IPGNet, fpn: FPN) -> tuple[int, ...]:
     """Returns the stride of every output of `fpn` on `backbone`, finest first."""
     strides = [backbone.strides[name] for name in fpn.in_features]
     for _ in range(fpn.extra_levels):
@@ -23,9 +21,9 @@ def level_strides(backbone: GuidedResNet, fpn: FPN) -> tuple[int, ...]:
 
 
 class RetinaNet(nn.Module):
-    """A one-stage detector: (guided) ResNet, FPN, RetinaNet head."""
+    """A one-stage detector: (guided) backbone, FPN, RetinaNet head."""
 
-    backbone: GuidedResNet
+    backbone: IPGNet
     fpn: FPN
     head: RetinaNetHead
 
@@ -35,7 +33,7 @@ class RetinaNet(nn.Module):
         return level_strides(self.backbone, self.fpn)
 
     def __call__(
-        self, pyramid: tuple[Float[Array, "b _ _ _"], ...], *, train: bool = False
+        self, pyramid: Pyramid | PackedPyramid, *, train: bool = False
     ) -> tuple[DenseOutputs, ...]:
         """Returns the head's outputs per level, finest first.
 
@@ -47,7 +45,7 @@ class RetinaNet(nn.Module):
 
 
 class FasterRCNN(nn.Module):
-    """A two-stage detector: (guided) ResNet, FPN, RPN, and one box head; or several, a cascade.
+    """A two-stage detector: (guided) backbone, FPN, RPN, and one box head; or several, a cascade.
 
     What lies between the stages (which boxes are proposed, which are sampled) is no part of the
     model: `tasks.TwoStageTask` calls `features`, `propose` and `classify` in turn.
@@ -58,7 +56,7 @@ class FasterRCNN(nn.Module):
       roi_size: side of the rois' features.
     """
 
-    backbone: GuidedResNet
+    backbone: IPGNet
     fpn: FPN
     rpn: RPNHead
     box_heads: tuple[BoxHead, ...]
@@ -87,13 +85,13 @@ class FasterRCNN(nn.Module):
         return self.strides[: len(self.fpn.in_features)]
 
     def features(
-        self, pyramid: tuple[Float[Array, "b _ _ _"], ...], *, train: bool
+        self, pyramid: Pyramid | PackedPyramid, *, train: bool
     ) -> tuple[Float[Array, "b _ _ c"], ...]:
         """Returns the FPN's outputs, finest first."""
         return self.fpn(self.backbone(pyramid, train=train), train=train)
 
     def propose(self, features: tuple[Float[Array, "b _ _ c"], ...]) -> tuple[DenseOutputs, ...]:
-        """Returns what the RPN says of the anchors of each level."""
+        """Returns the RPN's outputs for the anchors of each level."""
         return self.rpn(features)
 
     def classify(
@@ -104,11 +102,11 @@ class FasterRCNN(nn.Module):
         stage: int = 0,
         train: bool,
     ) -> BoxOutputs:
-        """Returns what a stage's box head says of rois' features; see `BoxHead`."""
+        """Returns a stage's box head's outputs for rois' features; see `BoxHead`."""
         return getattr(self, self.head_names[stage])(rois, valid, train=train)
 
     def __call__(
-        self, pyramid: tuple[Float[Array, "b _ _ _"], ...], *, train: bool = False
+        self, pyramid: Pyramid | PackedPyramid, *, train: bool = False
     ) -> tuple[tuple[DenseOutputs, ...], tuple[BoxOutputs, ...]]:
         """Returns the RPN's outputs, and each head's for an empty roi of each image.
 

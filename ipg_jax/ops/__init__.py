@@ -13,13 +13,12 @@ from ipg_jax.ops.anchors import (
 )
 from ipg_jax.ops.box_coder import MAX_LOG_SCALE, decode_boxes, encode_boxes
 from ipg_jax.ops.boxes import box_area, box_sizes, clip_boxes, pairwise_iou
-from ipg_jax.ops.image_pyramid import from_blocks, image_pyramid, normalize_pyramid, to_blocks
+from ipg_jax.ops.image_pyramid import image_pyramid, normalize_pyramid
 from ipg_jax.ops.losses import (
     giou_loss,
     l1_loss,
     sigmoid_focal_loss,
     smooth_l1_loss,
-    with_early_gradient,
 )
 from ipg_jax.ops.matching import Matches, MatchState, match_anchors, match_and_take
 from ipg_jax.ops.nms import batched_nms, nms
@@ -40,7 +39,6 @@ __all__ = [
     "clip_boxes",
     "decode_boxes",
     "encode_boxes",
-    "from_blocks",
     "giou_loss",
     "grid_anchors",
     "image_pyramid",
@@ -57,6 +55,4 @@ __all__ = [
     "sigmoid_focal_loss",
     "smooth_l1_loss",
     "soft_nms",
-    "to_blocks",
-    "with_early_gradient",
 ]

@@ -4,16 +4,16 @@ Each level is the 2x2 mean of the one above, which is bilinear interpolation by 
 centres (IPG-Net, sections 3.3 and 4.1).
 """
 
-import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Float, Int, Shaped, UInt8
+from jaxtyping import Float, Int, UInt8
 
-from ipg_jax.types import Array
+from ipg_jax.types import IMAGE_BLOCK, Array, PackedImage, PackedPyramid, Pyramid
 
 
 def image_pyramid(
@@ -47,78 +47,47 @@ def image_pyramid(
     return tuple(pyramid)
 
 
-def to_blocks(image: Shaped[Array, "*b h w c"], side: int) -> Shaped[Array, "*b _ _ _"]:
-    """Blocks of pixels instead of pixels ("space to depth").
-
-    Args:
-      image: one image, or a batch.
-      side: of a block, `s` pixels.
-
-    Returns:
-      `[*b, h / s, w / s, s * s * c]`; the channels run over the rows of a block, its columns, then
-      the image's channels.
-
-    Raises:
-      ValueError: height or width is not a multiple of `side`.
-    """
-    *batch, height, width, channels = image.shape
-    if height % side or width % side:
-        raise ValueError(
-            f"Height and width must be multiples of {side}, got {height} x {width}: pad the image."
-        )
-    blocks = image.reshape(*batch, height // side, side, width // side, side, channels)
-    return blocks.swapaxes(-4, -3).reshape(*batch, height // side, width // side, -1)
-
-
-def from_blocks(blocks: Shaped[Array, "*b h w _"], side: int) -> Shaped[Array, "*b _ _ _"]:
-    """The image of blocks of pixels: the inverse of `to_blocks`."""
-    *batch, height, width, _ = blocks.shape
-    pixels = blocks.reshape(*batch, height, width, side, side, -1)
-    return pixels.swapaxes(-4, -3).reshape(*batch, height * side, width * side, pixels.shape[-1])
-
-
 def normalize_pyramid(
-    pyramid: Sequence[UInt8[Array, "b _ _ _"]],
+    pyramid: Pyramid | PackedPyramid,
     image_size: Int[Array, "b 2"],
     mean: Sequence[float],
     std: Sequence[float],
     dtype: DTypeLike = jnp.float32,
-) -> tuple[Float[Array, "b _ _ _"], ...]:
+) -> Pyramid | PackedPyramid:
     """A batch of pyramids as the network takes it: `(x / 255 - mean) / std`, and 0 in the padding.
 
     Zero is the padding of every convolution, so an image's features do not depend on how far its
     batch is padded, save for rounding. At level `i` the content is `ceil(size / 2^i)` pixels.
 
     Args:
-      pyramid: levels of a batch of pyramids, as images or in square blocks of pixels (`to_blocks`).
+      pyramid: levels of a batch of pyramids, uint8, plain or packed.
       image_size: (height, width) of each image's content in level 0.
       mean: of each channel, in units of [0, 1].
       std: of each channel, in units of [0, 1].
       dtype: type of the result; the arithmetic is float32.
 
     Returns:
-      The levels, normalised.
-
-    Raises:
-      ValueError: the channels of a level are not those of square blocks.
+      The levels, normalised, plain or packed as they were.
     """
 
-    def normalize(image: Array, content: Array) -> jax.Array:
-        height, width, channels = image.shape[1:]
-        side = math.isqrt(channels // len(mean))
-        if side**2 * len(mean) != channels:
-            raise ValueError(f"{channels} channels are not {len(mean)} of each pixel of a square.")
+    def normalize(image: Array, content: Array, side: int) -> jax.Array:
+        # The channels are those of `side` x `side` pixels.
         row, column, _ = np.indices((side, side, len(mean)), np.int32).reshape(3, -1)
         mean_, std_ = (np.tile(np.asarray(x, np.float32), side**2) for x in (mean, std))
         normalized = (jnp.asarray(image, jnp.float32) / 255 - mean_) / std_
+        height, width = image.shape[1:3]
         rows = side * jnp.arange(height, dtype=jnp.int32)[:, None] + row < content[:, :1, None]
         columns = side * jnp.arange(width, dtype=jnp.int32)[:, None] + column < content[:, 1:, None]
         inside = rows[:, :, None] & columns[:, None]
         return jnp.where(inside, normalized, 0).astype(dtype)
 
-    return tuple(
-        normalize(image, -(-image_size // 2**level)) for level, image in enumerate(pyramid)
-    )
+    def level(image: Array | PackedImage, content: Array) -> jax.Array | PackedImage:
+        if isinstance(image, PackedImage):
+            return PackedImage(normalize(image.blocks, content, IMAGE_BLOCK))
+        return normalize(image, content, 1)
+
+    levels: Any = (level(image, -(-image_size // 2**i)) for i, image in enumerate(pyramid))
+    return tuple(levels)
 
 
 def _halve(image: jax.Array) -> jax.Array:

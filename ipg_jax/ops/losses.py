@@ -5,16 +5,10 @@ each image, the sum over anchors by `max(1, number of positive anchors)` and the
 over images.
 """
 
-from collections.abc import Callable
-from typing import TypeAlias
-
-import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
 from ipg_jax.types import Array
-
-Loss: TypeAlias = Callable[[Array, Array], Array]
 
 
 def sigmoid_focal_loss(
@@ -41,7 +35,8 @@ def sigmoid_focal_loss(
     logits = jnp.asarray(logits, jnp.float32)
     positive = jnp.asarray(targets, bool)
     z = jnp.where(positive, logits, -logits)  # p_t = sigmoid(z)
-    cross_entropy = jax.nn.softplus(-z)  # -log(p_t)
+    # -log(p_t) = softplus(-z), which in `jax.nn` has a derivative of its own
+    cross_entropy = jnp.maximum(-z, 0) + jnp.log1p(jnp.exp(-jnp.abs(z)))
     focus = jnp.exp(-gamma * (cross_entropy + z))  # (1 - p_t)^gamma, as log(1 - p_t) = log(p_t) - z
     loss = focus * cross_entropy
     return loss if alpha is None else jnp.where(positive, alpha, 1 - alpha) * loss
@@ -103,32 +98,3 @@ def giou_loss(
         jnp.maximum(y2, ty2) - jnp.minimum(y1, ty1)
     )
     return 1 - intersection / (union + eps) + (hull - union) / (hull + eps)
-
-
-def with_early_gradient(loss: Loss) -> Loss:
-    """Returns `loss(predictions, targets)` with its gradient by the predictions taken at once.
-
-    For sums over many predictions: what is kept for the backward pass is the gradient, in the type
-    of the predictions, instead of these. A TPU then computes value and gradient while it convolves
-    what is to be predicted, and neither again. Targets get no gradient.
-
-    Args:
-      loss: a function of predictions and targets, arrays of any shapes, whose value is a float32
-        scalar.
-
-    Returns:
-      A function of the same. In bfloat16 its gradient is rounded once before the gradient of the
-      value multiplies it, and once after.
-    """
-
-    def value_and_gradient(predictions: Array, targets: Array) -> tuple[Array, Array]:
-        value, gradient = jax.value_and_grad(loss)(predictions, targets)
-        # Without the barrier XLA would keep the predictions and compute the gradient later.
-        return value, jax.lax.optimization_barrier(gradient)
-
-    def scaled(gradient: Array, by: Array) -> tuple[Array, None]:
-        return (by * gradient.astype(by.dtype)).astype(gradient.dtype), None
-
-    early = jax.custom_vjp(loss)
-    early.defvjp(value_and_gradient, scaled)
-    return early

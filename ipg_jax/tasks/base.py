@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import math
 from typing import Any
 
 import jax
@@ -13,7 +12,7 @@ from jaxtyping import Float, Int
 
 from ipg_jax import ops
 from ipg_jax.tasks.postprocess import Nms, select_detections
-from ipg_jax.types import Array, Batch, Detections, Pyramid, PyTree
+from ipg_jax.types import Array, Batch, Detections, PackedImage, PackedPyramid, Pyramid, PyTree
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -112,18 +111,19 @@ class DetectionTask(abc.ABC):
 
     @abc.abstractmethod
     def predict(
-        self, variables: PyTree, pyramid: Pyramid, image_size: Int[Array, "b 2"]
+        self, variables: PyTree, pyramid: Pyramid | PackedPyramid, image_size: Int[Array, "b 2"]
     ) -> Detections:
         """Returns the boxes of each image, best first, in pixels of the network input.
 
         Args:
           variables: `{"params": ..., "batch_stats": ...}`.
-          pyramid: uint8 images, level `i` of shape `[B, H / 2^i, W / 2^i, 3]`, or in blocks (see
-            `Pyramid`).
+          pyramid: uint8 images, level `i` of shape `[B, H / 2^i, W / 2^i, 3]`, plain or packed.
           image_size: height and width of each image's content, to which boxes are clipped.
         """
 
-    def _normalize(self, pyramid: Pyramid, image_size: Int[Array, "b 2"]) -> Pyramid:
+    def _normalize(
+        self, pyramid: Pyramid | PackedPyramid, image_size: Int[Array, "b 2"]
+    ) -> Pyramid | PackedPyramid:
         if len(pyramid) < self.pyramid_levels:
             raise ValueError(
                 f"the model reads {self.pyramid_levels} pyramid levels, the batch has "
@@ -137,14 +137,14 @@ class DetectionTask(abc.ABC):
             dtype=self.model.backbone.dtype,
         )
 
-    def _level_shapes(self, image: Array) -> tuple[tuple[int, int], ...]:
+    def _level_shapes(self, image: Array | PackedImage) -> tuple[tuple[int, int], ...]:
         """Returns height and width of each level for the pyramid's first level."""
-        height, width = _image_size(image)
+        height, width = image.shape[1:3]
         return tuple((-(-height // s), -(-width // s)) for s in self.model.strides)
 
-    def _anchors(self, image: Array) -> tuple[Float[Array, "_ 4"], ...]:
+    def _anchors(self, image: Array | PackedImage) -> tuple[Float[Array, "_ 4"], ...]:
         """Returns the anchors of each level for the pyramid's first level."""
-        height, width = _image_size(image)
+        height, width = image.shape[1:3]
         shapes = self._level_shapes(image)
         # As torchvision: the anchors' stride is the image size over the feature size, which is
         # not a power of two where the image is no multiple of the level's stride.
@@ -173,10 +173,3 @@ class DetectionTask(abc.ABC):
             nms=self.nms,
             nms_sigma=self.nms_sigma,
         )
-
-
-def _image_size(image: Array) -> tuple[int, int]:
-    """Returns height and width of (padded) images `[B, H, W, 3]`, or of such in square blocks."""
-    height, width, channels = image.shape[1:]
-    side = math.isqrt(channels // 3)
-    return height * side, width * side

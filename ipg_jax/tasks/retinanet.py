@@ -12,9 +12,10 @@ import jax.numpy as jnp
 from jaxtyping import Float, Int
 
 from ipg_jax import ops
-from ipg_jax.models import DenseOutputs, RetinaNet, undivided
+from ipg_jax.kernels import dense_focal_loss, replicate
+from ipg_jax.models import DenseOutputs, RetinaNet
 from ipg_jax.tasks.base import DetectionTask
-from ipg_jax.types import Array, Batch, Detections, Pyramid, PyTree
+from ipg_jax.types import Array, Batch, Detections, PackedPyramid, Pyramid, PyTree
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,7 +86,7 @@ class RetinaNetTask(DetectionTask):
         return loss, (metrics | {"loss": loss}, updates.get("batch_stats", {}))
 
     def predict(
-        self, variables: PyTree, pyramid: Pyramid, image_size: Int[Array, "b 2"]
+        self, variables: PyTree, pyramid: Pyramid | PackedPyramid, image_size: Int[Array, "b 2"]
     ) -> Detections:
         """See `DetectionTask`."""
         images = self._normalize(pyramid, image_size)
@@ -126,14 +127,20 @@ class RetinaNetTask(DetectionTask):
         positive = matches.state == ops.MatchState.POSITIVE
         *boxes, labels = jnp.unstack(matched, axis=-1)
         labels = jnp.where(positive, labels, self.num_classes)
-        labels = jnp.where(matches.state == ops.MatchState.IGNORE, -1.0, labels)
+        counted = matches.state != ops.MatchState.IGNORE
 
         class_loss, box_loss, start = jnp.float32(0), jnp.float32(0), 0
         # Level by level, so that the large logits are never concatenated.
         for level, of_kind in zip(outputs, by_kind, strict=True):
             shape = of_kind.shape[:3]
             part = slice(start, start := start + math.prod(shape))
-            class_loss += self._class_loss(level.logits, labels[part].reshape(shape))
+            class_loss += dense_focal_loss(
+                level.logits.reshape(*shape[1:], kinds, self.num_classes),
+                labels[part].reshape(shape).transpose(1, 2, 0),
+                counted[part].reshape(shape).transpose(1, 2, 0),
+                alpha=self.focal_alpha,
+                gamma=self.focal_gamma,
+            )
             error = self._box_errors(
                 level.deltas.reshape(*shape[1:], kinds, 4).transpose(2, 0, 1, 3),
                 of_kind,
@@ -143,38 +150,6 @@ class RetinaNetTask(DetectionTask):
         num_positive = positive.sum().astype(jnp.float32)
         normalizer = jnp.maximum(num_positive, 1.0)
         return class_loss / normalizer, box_loss / normalizer, num_positive
-
-    def _class_loss(
-        self, logits: Float[Array, "n k"], labels: Float[Array, "a h w"]
-    ) -> Float[Array, ""]:
-        """Returns the summed focal loss of one level.
-
-        Args:
-          logits: of its anchors, over positions, then kinds of anchors.
-          labels: class by kind and position; `num_classes` for the background, -1 to ignore.
-        """
-        # The head computes the logits of a position side by side, and there they stay. Labels come
-        # to them by a 1x1 convolution, exactly, as a TPU is slow at moving numbers between lanes.
-        kinds, classes = len(labels), self.num_classes
-        exact = jnp.bfloat16 if classes <= 256 else jnp.float32
-        of_channel = jnp.tile(jnp.arange(classes, dtype=exact), kinds)
-
-        def summed(logits: Array, labels: Array) -> Array:
-            spread = jax.lax.conv_general_dilated(
-                jnp.asarray(labels[None], exact),
-                jnp.repeat(jnp.eye(kinds, dtype=exact), classes, axis=1)[None, None],
-                (1, 1),
-                "VALID",
-                dimension_numbers=("NCHW", "HWIO", "NHWC"),
-                precision=jax.lax.Precision.HIGHEST,
-            )[0]
-            focal = ops.sigmoid_focal_loss(
-                logits, spread == of_channel, alpha=self.focal_alpha, gamma=self.focal_gamma
-            )
-            return jnp.where(spread >= 0, focal, 0.0).sum()
-
-        logits = logits.reshape(*labels.shape[1:], kinds * classes)
-        return ops.with_early_gradient(summed)(logits, labels)
 
     def _box_errors(
         self,
@@ -224,7 +199,7 @@ class RetinaNetTask(DetectionTask):
             self._level_candidates(level, boxes)
             for level, boxes in zip(outputs, anchors, strict=True)
         ]
-        boxes, scores, labels = undivided(
+        boxes, scores, labels = replicate(
             tuple(jnp.concatenate(x) for x in zip(*candidates, strict=True))
         )
         return self.select(boxes, scores, labels, image_size)

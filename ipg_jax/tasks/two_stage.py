@@ -13,9 +13,10 @@ import optax
 from jaxtyping import Bool, Float, Int
 
 from ipg_jax import ops
-from ipg_jax.models import BoxOutputs, DenseOutputs, FasterRCNN, undivided
+from ipg_jax.kernels import replicate
+from ipg_jax.models import BoxOutputs, DenseOutputs, FasterRCNN
 from ipg_jax.tasks.base import DetectionTask
-from ipg_jax.types import Array, Batch, Detections, Pyramid, PyTree
+from ipg_jax.types import Array, Batch, Detections, PackedPyramid, Pyramid, PyTree
 
 
 class CascadeStage(NamedTuple):
@@ -129,7 +130,7 @@ class TwoStageTask(DetectionTask):
             jax.random.split(key, batch.weight.shape[0]) for key in jax.random.split(rng)
         )
 
-        def losses(model: FasterRCNN, images: Pyramid) -> dict[str, Array]:
+        def losses(model: FasterRCNN, images: Pyramid | PackedPyramid) -> dict[str, Array]:
             features = model.features(images, train=True)
             dense = model.propose(features)
             metrics = self._rpn_losses(dense, anchors, batch, rng_anchors)
@@ -151,12 +152,12 @@ class TwoStageTask(DetectionTask):
         return loss, (metrics | {"loss": loss}, updates.get("batch_stats", {}))
 
     def predict(
-        self, variables: PyTree, pyramid: Pyramid, image_size: Int[Array, "b 2"]
+        self, variables: PyTree, pyramid: Pyramid | PackedPyramid, image_size: Int[Array, "b 2"]
     ) -> Detections:
         """See `DetectionTask`."""
         anchors = self._anchors(pyramid[0])
 
-        def detections(model: FasterRCNN, images: Pyramid) -> Detections:
+        def detections(model: FasterRCNN, images: Pyramid | PackedPyramid) -> Detections:
             features = model.features(images, train=False)
             dense = model.propose(features)
             proposals = self._proposals(dense, anchors, image_size, train=False)
@@ -237,7 +238,7 @@ class TwoStageTask(DetectionTask):
                 boxes.append(ops.decode_boxes(deltas, level_anchors[index]))
                 scores.append(jax.nn.sigmoid(logits.astype(jnp.float32)))
                 levels.append(jnp.full(k, number, jnp.int32))
-            found, score, level = undivided(
+            found, score, level = replicate(
                 (
                     ops.clip_boxes(jnp.concatenate(boxes), image_size),
                     jnp.concatenate(scores),
@@ -311,7 +312,7 @@ class TwoStageTask(DetectionTask):
 
         def align(features: tuple[Array, ...], boxes: Array) -> Array:
             return ops.multilevel_roi_align(
-                undivided(features),
+                replicate(features),
                 boxes,
                 model.roi_size,
                 strides=model.roi_strides,

@@ -13,10 +13,10 @@ from ml_collections import ConfigDict
 
 from ipg_jax.models import (
     FPN,
-    IMAGE_BLOCK,
     BoxHead,
     FasterRCNN,
-    GuidedResNet,
+    IPGNet,
+    ResNet,
     RetinaNet,
     RetinaNetHead,
     RPNHead,
@@ -78,19 +78,24 @@ def build_task(config: ConfigDict) -> DetectionTask:
             f"config.eval.nms is one of {', '.join(NMS_CHOICES)}, not {config.eval.nms!r}"
         )
     types = {"dtype": DTYPES[model.dtype], "param_dtype": DTYPES[model.param_dtype]}
-    backbone = GuidedResNet(
+    resnet = ResNet(
         depth=model.depth,
         base_channels=model.base_channels,
         num_stages=model.num_stages,
         keep=model.keep,
         dilation=model.dilation,
+        norm=model.norm,
+        remat=model.remat == "full",
+        **types,
+    )
+    backbone = IPGNet(
+        backbone=resnet,
         fusion=model.fusion,
         fusion_stages=tuple(model.fusion_stages),
         fusion_init=model.fusion_init,
-        guidance_channels=model.guidance_channels,
+        guidance_channels=model.guidance_channels or None,
         norm=model.norm,
         remat=model.remat,
-        **types,
     )
     first, last = model.fpn_levels
     last_stage = min(last, model.num_stages + 1)
@@ -241,7 +246,6 @@ def build_train_batches(
         max_boxes=config.data.max_boxes,
         flip=config.data.flip,
         pad_multiple=data.padding_multiple(task.pyramid_levels, mesh.shape["space"]),
-        blocks=IMAGE_BLOCK,
         rows=process_rows(mesh, config.batch_size),
     )
 

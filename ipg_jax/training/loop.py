@@ -22,8 +22,7 @@ from jax.sharding import Mesh
 from jaxtyping import UInt8
 from ml_collections import ConfigDict
 
-from ipg_jax import data, evaluation, ops, visualize
-from ipg_jax.models import IMAGE_BLOCK
+from ipg_jax import data, evaluation, visualize
 from ipg_jax.tasks import DetectionTask
 from ipg_jax.training.build import (
     View,
@@ -452,7 +451,6 @@ def evaluate_variables(
             batch_size=batch_size,
             image_size=view.image_size,
             levels=task.pyramid_levels,
-            blocks=IMAGE_BLOCK,
             flip=view.flip,
             pad_multiple=data.padding_multiple(task.pyramid_levels, mesh.shape["space"]),
             rows=rows_here,
@@ -505,7 +503,7 @@ def draw_sample(
     one: Batch = jax.tree.map(lambda x: np.asarray(x[row]), batch)
     best: Detections = jax.tree.map(lambda x: np.asarray(x[row]), found)
     height, width = one.image_size
-    image = np.asarray(ops.from_blocks(one.pyramid[0], IMAGE_BLOCK))[:height, :width]
+    image = np.asarray(one.pyramid[0])[:height, :width]
 
     # Small pictures are enlarged, so that captions do not cover what they name.
     zoom = max(1, round(SAMPLE_SIDE / min(height, width)))

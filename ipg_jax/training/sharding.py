@@ -143,16 +143,17 @@ def batch_sharding(mesh: Mesh, batch: Batch) -> Batch:
     """
     space = mesh.shape["space"]
     heights = [level.shape[1] for level in batch.pyramid]
-    if any(height % space for height in heights):
-        block = math.isqrt(batch.pyramid[0].shape[-1] // 3)  # its side: levels may be in blocks
+    arrays = jax.tree.leaves(batch.pyramid)
+    if any(array.shape[1] % space for array in arrays):
+        rows = heights[0] // arrays[0].shape[1]  # of pixels, in one row of an array
         raise ValueError(
-            f"the pyramid's heights {[block * height for height in heights]} do not all divide "
-            f"over mesh.space={space}: pad the images to a multiple of "
-            f"{block * space * 2 ** (len(heights) - 1)} (pad_multiple)"
+            f"the pyramid's heights {heights} do not all divide over mesh.space={space}: pad the "
+            f"images to a multiple of {rows * space * 2 ** (len(heights) - 1)} (pad_multiple)"
         )
     rows = NamedSharding(mesh, PartitionSpec(BATCH))
     shardings = jax.tree.map(lambda _: rows, batch)
-    return shardings.replace(pyramid=(image_sharding(mesh),) * len(batch.pyramid))
+    images = jax.tree.map(lambda _: image_sharding(mesh), batch.pyramid)
+    return shardings.replace(pyramid=images)
 
 
 def check_batch_size(

@@ -8,18 +8,13 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
-from ipg_jax.models.norm import norm_factory
-from ipg_jax.models.relu import relu
-from ipg_jax.models.resnet import conv
-from ipg_jax.models.retinanet_head import small_normal
+from ipg_jax.kernels import relu
+from ipg_jax.layers import Conv, linear_uniform, norm_layer, small_normal
 from ipg_jax.types import Array
-
-# torch's default of linear layers, kaiming_uniform_(a=sqrt(5))
-linear_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class BoxOutputs(NamedTuple):
-    """What a box head says of each roi.
+    """Outputs of a box head for each roi.
 
     Attributes:
       logits: `[n, num_classes + 1]`, before the softmax, the background last, in the head's
@@ -73,10 +68,10 @@ class BoxHead(nn.Module):
         types: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         for i in range(self.num_convs):
             bias = self.norm == "none"
-            x = conv(self.conv_channels, 3, use_bias=bias, name=f"conv{i}", **types)(x)
+            x = Conv(self.conv_channels, 3, use_bias=bias, name=f"conv{i}", **types)(x)
             if self.norm != "none":
-                norm = norm_factory(self.norm, train=train, **types)(name=f"bn{i}")
-                x = norm(x, mask=valid[:, None, None, None])
+                norm = norm_layer(self.norm, **types)(name=f"bn{i}")
+                x = norm(x, train=train, mask=valid[:, None, None, None])
             x = relu(x)
         x = x.reshape(x.shape[0], -1)
 

@@ -8,10 +8,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from ipg_jax.models.convolution import with_shared_kernels
-from ipg_jax.models.relu import relu
-from ipg_jax.models.resnet import conv
-from ipg_jax.models.retinanet_head import DenseOutputs, small_normal
+from ipg_jax.kernels import relu
+from ipg_jax.layers import Conv, small_normal
+from ipg_jax.models.heads.retinanet import DenseOutputs
 from ipg_jax.types import Array
 
 
@@ -30,24 +29,18 @@ class RPNHead(nn.Module):
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
+    @nn.compact
     def __call__(self, features: tuple[Float[Array, "b _ _ c"], ...]) -> tuple[DenseOutputs, ...]:
         """Returns logits of the one class "object" and deltas per level, in `features`' order."""
-        outputs: tuple[DenseOutputs, ...] = with_shared_kernels(
-            RPNHead._outputs, self, features, dtype=self.dtype
-        )
-        return outputs
-
-    @nn.compact
-    def _outputs(self, features: tuple[Array, ...]) -> tuple[DenseOutputs, ...]:
-        options = {
+        options: dict[str, Any] = {
             "use_bias": True,
             "kernel_init": small_normal,
             "dtype": self.dtype,
             "param_dtype": self.param_dtype,
         }
-        convs = [conv(self.channels, 3, name=f"conv{i}", **options) for i in range(self.num_convs)]
-        objectness = conv(self.num_anchors, 1, name="objectness", **options)
-        deltas = conv(self.num_anchors * 4, 1, name="deltas", **options)
+        convs = [Conv(self.channels, 3, name=f"conv{i}", **options) for i in range(self.num_convs)]
+        objectness = Conv(self.num_anchors, 1, name="objectness", **options)
+        deltas = Conv(self.num_anchors * 4, 1, name="deltas", **options)
 
         def outputs(x: Array) -> DenseOutputs:
             for layer in convs:

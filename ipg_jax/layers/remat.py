@@ -1,4 +1,4 @@
-"""Activations that are computed again in the backward pass instead of being kept."""
+"""Activations that the backward pass computes again instead of keeping them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Remat: TypeAlias = Literal["none", "stages", "full"]
 """
 
 
-def recomputed(
+def maybe_remat(
     function: Callable[..., PyTree], module: nn.Module, *args: PyTree, enabled: bool
 ) -> PyTree:
     """Returns `function(module, *args)`, of which only the arguments are kept for the gradient.

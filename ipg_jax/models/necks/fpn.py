@@ -2,54 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any, Literal
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from ipg_jax.models.norm import NormKind, norm_factory
-from ipg_jax.models.relu import relu
-from ipg_jax.models.resnet import conv
+from ipg_jax.kernels import relu, upsample_add
+from ipg_jax.layers import Conv, NormKind, kaiming_uniform, norm_layer
 from ipg_jax.types import Array
-
-# torch's kaiming_uniform_(a=1), torchvision's choice for the FPN
-kaiming_uniform = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
-
-
-def upsample_nearest(
-    x: Float[Array, "b h w c"], size: tuple[int, int]
-) -> Float[Array, "b {size[0]} {size[1]} c"]:
-    """Returns `x` repeated to twice its size, less the last row or column where `size` is odd.
-
-    That equals torch's nearest interpolation to `size`, for sizes `2h` and `2h - 1`; features of
-    the same size (stages that keep the resolution) pass unchanged.
-    """
-    height, width = size
-    x = _repeated(x, 1 + (x.shape[1] != height), 1 + (x.shape[2] != width))
-    return x[:, :height, :width]
-
-
-def _repeat(x: Array, rows: int, columns: int) -> Array:
-    b, h, w, c = x.shape
-    x = jnp.broadcast_to(x[:, :, None, :, None], (b, h, rows, w, columns, c))
-    return x.reshape(b, h * rows, w * columns, c)
-
-
-def _sum_of_repeats(rows: int, columns: int, _: None, gradient: Array) -> tuple[Array]:
-    """Adds slices, of which a TPU makes one pass; two reductions take nine times as long."""
-    b, h, w, c = gradient.shape
-    parts = gradient.reshape(b, h // rows, rows, w // columns, columns, c)
-    total = jnp.zeros((b, h // rows, w // columns, c), jnp.float32)
-    for i, j in itertools.product(range(rows), range(columns)):
-        total += parts[:, :, i, :, j].astype(jnp.float32)
-    return (total.astype(gradient.dtype),)
-
-
-_repeated = jax.custom_vjp(_repeat, nondiff_argnums=(1, 2))
-_repeated.defvjp(lambda x, rows, columns: (_repeat(x, rows, columns), None), _sum_of_repeats)
 
 
 class FPN(nn.Module):
@@ -95,10 +56,10 @@ class FPN(nn.Module):
 
         def normalized(x: Array, size: int, name: str) -> Array:
             options = kwargs | {"name": name, "use_bias": self.norm == "none"}
-            x = conv(self.channels, size, **options)(x)
+            x = Conv(self.channels, size, **options)(x)
             if self.norm == "none":
                 return x
-            return norm_factory(self.norm, train=train, **types)(name=f"{name}_bn")(x)
+            return norm_layer(self.norm, **types)(name=f"{name}_bn")(x, train=train)
 
         levels = [int(name[1:]) for name in self.in_features]
         inputs = dict(zip(levels, (features[name] for name in self.in_features), strict=True))
@@ -107,12 +68,7 @@ class FPN(nn.Module):
         for level in reversed(levels):
             x = normalized(inputs[level], 1, f"lateral{level}")
             if above is not None:
-                # In float32 a TPU repeats within the lateral convolution; bfloat16 it copies first.
-                x, above = x.astype(jnp.float32), above.astype(jnp.float32)
-                x = (x + upsample_nearest(above, (x.shape[1], x.shape[2]))).astype(self.dtype)
-                if not train:  # which keeps it for the gradient
-                    # Or a TPU makes it again for each tile of the output convolution.
-                    x = jax.lax.optimization_barrier(x)
+                x = upsample_add(x, above)
             outputs[level] = normalized(x, 3, f"output{level}")
             above = x
 
@@ -125,7 +81,6 @@ class FPN(nn.Module):
                 x = x[:, ::2, ::2]
             else:
                 x = relu(x) if level > last + 1 else x
-                name = f"extra{level}"
-                x = conv(self.channels, 3, strides=2, name=name, **kwargs)(x)
+                x = Conv(self.channels, 3, strides=2, name=f"extra{level}", **kwargs)(x)
             outputs[level] = x
         return tuple(outputs[level] for level in sorted(outputs))

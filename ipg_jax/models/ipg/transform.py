@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from ipg_jax.models.norm import NormKind, norm_factory
-from ipg_jax.models.resnet import Bottleneck
-from ipg_jax.models.stem import StemConv, norm_halves, relu_max_pool_2x2
-from ipg_jax.types import Array
+from ipg_jax.kernels import relu_max_pool
+from ipg_jax.layers import Conv, NormKind, StemConv, norm_layer
+from ipg_jax.models.backbones.resnet import Bottleneck
+from ipg_jax.types import Array, PackedImage
 
 
 class IPGTransform(nn.Module):
@@ -24,6 +25,7 @@ class IPGTransform(nn.Module):
 
     Attributes:
       features: output channels, `C1 * 2^i` in the paper.
+      norm: kind of norm.
     """
 
     features: int
@@ -32,23 +34,24 @@ class IPGTransform(nn.Module):
     param_dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, image: Float[Array, "b _ _ _"], *, train: bool) -> Float[Array, "b _ _ f"]:
+    def __call__(
+        self, image: Float[Array, "b h w 3"] | PackedImage, *, train: bool
+    ) -> Float[Array, "b _ _ f"]:
         """Returns the pyramid feature `F_i` at a quarter of the resolution of `I_i`.
 
         Args:
-          image: normalised pyramid level `[b, h, w, 3]`, height and width divisible by 4; or in
-            blocks of 4x4 pixels, `[b, h / 4, w / 4, 48]` (`ops.to_blocks`).
+          image: normalised pyramid level, height and width divisible by 4.
           train: whether batch norm uses and updates batch statistics.
         """
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        conv1 = StemConv(64, name="conv1", **types)
-        bn1 = norm_factory(self.norm, train=train, **types)(name="bn1")
-        x = relu_max_pool_2x2(*norm_halves(bn1, conv1.columns(image), 64))
+        norm = norm_layer(self.norm, **types)
+        x = StemConv(64, name="conv1", **types)(image)
+        x = relu_max_pool(norm(name="bn1")(x, train=train), window=2)
         block = Bottleneck(
             self.features,
+            functools.partial(Conv, **types),
+            norm,
             inner_channels=max(self.features // 4, 64),
-            norm=self.norm,
             name="block0",
-            **types,
         )
         return block(x, train=train)

@@ -9,7 +9,7 @@ import flax
 import jax.numpy as jnp
 import numpy as np
 
-from ipg_jax.models.fusion import channel_interpolation, multiplied
+from ipg_jax.models.ipg.fusion import channel_interpolation, multiply_first
 from ipg_jax.types import PyTree
 
 _LINEAR = "w_s", "w_m", "w"
@@ -30,7 +30,7 @@ def fold_fusion(variables: PyTree) -> PyTree:
     the variables as they were: the factors cannot be had back.
 
     Args:
-      variables: `{"params": ..., ...}` of any module with a `GuidedResNet` inside; not changed.
+      variables: `{"params": ..., ...}` of any module with an `IPGNet` inside; not changed.
 
     Raises:
       ValueError: nothing in there folds.
@@ -75,6 +75,6 @@ def _width(ipg: PyTree) -> int:
 
 def _folded(fusion: PyTree, guidance_width: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns `w_f` and `w_r` of one fusion."""
-    w_f, w_r = multiplied(*(np.asarray(fusion[name]["kernel"], np.float64) for name in _LINEAR))
+    w_f, w_r = multiply_first(*(np.asarray(fusion[name]["kernel"], np.float64) for name in _LINEAR))
     transform = channel_interpolation(guidance_width, w_f.shape[0])
     return transform.astype(np.float64) @ w_f, np.asarray(w_r)

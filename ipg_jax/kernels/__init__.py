@@ -1,0 +1,38 @@
+"""Textbook functions that the models compute with, and forms that some platforms run faster.
+
+Every function is what its docstring says, whichever form computes it (`kernels.dispatch`):
+
+    with kernels.use("reference"):  # plain `jax.lax` for all of a program
+        jax.jvp(...)
+"""
+
+from ipg_jax.kernels.bias import add_bias
+from ipg_jax.kernels.convolution import conv2d
+from ipg_jax.kernels.dispatch import Implementation, use
+from ipg_jax.kernels.focal import dense_focal_loss
+from ipg_jax.kernels.packed import LANES, pack_columns, packed_conv2d, unpack_columns
+from ipg_jax.kernels.pooling import relu_max_pool
+from ipg_jax.kernels.relu import relu
+from ipg_jax.kernels.spatial import height_shards, replicate, shard_height
+from ipg_jax.kernels.stem import PackedFeatures, stem_conv
+from ipg_jax.kernels.upsample import upsample_add
+
+__all__ = [
+    "LANES",
+    "Implementation",
+    "PackedFeatures",
+    "add_bias",
+    "conv2d",
+    "dense_focal_loss",
+    "height_shards",
+    "pack_columns",
+    "packed_conv2d",
+    "relu",
+    "relu_max_pool",
+    "replicate",
+    "shard_height",
+    "stem_conv",
+    "unpack_columns",
+    "upsample_add",
+    "use",
+]

@@ -1,0 +1,153 @@
+"""Normalisation layers, in float32 whatever the types of input and output."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias, get_args
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Bool, Float
+
+from ipg_jax.kernels import PackedFeatures
+from ipg_jax.types import Array
+
+NormKind: TypeAlias = Literal["frozen_batch_norm", "batch_norm", "group_norm"]
+
+
+class FrozenBatchNorm(nn.Module):
+    """Batch norm with fixed statistics and fixed affine parameters.
+
+    All four vectors live in the `batch_stats` collection, out of the optimizer's reach, as in
+    torchvision's `FrozenBatchNorm2d`. They start as the identity.
+    """
+
+    epsilon: float = 1e-5
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "*b c"] | PackedFeatures,
+        *,
+        train: bool = False,
+        mask: Bool[jax.Array, ...] | None = None,
+    ) -> Float[Array, "*b c"] | PackedFeatures:
+        """Returns `(x - mean) / sqrt(var + epsilon) * scale + bias`, in `dtype`."""
+        del train, mask
+        channels = x.features if isinstance(x, PackedFeatures) else x.shape[-1]
+
+        def stat(name: str, init: Callable[..., jax.Array]) -> jax.Array:
+            return self.variable("batch_stats", name, init, (channels,), self.param_dtype).value
+
+        scale, bias = stat("scale", jnp.ones), stat("bias", jnp.zeros)
+        mean, var = stat("mean", jnp.zeros), stat("var", jnp.ones)
+        # Computed before the features are touched, which then takes one multiply-add in `dtype`.
+        multiplier = scale * jax.lax.rsqrt(var + self.epsilon)
+        offset = bias - mean * multiplier
+
+        def affine(x: Array) -> Array:
+            return x.astype(self.dtype) * multiplier.astype(self.dtype) + offset.astype(self.dtype)
+
+        if not isinstance(x, PackedFeatures):
+            return affine(x)
+        return jax.tree.map(
+            lambda row: affine(row.reshape(*row.shape[:3], -1, channels)).reshape(row.shape), x
+        )
+
+
+class BatchNorm(nn.BatchNorm):
+    """Batch norm with torch's momentum of 0.1 (Flax's 0.9) and epsilon.
+
+    In training, statistics are those of the global batch when the step is jitted over a mesh. What
+    `mask`, broadcast to the input, leaves out does not count in them.
+    """
+
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+
+    def __call__(  # type: ignore[override]
+        self,
+        x: Float[Array, "*b c"] | PackedFeatures,
+        *,
+        train: bool = False,
+        mask: Bool[jax.Array, ...] | None = None,
+    ) -> Float[Array, "*b c"] | PackedFeatures:
+        """Returns `x`, normalised by the batch in training and by running statistics else."""
+        norm = functools.partial(super().__call__, use_running_average=not train, mask=mask)
+        return _of_pixels(norm, x)
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group norm of 32 groups. What `mask` leaves out does not count in the statistics."""
+
+    num_groups: int | None = 32
+    epsilon: float = 1e-5
+
+    def __call__(
+        self,
+        x: Float[Array, "b *n c"] | PackedFeatures,
+        *,
+        train: bool = False,
+        mask: Bool[jax.Array, ...] | None = None,
+    ) -> Float[Array, "b *n c"] | PackedFeatures:
+        """Returns `x`, normalised by each image and group of channels."""
+        del train
+        return _of_pixels(functools.partial(super().__call__, mask=mask), x)
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer norm over the channels of each position."""
+
+    def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:  # type: ignore[override]
+        """Returns `x`, normalised."""
+        return super().__call__(x.astype(jnp.float32))
+
+
+def _of_pixels(norm: Callable[[Array], Array], x: Array | PackedFeatures) -> Array | PackedFeatures:
+    """Returns `norm` of `x` in float32, for packed features with the channels of pixels."""
+    if not isinstance(x, PackedFeatures):
+        return norm(x.astype(jnp.float32))
+    both = jnp.stack([x.upper, x.lower], axis=3).astype(jnp.float32)
+    pixels = norm(both.reshape(*both.shape[:3], 8, x.features)).reshape(both.shape)
+    return PackedFeatures(pixels[..., 0, :], pixels[..., 1, :])
+
+
+NORMS: dict[str, type[nn.Module]] = {
+    "frozen_batch_norm": FrozenBatchNorm,
+    "batch_norm": BatchNorm,
+    "group_norm": GroupNorm,
+}
+"""Norms by name; they are called with `train` and, but for the frozen one, heed `mask`."""
+
+
+def norm_layer(kind: NormKind, **options: Any) -> Callable[..., nn.Module]:
+    """Returns the constructor of a norm: `norm_layer(kind, dtype=...)(name="bn1")(x, train=True)`.
+
+    Args:
+      kind: a name of `NORMS`.
+      **options: attributes of the layer.
+
+    Raises:
+      ValueError: there is no such norm.
+    """
+    if kind not in NORMS:
+        raise ValueError(f"norm is one of {get_args(NormKind)}, not {kind!r}")
+    return functools.partial(NORMS[kind], **options)
+
+
+def packed_norm(norm: Callable[..., nn.Module]) -> Callable[..., Callable[..., Array]]:
+    """Returns the same constructor for maps in packed columns."""
+
+    def make(*, name: str) -> Callable[..., Array]:
+        layer = norm(name=name)
+
+        def apply(x: Float[Array, "b h w c"], *, train: bool = False) -> Float[Array, "b h w c"]:
+            return layer(x.reshape(*x.shape[:3], 2, -1), train=train).reshape(x.shape)
+
+        return apply
+
+    return make

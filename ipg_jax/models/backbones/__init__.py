@@ -1,0 +1,13 @@
+"""Networks that can be guided, by name; CONTRIBUTING says how to add one."""
+
+import functools
+from collections.abc import Callable
+
+from ipg_jax.models.backbones.base import Backbone
+from ipg_jax.models.backbones.resnet import ResNet
+
+BACKBONES: dict[str, Callable[..., Backbone]] = {
+    f"resnet{depth}": functools.partial(ResNet, depth=depth) for depth in (18, 34, 50, 101)
+}
+
+__all__ = ["BACKBONES", "Backbone", "ResNet"]
