@@ -70,6 +70,11 @@ class DetectionTask(abc.ABC):
         """Anchors per position that the model's dense head is made for."""
 
     @property
+    def dtype(self) -> Any:
+        """Type that the model computes in."""
+        return self.model.backbone.dtype
+
+    @property
     def pyramid_levels(self) -> int:
         """How many levels of the image pyramid the model reads."""
         return self.model.backbone.pyramid_levels
@@ -81,9 +86,8 @@ class DetectionTask(abc.ABC):
           rng: a key of `jax.random`.
         """
         side = 4 * 2**self.pyramid_levels  # the model is convolutional: any size will do
-        dtype = self.model.backbone.dtype
         pyramid = tuple(
-            jnp.zeros((1, side >> i, side >> i, 3), dtype) for i in range(self.pyramid_levels)
+            jnp.zeros((1, side >> i, side >> i, 3), self.dtype) for i in range(self.pyramid_levels)
         )
         variables = jax.jit(self.model.init)(rng, pyramid)
         return {"batch_stats": {}} | {
@@ -134,7 +138,7 @@ class DetectionTask(abc.ABC):
             image_size,
             mean=self.image_mean,
             std=self.image_std,
-            dtype=self.model.backbone.dtype,
+            dtype=self.dtype,
         )
 
     def _level_shapes(self, image: Array | PackedImage) -> tuple[tuple[int, int], ...]:

@@ -33,7 +33,7 @@ from ipg_jax.tasks import (
 from ipg_jax.training.optimizer import make_optimizer, make_schedule
 from ipg_jax.training.sharding import process_rows, state_sharding
 from ipg_jax.training.state import TrainState
-from ipg_jax.training.steps import TrainStep, make_train_step
+from ipg_jax.training.steps import Policy, TrainStep, make_train_step
 from ipg_jax.types import Batch
 
 if TYPE_CHECKING:  # data imports TensorFlow
@@ -330,10 +330,11 @@ def build_train_step(
 ) -> TrainStep:
     """Returns the training step that `config.optimizer` asks for (see `make_train_step`)."""
     return make_train_step(
-        task,
+        task.loss_and_updates,
         optimizer,
-        schedule,
         mesh,
+        schedule=schedule,
+        policy=Policy(task.dtype),
         placement=placement,
         accumulation=config.optimizer.accumulation,
         ema_decay=config.optimizer.ema_decay,

@@ -149,7 +149,7 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any] | None:
 
     # ------------------------------------------------------------------ programs
     train_step = build_train_step(config, task, optimizer, schedule, mesh, placement)
-    predict_step = make_predict_step(task, mesh)
+    predict_step = make_predict_step(task.predict, mesh)
     batches = build_train_batches(config, task, source, mesh, start)
     placed = prefetch_to_device(batches, functools.partial(shard_batch, mesh))
     writer = MetricWriter(workdir, start_step=start, enabled=chief)
@@ -276,7 +276,15 @@ def evaluate(
     step, variables = restore_variables(config, task, workdir, checkpoint, mesh)
     writer = MetricWriter(workdir, enabled=False)
     metrics = evaluate_variables(
-        config, task, make_predict_step(task, mesh), variables, source, views, mesh, writer, step
+        config,
+        task,
+        make_predict_step(task.predict, mesh),
+        variables,
+        source,
+        views,
+        mesh,
+        writer,
+        step,
     )
     if jax.process_index() == 0:
         write_evaluation(workdir, step, metrics, source)
