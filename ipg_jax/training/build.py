@@ -27,7 +27,9 @@ from ipg_jax.tasks import (
     FASTER_RCNN,
     NMS_CHOICES,
     DetectionTask,
+    Proposals,
     RetinaNetTask,
+    RoiHeads,
     TwoStageTask,
 )
 from ipg_jax.training.optimizer import make_optimizer, make_schedule
@@ -154,10 +156,11 @@ def build_task(config: ConfigDict) -> DetectionTask:
     rcnn = FasterRCNN(backbone=backbone, fpn=fpn, rpn=rpn, box_heads=(box_head,) * len(stages))
     return TwoStageTask(
         model=rcnn,
-        stages=stages,
-        candidates_per_level=tuple(model.rpn_candidates),
-        proposals=tuple(model.rpn_proposals),
-        rois_per_image=model.rois_per_image,
+        proposals=Proposals(
+            candidates_per_level=tuple(model.rpn_candidates),
+            per_image=tuple(model.rpn_proposals),
+        ),
+        roi_heads=RoiHeads(stages=stages, rois_per_image=model.rois_per_image),
         **common,
     )
 
