@@ -28,7 +28,7 @@ SIDE = 640
 
 
 def measure(fusion: str, repeats: int) -> dict[str, dict[str, float]]:
-    """Returns what as trained, folded, and folded into what reads the fusions comes to.
+    """Returns what as trained and folded comes to.
 
     GFLOPs, seconds, and the largest difference from the outputs as trained, by their largest value.
     """
@@ -37,7 +37,6 @@ def measure(fusion: str, repeats: int) -> dict[str, dict[str, float]]:
     trees = {
         "as trained": variables,
         "folded": fold_fusion(variables),
-        "into readers": fold_fusion(variables, into_readers=True),
     }
     rng = np.random.default_rng(0)
     pyramid = ops.image_pyramid(

@@ -19,7 +19,9 @@ import argparse
 import importlib.util
 import json
 import os
+import pathlib
 import statistics
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -162,7 +164,10 @@ def tpu_estimates() -> dict[str, str]:
     if importlib.util.find_spec("libtpu") is None:
         return {}
     import jax
-    from compile_report import compile_and_report, topology_devices
+
+    sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # tools lie beside benchmarks
+    from tools.xla_report.report import compile_and_report
+    from tools.xla_report.topologies import topology_devices
 
     chip, devices = topology_devices("v5e:1x1")
     sharding = jax.sharding.SingleDeviceSharding(devices[0])

@@ -9,9 +9,9 @@ chips of a slice `v5e:2x4` hold one image, an eighth of its rows each (`mesh.spa
 slices set `batch_size` to an eighth of the chips. What a step needs, and that a chip by itself is
 too small for an image (the second command):
 
-    python benchmarks/tpu_compile.py --config=configs/retinanet_ipg_4k.py --topology=v5e:2x4 \
+    python -m tools.xla_report --config=configs/retinanet_ipg_4k.py --topology=v5e:2x4 \
         --batch_per_device=1 --image_size=4096x4096
-    python benchmarks/tpu_compile.py --config=configs/retinanet_ipg_4k.py --topology=v5e:2x4 \
+    python -m tools.xla_report --config=configs/retinanet_ipg_4k.py --topology=v5e:2x4 \
         --batch_per_device=1 --image_size=4096x4096 --config.mesh.space=1
 
 Variants by arguments as in `configs/retinanet_ipg.py`; `--config.model.remat=stages` saves more

@@ -14,6 +14,6 @@ from ipg_jax import models, ops, tasks, types
 from ipg_jax.training.build import build_task
 from ipg_jax.types import Batch, Detections
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = ["Batch", "Detections", "build_task", "models", "ops", "tasks", "types"]

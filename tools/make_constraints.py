@@ -29,7 +29,10 @@ def requirements(name: str, extra: str) -> Iterator[Requirement]:
 
 
 def closure() -> set[str]:
-    """Canonical names of all distributions that the project needs, without itself."""
+    """Canonical names of all distributions that the project needs, without itself.
+
+    Without setuptools, too: each version of Python needs another one.
+    """
     todo = [(PROJECT, extra) for extra in ("", *EXTRAS)]
     seen = set(todo)
     while todo:
@@ -38,7 +41,7 @@ def closure() -> set[str]:
             new = {(name, extra) for extra in ("", *requirement.extras)} - seen
             seen |= new
             todo += new
-    return {name for name, _ in seen} - {PROJECT}
+    return {name for name, _ in seen} - {PROJECT, "setuptools"}
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import functools
 from typing import Any, Literal, get_args
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
@@ -14,7 +13,7 @@ from ipg_jax.models.fusion import FUSIONS
 from ipg_jax.models.ipg import IPGTransform
 from ipg_jax.models.norm import NormKind, norm_factory
 from ipg_jax.models.pairs import from_pairs
-from ipg_jax.models.relu import relu, relu_together
+from ipg_jax.models.relu import relu
 from ipg_jax.models.remat import Remat, recomputed
 from ipg_jax.models.resnet import ARCHITECTURES, Stage, conv
 from ipg_jax.models.stem import (
@@ -157,7 +156,7 @@ class GuidedResNet(nn.Module):
             bn1 = norm_factory(self.norm, train=train, **types)(name="bn1")
             if has_pairs_of_blocks(image):
                 conv1 = StemConv(channels, name="conv1", **types)
-                halves = norm_halves(bn1, conv1.rows, image, channels)
+                halves = norm_halves(bn1, conv1.rows(image), channels)
                 return from_pairs(relu_max_pool_3x3(*halves))
             x = bn1(conv(channels, 7, strides=2, name="conv1", **types)(in_pixels(image)))
             # The same as the maxima of ReLUs, for a quarter of them.
@@ -168,20 +167,12 @@ class GuidedResNet(nn.Module):
             transform = IPGTransform(
                 first_guidance * 2**level,
                 norm=self.norm,
-                activate=False,
                 name=f"ipg{stage}",
                 **types,
             )
             return again(with_mode, transform, pyramid[level])
 
-        image, guidances = pyramid[0], {}
-        if train and self._fusions:
-            # The stem waits for the largest one, which finds a TPU's fast memory empty then.
-            largest = min(self._fusions)
-            guidances[largest] = transformed(largest)
-            done = relu(jax.lax.stop_gradient(guidances[largest]))
-            image, _ = jax.lax.optimization_barrier((image, done))
-        x = again(stem, self, image)
+        x = again(stem, self, pyramid[0])
         outputs = {}
         for stage in range(1, self.num_stages + 1):
             extra = stage > 4
@@ -193,20 +184,18 @@ class GuidedResNet(nn.Module):
                 bottleneck=extra or architecture.bottleneck,
                 norm=self.norm,
                 remat=self.remat == "full",
-                activate=stage not in self._fusions,
                 name=f"layer{stage}",
                 **types,
             )
             x = again(with_mode, layer, x)
             if stage in self._fusions:
-                guidance = guidances[stage] if stage in guidances else transformed(stage)
-                guidance, x = relu_together(guidance, x)
+                guidance = transformed(stage)
                 self.sow("intermediates", f"guidance{stage}", guidance)
                 self.sow("intermediates", f"main{stage}", x)
                 fusion = FUSIONS[self._fusions[stage]](
                     identity_init=self.fusion_init == "identity", name=f"fusion{stage}", **types
                 )
-                x = again(lambda fuse, *both: fuse(*both, train=train), fusion, guidance, x)
+                x = again(lambda fuse, *both: fuse(*both), fusion, guidance, x)
                 self.sow("intermediates", f"fused{stage}", x)
             outputs[f"c{stage + 1}"] = x
         return outputs

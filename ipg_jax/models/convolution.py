@@ -112,42 +112,6 @@ def convolve(
     )
 
 
-def convolve_joined(
-    inputs: Sequence[Float[Array, "b h w _"]],
-    kernels: Sequence[Float[Array, "kh kw _ f"]],
-    dtype: Any,
-) -> Float[Array, "b h w f"]:
-    """Returns the sum of each input's convolution of stride 1, as one convolution, in `dtype`.
-
-    An input with a multiple of its kernel's channels stands for the sum of so many parts, which lie
-    one after another along the channels. TPUs add them up within the convolution: they fill lanes
-    that would be empty.
-    """
-    tpu, others = (functools.partial(form, dtype=dtype) for form in (_joined_parts, _joined_sums))
-    return jax.lax.platform_dependent(tuple(inputs), tuple(kernels), tpu=tpu, default=others)
-
-
-def _joined_parts(inputs: Sequence[Array], kernels: Sequence[Array], *, dtype: Any) -> Array:
-    repeated = [
-        jnp.concatenate([kernel] * (x.shape[-1] // kernel.shape[-2]), axis=-2)
-        for x, kernel in zip(inputs, kernels, strict=True)
-    ]
-    return convolve(jnp.concatenate(inputs, axis=-1), jnp.concatenate(repeated, axis=-2), dtype)
-
-
-def _joined_sums(inputs: Sequence[Array], kernels: Sequence[Array], *, dtype: Any) -> Array:
-    sums = [
-        sum_of_parts(x, x.shape[-1] // kernel.shape[-2])
-        for x, kernel in zip(inputs, kernels, strict=True)
-    ]
-    return _joined_parts(sums, kernels, dtype=dtype)
-
-
-def sum_of_parts(x: Float[Array, "b h w c"], parts: int) -> Float[Array, "b h w _"]:
-    """Returns the sum of so many parts of the channels."""
-    return functools.reduce(jnp.add, jnp.split(x, parts, axis=-1))
-
-
 @jax.custom_vjp
 def add_bias(x: Float[Array, "b h w f"], bias: Float[Array, " f"]) -> Float[Array, "b h w f"]:
     """Returns the sum, whose gradient by the bias is a product with ones on TPUs.

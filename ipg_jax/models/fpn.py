@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from ipg_jax.models.norm import NormKind, norm_factory
 from ipg_jax.models.relu import relu
-from ipg_jax.models.resnet import read_by_conv
+from ipg_jax.models.resnet import conv
 from ipg_jax.types import Array
 
 # torch's kaiming_uniform_(a=1), torchvision's choice for the FPN
@@ -95,7 +95,7 @@ class FPN(nn.Module):
 
         def normalized(x: Array, size: int, name: str) -> Array:
             options = kwargs | {"name": name, "use_bias": self.norm == "none"}
-            x = read_by_conv(self, x, self.channels, size, **options)
+            x = conv(self.channels, size, **options)(x)
             if self.norm == "none":
                 return x
             return norm_factory(self.norm, train=train, **types)(name=f"{name}_bn")(x)
@@ -126,6 +126,6 @@ class FPN(nn.Module):
             else:
                 x = relu(x) if level > last + 1 else x
                 name = f"extra{level}"
-                x = read_by_conv(self, x, self.channels, 3, strides=2, name=name, **kwargs)
+                x = conv(self.channels, 3, strides=2, name=name, **kwargs)(x)
             outputs[level] = x
         return tuple(outputs[level] for level in sorted(outputs))

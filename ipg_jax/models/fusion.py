@@ -21,7 +21,6 @@ from jaxtyping import Float
 
 from ipg_jax.models.convolution import convolve
 from ipg_jax.models.norm import in_float32
-from ipg_jax.models.spatial import num_devices
 from ipg_jax.types import Array
 
 
@@ -103,38 +102,6 @@ def conv1x1(x: Float[Array, "b h w c"], kernel: Float[Array, "c d"]) -> Float[Ar
     return convolve(x, kernel[None, None], kernel.dtype)
 
 
-def _apart(guidance: Array, features: Array, w_f: Array, w_r: Array) -> Float[Array, "b h w d"]:
-    # In this order a TPU that predicts multiplies R within what makes it, and F into the sum.
-    return conv1x1(features, w_r) + conv1x1(guidance, w_f)
-
-
-def _joined(guidance: Array, features: Array, w_f: Array, w_r: Array) -> Float[Array, "b h w d"]:
-    both = jnp.concatenate([guidance, features], axis=-1)
-    return conv1x1(both, jnp.concatenate([w_f, w_r]))
-
-
-@jax.custom_vjp
-def joined_product(
-    guidance: Float[Array, "b h w f"],
-    features: Float[Array, "b h w c"],
-    w_f: Float[Array, "f d"],
-    w_r: Float[Array, "c d"],
-) -> Float[Array, "b h w d"]:
-    """Returns the sum of both products along channels, on TPUs as one convolution.
-
-    Only the sum goes to memory then, which pays where it is large. The gradients are those of two:
-    both inputs come out of a ReLU, whose gradient is part of what makes each of theirs.
-    """
-    arrays = guidance, features, w_f, w_r
-    return jax.lax.platform_dependent(*arrays, tpu=_joined, default=_apart)
-
-
-joined_product.defvjp(
-    lambda *arrays: (joined_product(*arrays), arrays),
-    lambda arrays, gradient: jax.vjp(_apart, *arrays)[1](gradient),
-)
-
-
 def multiplied(
     w_s: Float[Array, "c c"], w_m: Float[Array, "c c"], w: Float[Array, "_ c"]
 ) -> tuple[Float[Array, "c c"], Float[Array, "c c"]]:
@@ -144,22 +111,8 @@ def multiplied(
     return w_s @ w[:width], w_m @ w[-width:]
 
 
-_LARGE_MAP = 2**24
-"""Numbers of a device's map that a TPU had better not write twice."""
-
-
-def _added(guidance: Array, features: Array, w_f: Array, w_r: Array, *, train: bool) -> Array:
-    """Returns `w_f F + w_r R`."""
-    large = train and features.size // num_devices() > _LARGE_MAP
-    add: Callable[..., Array] = joined_product if large else _apart
-    return add(guidance, features, w_f, w_r)
-
-
 class Fusion(nn.Module):
     """What the variants share: types, initialisation and the bias-free 1x1 convolution.
-
-    Calls with `train=True` return the same but for rounding: the linear fusions then order their
-    products for a step with gradients.
 
     Attributes:
       identity_init: start as `O = R` (see the module's text).
@@ -179,38 +132,31 @@ class Fusion(nn.Module):
         )
 
 
-JOINED = "joined"
-"""An empty parameter: of a fusion that was folded into what reads it, and only joins F and R."""
-
-
 class LinearFusion(Fusion):
     """A fusion that is linear in F and in R, and so folds to `O = w_f F + w_r R`.
 
     It computes that shorter form when it is given `w_f` and `w_r` (see `fold_fusion`) in place of
-    `w_s`, `w_m` and `w`, and joins F and R when it is given `joined`; and where there are so many
-    positions that multiplying the matrices first takes fewer operations, it does that by itself.
+    `w_s`, `w_m` and `w`; and where there are so many positions that multiplying the matrices first
+    takes fewer operations, it does that by itself.
     """
 
-    def fuse(self, guidance: Array, features: Array, *, concatenate: bool, train: bool) -> Array:
+    def fuse(self, guidance: Array, features: Array, *, concatenate: bool) -> Array:
         """Returns `W join(W_s CT(F), W_m R)`, or the folded form; called in a compact method."""
         width = features.shape[-1]
         guidance, features = guidance.astype(self.dtype), features.astype(self.dtype)
-        if self.has_variable("params", JOINED):
-            return jnp.concatenate([guidance, features], axis=-1)
         if self.has_variable("params", "w_f"):
             w_f = self.linear(width, "w_f").kernel(guidance.shape[-1])
             w_r = self.linear(width, "w_r").kernel(width)
-            return _added(guidance, features, w_f, w_r, train=train)
+            return conv1x1(features, w_r) + conv1x1(guidance, w_f)
         w_s = self.linear(width, "w_s", nn.initializers.zeros).kernel(width)
         w_m = self.linear(width, "w_m", identity_kernel).kernel(width)
         w = self.linear(width, "w", identity_kernel).kernel((1 + concatenate) * width)
-        positions = features.size // width // num_devices()
-        if positions > 2 * width:  # of a device, whose products by each position go down to two
+        if features.size // width > 2 * width:  # positions: by each two products instead of three
             w_f, w_r = multiplied(w_s, w_m, w)
             if guidance.shape[-1] != width:
                 transform = channel_interpolation(guidance.shape[-1], width)
                 w_f = jnp.asarray(transform, self.dtype) @ w_f
-            return _added(guidance, features, w_f, w_r, train=train)
+            return conv1x1(features, w_r) + conv1x1(guidance, w_f)
         guide = conv1x1(channel_transform(guidance, width), w_s)
         main = conv1x1(features, w_m)
         joined = jnp.concatenate([guide, main], axis=-1) if concatenate else guide + main
@@ -225,11 +171,9 @@ class SumFusion(LinearFusion):
         self,
         guidance: Float[Array, "b h w f"],
         features: Float[Array, "b h w c"],
-        *,
-        train: bool = False,
     ) -> Float[Array, "b h w _"]:
         """Fuses `guidance` (F) into `features` (R)."""
-        return self.fuse(guidance, features, concatenate=False, train=train)
+        return self.fuse(guidance, features, concatenate=False)
 
 
 class ConcatFusion(LinearFusion):
@@ -240,11 +184,9 @@ class ConcatFusion(LinearFusion):
         self,
         guidance: Float[Array, "b h w f"],
         features: Float[Array, "b h w c"],
-        *,
-        train: bool = False,
     ) -> Float[Array, "b h w _"]:
         """Fuses `guidance` (F) into `features` (R)."""
-        return self.fuse(guidance, features, concatenate=True, train=train)
+        return self.fuse(guidance, features, concatenate=True)
 
 
 class ProductFusion(Fusion):
@@ -255,8 +197,6 @@ class ProductFusion(Fusion):
         self,
         guidance: Float[Array, "b h w f"],
         features: Float[Array, "b h w c"],
-        *,
-        train: bool = False,
     ) -> Float[Array, "b h w c"]:
         """Fuses `guidance` (F) into `features` (R).
 
@@ -287,8 +227,6 @@ class AttentionFusion(Fusion):
         self,
         guidance: Float[Array, "b h w f"],
         features: Float[Array, "b h w c"],
-        *,
-        train: bool = False,
     ) -> Float[Array, "b h w c"]:
         """Fuses `guidance` (F) into `features` (R)."""
         c = features.shape[-1]

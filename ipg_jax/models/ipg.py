@@ -24,12 +24,10 @@ class IPGTransform(nn.Module):
 
     Attributes:
       features: output channels, `C1 * 2^i` in the paper.
-      activate: whether the ReLU at the end of the block is part of it.
     """
 
     features: int
     norm: NormKind = "batch_norm"
-    activate: bool = True
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
@@ -45,15 +43,11 @@ class IPGTransform(nn.Module):
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         conv1 = StemConv(64, name="conv1", **types)
         bn1 = norm_factory(self.norm, train=train, **types)(name="bn1")
-        # On TPUs the maxima of the columns come out of the second convolution.
-        left, right = norm_halves(bn1, conv1.columns, image, 64)
-        x = relu_max_pool_2x2(left, right)
+        x = relu_max_pool_2x2(*norm_halves(bn1, conv1.columns(image), 64))
         block = Bottleneck(
             self.features,
             inner_channels=max(self.features // 4, 64),
             norm=self.norm,
-            parts=2,
-            activate=self.activate,
             name="block0",
             **types,
         )

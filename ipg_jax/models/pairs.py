@@ -82,11 +82,6 @@ def convolve_pairs(
     )
 
 
-def swap_halves(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-    """Returns the two halves of the channels exchanged: of pairs of columns, left and right."""
-    return jax.lax.platform_dependent(x, tpu=_swap_by_product, default=_swap)
-
-
 def columns_before(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
     """Returns the column to the left of each, in pairs; 0 to the left of the first."""
     return jax.lax.platform_dependent(x, tpu=_before_by_product, default=_before)
@@ -98,21 +93,12 @@ def columns_before_gradient(gradient: Float[Array, "b h w c"]) -> Float[Array, "
     return pulled[0]
 
 
-def _swap(x: jax.Array) -> jax.Array:
-    return jnp.concatenate(jnp.split(x, 2, axis=-1)[::-1], axis=-1)
-
-
 def _before(x: jax.Array) -> jax.Array:
     columns = jnp.pad(from_pairs(x), ((0, 0), (0, 0), (1, 0), (0, 0)))[:, :, :-1]
     return jnp.asarray(to_pairs(columns))
 
 
 # A TPU moves numbers between lanes slowly, other than in a product.
-
-
-def _swap_by_product(x: jax.Array) -> jax.Array:
-    left, right = np.split(np.eye(x.shape[-1]), 2)
-    return _product(x, np.concatenate([right, left])[None, None])
 
 
 def _before_by_product(x: jax.Array) -> jax.Array:

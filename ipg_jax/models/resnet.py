@@ -13,8 +13,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from ipg_jax.models.convolution import conv_general_dilated, convolve_joined, sum_of_parts
-from ipg_jax.models.norm import FrozenBatchNorm, NormKind, norm_blocks, norm_factory
+from ipg_jax.models.convolution import conv_general_dilated
+from ipg_jax.models.norm import NormKind, norm_blocks, norm_factory
 from ipg_jax.models.pairs import LANES, convolve_pairs, from_pairs, to_pairs
 from ipg_jax.models.relu import relu
 from ipg_jax.models.remat import recomputed
@@ -73,36 +73,6 @@ def conv(
     )
 
 
-GUIDANCE = "_guidance"
-"""Ends the name of the convolution that reads F, where `fold_fusion` put two in place of one of O.
-"""
-
-
-def read_by_conv(
-    parent: nn.Module, x: Float[Array, "b h w c"], features: int, kernel_size: int, **kwargs: Any
-) -> Float[Array, "b h2 w2 f"]:
-    """Returns the convolution of what may be the output of a fusion; called in a compact method.
-
-    Where `parent` has variables for two convolutions, `x` is F and R joined, and each reads its
-    part of the channels. (XLA sees through the joining: nothing is copied.)
-
-    Args:
-      parent: the module that the convolution belongs to.
-      x: what to convolve.
-      features: output channels.
-      kernel_size: height and width of the kernel.
-      **kwargs: the other arguments of `conv`, with a `name`.
-    """
-    layer = conv(features, kernel_size, **kwargs)
-    of_guidance = kwargs["name"] + GUIDANCE
-    if not parent.has_variable("params", of_guidance):
-        return layer(x)
-    channels = parent.variables["params"][of_guidance]["kernel"].shape[-2]
-    guidance, main = jnp.split(x, [channels], axis=-1)
-    kwargs |= {"name": of_guidance, "use_bias": False}
-    return conv(features, kernel_size, **kwargs)(guidance) + layer(main)
-
-
 class Kernel(nn.Module):
     """The square kernel of a convolution by itself, named as that of `flax.linen.Conv`."""
 
@@ -126,7 +96,6 @@ class Block(nn.Module):
       dilation: distance between the taps of the 3x3 convolutions (bottlenecks only).
       pairs: whether input and output are in pairs of columns (`models.pairs`); needs a stride and
         a dilation of 1.
-      activate: whether the ReLU at its end is part of it.
     """
 
     features: int
@@ -134,16 +103,12 @@ class Block(nn.Module):
     dilation: int = 1
     norm: NormKind = "batch_norm"
     pairs: bool = False
-    activate: bool = True
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
     @property
     def _types(self) -> dict[str, Any]:
         return {"dtype": self.dtype, "param_dtype": self.param_dtype}
-
-    def _end(self, x: Array) -> Array:
-        return relu(x) if self.activate else x
 
     def _channels(self, x: Array) -> int:
         return x.shape[-1] // 2 if self.pairs else x.shape[-1]
@@ -158,27 +123,22 @@ class Block(nn.Module):
         train: bool,
         strides: int = 1,
         dilation: int = 1,
-        parts: int = 1,
     ) -> Array:
         """Returns `x` after a convolution and a norm of those names; called in a compact method."""
         norm = norm_factory(self.norm, train=train, **self._types)(name=names[1])
-        if self.pairs or parts > 1:
+        if self.pairs:
             make_kernel = Kernel(features, size, param_dtype=self.param_dtype, name=names[0])
-            kernel = make_kernel(self._channels(x) // parts)
-            if parts > 1:
-                return norm(convolve_joined((x,), (kernel,), self.dtype))
+            kernel = make_kernel(self._channels(x))
             return norm_blocks(norm, convolve_pairs((x,), (kernel,), self.dtype), features)
         options = {"strides": strides, "dilation": dilation, "name": names[0], **self._types}
-        return norm(read_by_conv(self, x, features, size, **options))
+        return norm(conv(features, size, **options)(x))
 
-    def _shortcut(self, x: Array, *, train: bool, parts: int = 1) -> Array:
+    def _shortcut(self, x: Array, *, train: bool) -> Array:
         """Returns `x`, or its projection where the block changes its size or width."""
-        if self._channels(x) // parts == self.features and self.strides == 1:
-            return sum_of_parts(x, parts)
+        if self._channels(x) == self.features and self.strides == 1:
+            return x
         names = "downsample_conv", "downsample_bn"
-        return self._conv_norm(
-            x, self.features, 1, names, train=train, strides=self.strides, parts=parts
-        )
+        return self._conv_norm(x, self.features, 1, names, train=train, strides=self.strides)
 
 
 class BasicBlock(Block):
@@ -193,7 +153,7 @@ class BasicBlock(Block):
             )
         )
         y = self._conv_norm(y, self.features, 3, ("conv2", "bn2"), train=train)
-        return self._end(y + self._shortcut(x, train=train))
+        return relu(y + self._shortcut(x, train=train))
 
 
 class Bottleneck(Block):
@@ -201,26 +161,15 @@ class Bottleneck(Block):
 
     Attributes:
       inner_channels: of the 3x3 convolution; 0 takes a quarter of `features`.
-      parts: of the input, one after another along its channels: the block is that of their sum.
-        More than one need a stride of 1 and columns by themselves (no `pairs`).
     """
 
     inner_channels: int = 0
-    parts: int = 1
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h2 w2 f"]:
-        """Returns `features` channels at `1 / strides` of the resolution.
-
-        Raises:
-          ValueError: the input is in parts, and the stride is not 1 or columns are in pairs.
-        """
-        if self.parts > 1 and (self.strides > 1 or self.pairs):
-            raise ValueError(f"an input in {self.parts} parts needs a stride of 1, and no pairs")
+        """Returns `features` channels at `1 / strides` of the resolution."""
         width = self.inner_channels or self.features // 4
-        y: Array = relu(
-            self._conv_norm(x, width, 1, ("conv1", "bn1"), train=train, parts=self.parts)
-        )
+        y: Array = relu(self._conv_norm(x, width, 1, ("conv1", "bn1"), train=train))
         y = relu(
             self._conv_norm(
                 y,
@@ -232,33 +181,8 @@ class Bottleneck(Block):
                 dilation=self.dilation,
             )
         )
-        projected = self._channels(x) // self.parts != self.features
-        if projected and self.strides == 1 and self.norm == "frozen_batch_norm":
-            return self._end(self._project_joined(y, x))
         y = self._conv_norm(y, self.features, 1, ("conv3", "bn3"), train=train)
-        return self._end(y + self._shortcut(x, train=train, parts=self.parts))
-
-    def _project_joined(self, y: Array, x: Array) -> Array:
-        """Returns the sum of `y` through `conv3` and `x` through the projection, with their norms.
-
-        Frozen norms are linear, which makes it one convolution of both: the output is many times as
-        large as its inputs, and this way is gone through once.
-        """
-
-        def folded(conv_name: str, norm_name: str, channels: int) -> tuple[Array, Array]:
-            types = {"param_dtype": self.param_dtype}
-            kernel = Kernel(self.features, 1, name=conv_name, **types)(channels)
-            multiplier, offset = FrozenBatchNorm(name=norm_name, **types).affine(self.features)
-            return kernel * multiplier, offset
-
-        kernel_y, offset_y = folded("conv3", "bn3", self._channels(y))
-        channels = self._channels(x) // self.parts
-        kernel_x, offset_x = folded("downsample_conv", "downsample_bn", channels)
-        offset = (offset_y + offset_x).astype(self.dtype)
-        inputs, kernels = (y, x), (kernel_y, kernel_x)
-        if self.pairs:
-            return convolve_pairs(inputs, kernels, self.dtype) + jnp.tile(offset, 2)
-        return convolve_joined(inputs, kernels, self.dtype) + offset
+        return relu(y + self._shortcut(x, train=train))
 
 
 class Stage(nn.Module):
@@ -273,7 +197,6 @@ class Stage(nn.Module):
       dilation: dilation of the 3x3 convolutions (bottlenecks only).
       bottleneck: `Bottleneck` or `BasicBlock`.
       remat: whether the backward pass computes each block again.
-      activate: whether the ReLU at the end of the last block is part of it.
     """
 
     features: int
@@ -283,7 +206,6 @@ class Stage(nn.Module):
     dilation: int = 1
     norm: NormKind = "batch_norm"
     remat: bool = False
-    activate: bool = True
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
@@ -303,7 +225,6 @@ class Stage(nn.Module):
                 strides=self.strides if i == 0 else 1,
                 norm=self.norm,
                 pairs=pairs,
-                activate=self.activate or i < self.num_blocks - 1,
                 dtype=self.dtype,
                 param_dtype=self.param_dtype,
                 name=f"block{i}",

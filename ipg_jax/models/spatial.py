@@ -8,8 +8,6 @@ such an axis, are left alone.
 
 from __future__ import annotations
 
-import math
-
 import jax
 from jax.sharding import PartitionSpec
 from jaxtyping import Float
@@ -25,11 +23,6 @@ def _parts() -> int:
 def rows_of_a_device(height: int) -> int:
     """Returns how many of the rows of a feature map lie on one device (`divided_by_rows`)."""
     return height if height % _parts() else height // _parts()
-
-
-def num_devices() -> int:
-    """The number of devices that share the step that is traced; 1 outside of a mesh."""
-    return max(1, math.prod(jax.sharding.get_abstract_mesh().shape.values()))
 
 
 def divided_by_rows(

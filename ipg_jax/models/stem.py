@@ -17,15 +17,13 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Bool, Float, Int8
 
 from ipg_jax.models.convolution import convolve
-from ipg_jax.models.norm import FrozenBatchNorm, norm_blocks
+from ipg_jax.models.norm import norm_blocks
 from ipg_jax.models.pairs import (
     columns_before,
     columns_before_gradient,
-    swap_halves,
     to_pairs,
 )
 from ipg_jax.models.relu import relu
@@ -54,47 +52,34 @@ class StemConv(nn.Module):
     def columns(
         self,
         image: Float[Array, "b _ _ _"],
-        scale: Float[Array, " f"] | None = None,
-        *,
-        joined: bool = False,
     ) -> list[Float[Array, "b h w d"]]:
         """Returns the left and the right columns of blocks of 2x2 output pixels.
 
         Each is `[b, h / 4, w / 4, 2 * features]`, whose channels run over the rows of the block,
-        then features; `joined` along the channels they come out of one convolution. `scale`
-        multiplies the features.
+        then features.
         """
         halves = [[(row, column) for row in range(2)] for column in range(2)]
-        kernel = self.kernel(scale)
-        return _pixels(_in_blocks(image), kernel, halves, joined=joined, dtype=self.dtype)
+        return _pixels(_in_blocks(image), self.kernel(), halves, dtype=self.dtype)
 
     def rows(
         self,
         image: Float[Array, "b _ _ _"],
-        scale: Float[Array, " f"] | None = None,
-        *,
-        joined: bool = False,
     ) -> list[Float[Array, "b h w d"]]:
         """Returns the upper and the lower rows of blocks of 2x4 output pixels.
 
         Each is `[b, h / 4, w / 8, 4 * features]`, whose channels run over the columns 0, 2, 1, 3 of
-        the block, then features; `joined` along the channels they come out of one convolution.
-        `scale` multiplies the features. The image's width is a multiple of 8.
+        the block, then features. The image's width is a multiple of 8.
         """
         tpu, others = (
-            functools.partial(form, joined=joined, dtype=self.dtype)
-            for form in (_rows_of_pairs, _rows_of_blocks)
+            functools.partial(form, dtype=self.dtype) for form in (_rows_of_pairs, _rows_of_blocks)
         )
-        blocks, kernel = _in_blocks(image), self.kernel(scale)
+        blocks, kernel = _in_blocks(image), self.kernel()
         return jax.lax.platform_dependent(blocks, kernel, tpu=tpu, default=others)
 
     @nn.compact
-    def kernel(
-        self, scale: Float[Array, " f"] | None = None
-    ) -> Float[Array, "7 7 3 {self.features}"]:
-        """Returns the plain convolution's kernel, times `scale`."""
-        kernel = self.param("kernel", kaiming_normal, (7, 7, 3, self.features), self.param_dtype)
-        return kernel if scale is None else kernel * scale
+    def kernel(self) -> Float[Array, "7 7 3 {self.features}"]:
+        """Returns the plain convolution's kernel."""
+        return self.param("kernel", kaiming_normal, (7, 7, 3, self.features), self.param_dtype)
 
 
 def _pixels(
@@ -102,7 +87,6 @@ def _pixels(
     kernel: Array,
     parts: Sequence[Sequence[tuple[int, int]]],
     *,
-    joined: bool,
     dtype: Any,
     paired: bool = False,
 ) -> list[Array]:
@@ -110,7 +94,7 @@ def _pixels(
     pixels, features = list(itertools.chain(*parts)), kernel.shape[-1]
     whole = block_kernel(kernel.astype(dtype), pixels, paired=paired)
     outputs, start = [], 0
-    for part in [pixels] if joined else parts:
+    for part in parts:
         # Of the blocks around its pixels, each leaves out those that it does not look at.
         height, width = _taps(part, paired=paired)
         end = start + len(part) * features
@@ -120,13 +104,13 @@ def _pixels(
     return outputs
 
 
-def _rows_of_pairs(blocks: Array, kernel: Array, *, joined: bool, dtype: Any) -> list[Array]:
+def _rows_of_pairs(blocks: Array, kernel: Array, *, dtype: Any) -> list[Array]:
     """`StemConv.rows` from pairs of blocks, which fill a TPU's lanes."""
     halves = [[(row, column) for column in (0, 2, 1, 3)] for row in range(2)]
-    return _pixels(to_pairs(blocks), kernel, halves, joined=joined, dtype=dtype, paired=True)
+    return _pixels(to_pairs(blocks), kernel, halves, dtype=dtype, paired=True)
 
 
-def _rows_of_blocks(blocks: Array, kernel: Array, *, joined: bool, dtype: Any) -> list[Array]:
+def _rows_of_blocks(blocks: Array, kernel: Array, *, dtype: Any) -> list[Array]:
     """`StemConv.rows` from single blocks, in half of the operations."""
     halves = [[(row, column) for column in range(2)] for row in range(2)]
 
@@ -136,31 +120,21 @@ def _rows_of_blocks(blocks: Array, kernel: Array, *, joined: bool, dtype: Any) -
         # From each block's rows and columns to rows of the first columns, and of the second ones.
         return x.transpose(0, 1, 2, 4, 5, 3, 6).reshape(b, h, w // 2, 2 * channels)
 
-    return [in_pairs(x) for x in _pixels(blocks, kernel, halves, joined=joined, dtype=dtype)]
+    return [in_pairs(x) for x in _pixels(blocks, kernel, halves, dtype=dtype)]
 
 
 def norm_halves(
-    norm: Callable[..., Array], convolve: Callable[..., list[Array]], image: Array, features: int
-) -> tuple[Float[Array, "b h w d"], Float[Array, "b h w d"]]:
+    norm: Callable[..., Array], halves: Sequence[Array], features: int
+) -> list[Float[Array, "b h w d"]]:
     """Returns both halves of blocks of output pixels after a norm of their features.
 
     Args:
-      norm: whose channels are the features of a pixel. Statistics are those of both halves; with
-        frozen ones the kernel is multiplied instead, and each half can be made by itself.
-      convolve: `StemConv.columns` or `StemConv.rows`.
-      image: what to convolve.
+      norm: whose channels are the features of a pixel. Statistics are those of both halves.
+      halves: of `StemConv.columns` or `StemConv.rows`.
       features: of a pixel.
     """
-    if isinstance(norm, FrozenBatchNorm):
-        multiplier, offset = norm.affine(features)
-        left, right = (
-            half + jnp.tile(offset.astype(half.dtype), half.shape[-1] // features)
-            for half in convolve(image, multiplier)
-        )
-    else:
-        (both,) = convolve(image, joined=True)
-        left, right = jnp.split(norm_blocks(norm, both, features), 2, axis=-1)
-    return left, right
+    both = jnp.concatenate(halves, axis=-1)
+    return list(jnp.split(norm_blocks(norm, both, features), 2, axis=-1))
 
 
 def has_pairs_of_blocks(image: Float[Array, "b h w c"]) -> bool:
@@ -222,14 +196,11 @@ def _taps(outputs: Sequence[tuple[int, int]], *, paired: bool) -> tuple[int, int
     return height, width
 
 
+@jax.custom_vjp
 def relu_max_pool_2x2(
     left: Float[Array, "b h w _"], right: Float[Array, "b h w _"]
-) -> Float[Array, "b h w _"]:
-    """Returns the maxima of blocks of 2x2 pixels after a ReLU, each in one of the block's rows.
-
-    They are `[b, h, w, 2 c]`, whose channels run over the rows of the block, then features, with 0
-    in the other row: their sum is what is usually returned (`Bottleneck.parts` adds them up). On
-    TPUs a maximum stays in the row that it is from, elsewhere all are in the first.
+) -> Float[Array, "b h w c"]:
+    """Returns the maxima of blocks of 2x2 pixels after a ReLU.
 
     Among equal values the first in the window, by row and column, gets the gradient, which needs no
     scatter, and none does where the maximum is 0; so in `relu_max_pool_3x3`. Forward mode goes
@@ -239,17 +210,6 @@ def relu_max_pool_2x2(
       left: columns of the blocks, whose channels run over the rows, then the `c` features.
       right: the columns to the right of those.
     """
-
-    def in_first_row(left: Array, right: Array) -> Array:
-        maxima = _pool_2x2(left, right)
-        return jnp.concatenate([maxima, jnp.zeros_like(maxima)], axis=-1)
-
-    return jax.lax.platform_dependent(left, right, tpu=_pool_lanes, default=in_first_row)
-
-
-@jax.custom_vjp
-def _pool_2x2(left: jax.Array, right: jax.Array) -> Float[Array, "b h w c"]:
-    """The maxima by themselves, `[b, h, w, c]`."""
     return _pool_2x2_forward(left, right)[0]
 
 
@@ -265,36 +225,7 @@ def _pool_2x2_gradient(places: tuple[Array, Array], gradient: Array) -> tuple[Ar
     return _to_larger(jnp.concatenate(_to_larger(gradient, row), axis=-1), column)
 
 
-_pool_2x2.defvjp(_pool_2x2_forward, _pool_2x2_gradient)
-
-
-@jax.custom_vjp
-def _pool_lanes(left: jax.Array, right: jax.Array) -> Float[Array, "b h w _"]:
-    """`relu_max_pool_2x2` where channels stay in their lanes, other than in products."""
-    # Without the barrier XLA:TPU keeps both columns, to take their maxima again.
-    x = jax.lax.optimization_barrier(jnp.maximum(left, right))
-    first = np.arange(x.shape[-1]) < x.shape[-1] // 2
-    return jnp.where(first, relu(jnp.maximum(x, swap_halves(x))), jnp.zeros((), x.dtype))
-
-
-def _pool_lanes_forward(left: Array, right: Array) -> tuple[Array, tuple[Array, Array]]:
-    # A maximum stays in the lanes of its row, which need not be remembered apart from it. Both rows
-    # compare the same numbers, those in memory: the product that exchanges them reads them there.
-    x, column = _larger(left, right)
-    other = swap_halves(x)
-    first = np.arange(x.shape[-1]) < x.shape[-1] // 2
-    largest = jnp.where(first, _is_maximum(x, other), ~_is_maximum(other, x))
-    maxima = jnp.where(largest, relu(x), jnp.zeros((), x.dtype))
-    return maxima, (column, maxima)
-
-
-def _pool_lanes_gradient(saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
-    column, maxima = saved
-    gradient = jnp.where(maxima != 0, gradient, jnp.zeros((), gradient.dtype))
-    return _to_larger(gradient, column)
-
-
-_pool_lanes.defvjp(_pool_lanes_forward, _pool_lanes_gradient)
+relu_max_pool_2x2.defvjp(_pool_2x2_forward, _pool_2x2_gradient)
 
 
 @jax.custom_vjp

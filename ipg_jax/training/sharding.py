@@ -20,7 +20,7 @@ _SMALL = 2**18
 """Elements of an array below which sharding saves less memory than it costs in messages.
 
 Together such arrays are 4 % of a RetinaNet with ResNet-50. Those of the first layers would be
-gathered while these convolve the largest maps, which slows TPUs down (`docs/performance.md`).
+gathered while these convolve the largest maps, which slows TPUs down (`docs/dev/xla_log.md`).
 """
 
 

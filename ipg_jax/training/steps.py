@@ -12,10 +12,8 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Float
 
-from ipg_jax.models.fold import multiply_fusions
-from ipg_jax.models.fusion import multiplied
 from ipg_jax.tasks import DetectionTask
-from ipg_jax.training.sharding import replicated, state_sharding
+from ipg_jax.training.sharding import replicated
 from ipg_jax.training.state import TrainState
 from ipg_jax.types import Array, Batch, Detections, PyTree
 
@@ -59,25 +57,12 @@ def make_train_step(
       schedule: the optimizer's learning rate, which is reported as `learning_rate`.
       mesh: where; batches come sharded by `shard_batch`.
       placement: how the state lies there (`state_sharding`); by default every device holds all
-        of it. Divided parameters are gathered where they are used; of linear fusions, whose
-        matrices the devices multiply together, the products are.
+        of it. Divided parameters are gathered where they are used.
       accumulation: micro-batches per step.
       ema_decay: of the average of parameters, for a state that keeps one.
     """
     placement = replicated(mesh) if placement is None else placement
     of_params = placement.params if isinstance(placement, TrainState) else placement
-    divided = functools.partial(state_sharding, mesh)
-
-    def products(*matrices: Array) -> tuple[Array, Array]:
-        """Multiplies, of W_s and W_m, the rows that a device holds by all of W."""
-        w_s, w_m, w = jax.lax.with_sharding_constraint(
-            [x.astype(task.model.backbone.dtype) for x in matrices], divided(list(matrices))
-        )
-        both = multiplied(w_s, w_m, jax.lax.with_sharding_constraint(w, replicated(mesh)))
-        return jax.lax.with_sharding_constraint(both, divided(both))
-
-    def with_products(params: PyTree) -> PyTree:
-        return multiply_fusions(params, products) if mesh.shape["fsdp"] > 1 else params
 
     def gradients(params: PyTree, batch_stats: PyTree, batch: Batch, rng: jax.Array) -> Any:
         def loss(params: PyTree) -> Any:
@@ -87,13 +72,9 @@ def make_train_step(
         # Gathered parameters keep activations divided by image alone. The sum of their gradients
         # over the images goes to whoever holds the parameters (a reduce-scatter). Without the
         # constraint on the whole sum, XLA:TPU divides each convolution into a loop of messages.
-        # Of a fusion's matrices the products are gathered, and their gradients divided.
-        shared, pull = jax.vjp(with_products, params)
-        whole = jax.lax.with_sharding_constraint(shared, replicated(mesh))
+        whole = jax.lax.with_sharding_constraint(params, replicated(mesh))
         (_, (metrics, updates)), grads = jax.value_and_grad(loss, has_aux=True)(whole)
         grads = jax.lax.with_sharding_constraint(grads, replicated(mesh))
-        grads = jax.lax.with_sharding_constraint(grads, divided(grads))
-        (grads,) = pull(grads)
         grads = jax.lax.with_sharding_constraint(grads, of_params)
         return grads, metrics, batch_stats | updates
 

@@ -42,7 +42,7 @@ def retinanet():
 
 
 def faster_rcnn():
-    """R50 of five stages with frozen norms and residual products, by `configs/faster_rcnn_ipg.py`."""
+    """R50 of five stages, frozen norms, residual products, by `configs/faster_rcnn_ipg.py`."""
     config = narrow(
         faster_rcnn_ipg.get_config("num_stages=5,stages=24,fusion=product,norm=frozen_batch_norm")
     )

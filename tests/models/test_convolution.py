@@ -139,31 +139,3 @@ def test_the_gradient_of_a_bias_is_the_sum(dtype):
     np.testing.assert_array_equal(got, want)
     jax.tree.map(np.testing.assert_array_equal, own_pull(gradient), pull(gradient))
     np.testing.assert_array_equal(convolution._sum_by_product(gradient), pull(gradient)[1])
-
-
-@pytest.mark.parametrize(
-    "form", [convolution.convolve_joined, convolution._joined_parts, convolution._joined_sums]
-)
-def test_joined_convolutions_add_up_the_parts_of_their_inputs(form):
-    """The function, its form of TPUs, and that of other platforms."""
-    keys = jax.random.split(jax.random.key(0), 5)
-    parts = jax.random.normal(keys[0], (3, 2, 5, 6, 4))
-    whole = jax.random.normal(keys[1], (2, 5, 6, 7))
-    kernels = tuple(jax.random.normal(keys[2 + i], (3, 3, c, 8)) for i, c in enumerate((4, 7)))
-    inputs = jnp.concatenate(parts, axis=-1), whole
-
-    def apart(inputs, kernels):
-        parts = jnp.split(inputs[0], 3, axis=-1)
-        convolve = convolution.convolve
-        return sum(convolve(x, kernels[0], jnp.float32) for x in parts) + convolve(
-            inputs[1], kernels[1], jnp.float32
-        )
-
-    want, pull = jax.vjp(apart, inputs, kernels)
-    got, own_pull = jax.vjp(lambda *args: form(*args, dtype=jnp.float32), inputs, kernels)
-    gradient = jax.random.normal(keys[4], want.shape)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
-        (got, own_pull(gradient)),
-        (want, pull(gradient)),
-    )

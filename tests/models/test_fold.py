@@ -5,17 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ipg_jax.models import (
-    FPN,
-    FUSIONS,
-    GuidedResNet,
-    IPGTransform,
-    RetinaNet,
-    RetinaNetHead,
-    fold_fusion,
-)
-from ipg_jax.models.fold import multiply_fusions
-from ipg_jax.models.fusion import multiplied
+from ipg_jax.models import FUSIONS, GuidedResNet, IPGTransform, fold_fusion
 
 WIDTH = 16  # of fewer positions than twice that, which are fused as the equations say
 
@@ -55,32 +45,6 @@ def test_folded_fusion_gives_the_same_values(name: str, guidance_width: int):
         "w_r": {"kernel": (WIDTH, WIDTH)},
     }
     assert set(variables["params"]["fusion2"]) == {"w_s", "w_m", "w"}  # the argument is as it was
-
-
-@pytest.mark.parametrize("name", ["sum", "concat"])
-def test_multiplied_fusions_give_the_same_values_and_gradients(name: str):
-    params = variables_of(name, WIDTH)["params"]
-    guide, main = features(WIDTH)
-
-    def of_multiplied(params):
-        fusion = multiply_fusions(params, multiplied)["fusion2"]
-        assert set(fusion) == {"w_f", "w_r"}
-        return FUSIONS[name]().apply({"params": fusion}, guide, main)
-
-    def as_it_is(params):
-        return FUSIONS[name]().apply({"params": params["fusion2"]}, guide, main)
-
-    weights = jax.random.normal(jax.random.key(3), main.shape)
-    for function in (lambda f: f, lambda f: jax.grad(lambda p: jnp.vdot(weights, f(p)))):
-        got, want = (jax.tree.leaves(function(f)(params)) for f in (of_multiplied, as_it_is))
-        for a, b in zip(got, want, strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize(("name", "width"), [("sum", 4), ("product", WIDTH), ("attention", WIDTH)])
-def test_what_is_not_a_product_of_two_matrices_is_not_multiplied(name: str, width: int):
-    params = variables_of(name, width)["params"]
-    jax.tree.map(np.testing.assert_array_equal, multiply_fusions(params, multiplied), params)
 
 
 @pytest.mark.parametrize("name", ["sum", "concat"])
@@ -150,83 +114,6 @@ def random_variables(model, images, seed: int = 0):
         return rng.normal(0, np.sqrt(1 / np.prod(x.shape[:-1])), x.shape).astype(np.float32)
 
     return jax.tree_util.tree_map_with_path(values, shapes)
-
-
-def detector(fpn: FPN, **backbone) -> RetinaNet:
-    return RetinaNet(
-        backbone=GuidedResNet(norm="frozen_batch_norm", **backbone),
-        fpn=fpn,
-        head=RetinaNetHead(num_classes=3, num_anchors=2, num_convs=1, channels=16),
-    )
-
-
-@pytest.mark.parametrize(
-    ("base", "guidance"),
-    [(64, 24), (16, 64)],  # F as wide as R: joined they have the width of the next stage
-)
-def test_a_detector_gives_the_same_values_with_fusions_folded_into_what_reads_them(
-    base: int, guidance: int
-):
-    model = detector(
-        FPN(channels=16),
-        depth=50,
-        base_channels=base,
-        fusion=("sum", "concat", "sum"),
-        guidance_channels=guidance,
-    )
-    images = tuple(jax.random.normal(jax.random.key(i), (1, 64 >> i, 64 >> i, 3)) for i in range(4))
-    variables = random_variables(model, images)
-    folded = fold_fusion(variables, into_readers=True)
-    run = jax.jit(functools.partial(model.apply, train=False))
-    before, after = (run.lower(tree, images).compile() for tree in (variables, folded))
-    want = before(variables, images)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max()),
-        after(folded, images),
-        want,
-    )
-    shapes = jax.tree.map(jnp.shape, folded["params"])
-    for stage in (2, 3, 4):
-        assert shapes["backbone"][f"fusion{stage}"] == {"joined": (0,)}
-        width, of_guidance = (c * 2 ** (stage - 1) for c in (4 * base, guidance))
-        lateral = f"lateral{stage + 1}"
-        assert shapes["fpn"][lateral]["kernel"] == (1, 1, width, 16)
-        assert shapes["fpn"][lateral + "_guidance"] == {"kernel": (1, 1, of_guidance, 16)}
-    assert shapes["fpn"]["extra6_guidance"] == {"kernel": (3, 3, 8 * guidance, 16)}
-    block = shapes["backbone"]["layer4"]["block0"]
-    assert block["conv1"] == {"kernel": (1, 1, 16 * base, 8 * base)}
-    assert block["conv1_guidance"] == {"kernel": (1, 1, 4 * guidance, 8 * base)}
-    single = run.lower(fold_fusion(variables), images).compile()
-    operations = [p.cost_analysis()["flops"] for p in (before, single, after)]
-    assert operations[2] < operations[1] < operations[0]
-
-
-@pytest.mark.parametrize(
-    ("why", "fpn", "backbone"),
-    [
-        ("3x3 convolutions read it, in more operations", FPN(channels=16), {"depth": 18}),
-        ("the shortcut of the next stage", FPN(channels=16), {"num_stages": 5, "keep": True}),
-        (
-            "it may be the FPN's own output that extra6 reads",
-            FPN(channels=2048, extra_source="p"),
-            {},
-        ),
-    ],
-)
-def test_fusions_stay_where_something_else_reads_them(why, fpn, backbone):
-    stage = 2 if backbone.get("depth") == 18 else 4
-    model = detector(fpn, **{"depth": 50, "fusion_stages": (stage,)} | backbone)
-    images = tuple(jnp.zeros((1, 64 >> i, 64 >> i, 3)) for i in range(4))
-    shapes = jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), images)
-    variables = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), shapes)
-    folded = fold_fusion(variables, into_readers=True)["params"]
-    assert set(folded["backbone"][f"fusion{stage}"]) == {"w_f", "w_r"}, why
-    assert folded["fpn"] == variables["params"]["fpn"]
-
-
-def test_a_backbone_by_itself_is_read_by_the_caller():
-    folded = fold_fusion(variables_of("sum", WIDTH), into_readers=True)
-    assert set(folded["params"]["fusion2"]) == {"w_f", "w_r"}
 
 
 @pytest.mark.parametrize("name", ["product", "attention"])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipg_jax.models import FUSIONS, channel_transform, fusion
+from ipg_jax.models import FUSIONS, channel_transform
 from ipg_jax.models.fusion import channel_interpolation
 
 
@@ -117,37 +117,3 @@ def test_each_pixel_is_fused_by_itself(name: str):
     whole = fusion.apply(variables, guide, main)
     pixel = fusion.apply(variables, guide[:1, 1:2, 2:3], main[:1, 1:2, 2:3])
     np.testing.assert_allclose(whole[:1, 1:2, 2:3], pixel, rtol=1e-5, atol=1e-6)
-
-
-def test_two_products_as_one_are_their_sum():
-    """The form of TPUs and that of others; the gradients are the same for both."""
-    guide, main = features(0, 12), features(1, 8)
-    w_f, w_r = (jax.random.normal(jax.random.key(i), (rows, 8)) for i, rows in ((2, 12), (3, 8)))
-    arrays = guide, main, w_f, w_r
-    want, pull = jax.vjp(lambda f, r, a, b: f @ a + r @ b, *arrays)
-    np.testing.assert_allclose(fusion._joined(*arrays), want, rtol=1e-4, atol=1e-4)
-    got, own_pull = jax.vjp(fusion.joined_product, *arrays)
-    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
-    for a, b in zip(own_pull(want), pull(want), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3)
-
-
-@pytest.mark.parametrize("name", ["sum", "concat"])
-def test_large_maps_are_fused_by_one_product_in_training(name, monkeypatch):
-    calls = []
-
-    def counted(*arrays):
-        calls.append(arrays)
-        return joined(*arrays)
-
-    joined = fusion.joined_product
-    monkeypatch.setattr(fusion, "joined_product", counted)
-    module, guide, main = FUSIONS[name](), features(0, 12), features(1, 8)
-    variables = module.init(jax.random.key(2), guide, main)
-    want = module.apply(variables, guide, main)
-    module.apply(variables, guide, main, train=True)
-    assert not calls
-    monkeypatch.setattr(fusion, "_LARGE_MAP", main.size - 1)
-    got = module.apply(variables, guide, main, train=True)
-    assert len(calls) == 1
-    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)

@@ -6,7 +6,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from ipg_jax.models import FrozenBatchNorm, IPGTransform
 from ipg_jax.models.norm import norm_factory
-from ipg_jax.models.resnet import Bottleneck, Stage, conv
+from ipg_jax.models.resnet import Bottleneck, conv
 
 
 def test_strided_convolution_is_centred_as_in_torch():
@@ -52,48 +52,6 @@ def test_norms_keep_the_type(kind, dtype):
     assert y.dtype == dtype
 
 
-@pytest.mark.parametrize("kind", ["frozen_batch_norm", "batch_norm"])
-@pytest.mark.parametrize("features", [8, 32])  # as wide as the input, and wider
-def test_a_bottleneck_of_parts_is_that_of_their_sum(kind, features: int):
-    parts = jax.random.normal(jax.random.key(0), (3, 2, 4, 5, 8))
-    joined = jnp.concatenate(parts, axis=-1)
-    block, plain = (Bottleneck(features, parts=n, norm=kind) for n in (3, 1))
-    variables = block.init(jax.random.key(1), joined, train=False)
-    jax.tree.map(
-        np.testing.assert_array_equal,
-        variables,
-        plain.init(jax.random.key(1), parts[0], train=False),
-    )
-    got = block.apply(variables, joined, train=False)
-    want = plain.apply(variables, sum(parts), train=False)
-    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("norm", ["frozen_batch_norm", "batch_norm"])
-def test_the_last_relu_can_be_left_to_others(norm):
-    types = {"norm": norm}
-    x = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
-    for make in (
-        lambda **kwargs: IPGTransform(64, **types, **kwargs),
-        lambda **kwargs: Stage(32, 2, strides=2, bottleneck=True, **types, **kwargs),
-        lambda **kwargs: Stage(32, 2, strides=1, bottleneck=True, **types, **kwargs),
-        lambda **kwargs: Stage(8, 2, strides=2, bottleneck=False, **types, **kwargs),
-    ):
-        variables = make().init(jax.random.key(1), x, train=False)
-        want = make().apply(variables, x, train=False)
-        got = make(activate=False).apply(variables, x, train=False)
-        assert np.any(got < 0)
-        np.testing.assert_array_equal(jnp.maximum(got, 0), want)
-
-
-@pytest.mark.parametrize("kwargs", [{"strides": 2}, {"pairs": True}])
-def test_parts_with_a_stride_or_pairs_are_refused(kwargs):
-    with pytest.raises(ValueError, match="an input in 2 parts needs a stride of 1, and no pairs"):
-        Bottleneck(8, parts=2, **kwargs).init(
-            jax.random.key(0), jnp.zeros((1, 4, 4, 16)), train=False
-        )
-
-
 def test_batch_norm_is_synchronised_over_the_mesh():
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     types = {"dtype": jnp.float32, "param_dtype": jnp.float32}
@@ -126,23 +84,3 @@ def test_transform_takes_a_quarter_of_the_resolution():
         lambda key: transform.init_with_output(key, image, train=False)[0], jax.random.key(0)
     )
     assert shape.shape == (2, 8, 16, 512)
-
-
-def test_a_projection_joined_with_the_last_convolution_is_the_sum_of_both():
-    """They are one convolution with frozen norms and no stride, and two with batch norm."""
-    key = jax.random.key(0)
-    x = jax.random.normal(key, (2, 5, 6, 16))
-    apart, joined = (Bottleneck(32, norm=norm) for norm in ("batch_norm", "frozen_batch_norm"))
-    variables = jax.tree.map(
-        lambda v: jax.random.uniform(key, v.shape, minval=0.5, maxval=1.5),
-        apart.init(key, x, train=False),
-    )
-    norms = {name: value for name, value in variables["params"].items() if "bn" in name}
-    frozen = {
-        "params": {k: v for k, v in variables["params"].items() if k not in norms},
-        "batch_stats": {k: v | norms[k] for k, v in variables["batch_stats"].items()},
-    }
-    expected = apart.apply(variables, x, train=False)
-    np.testing.assert_allclose(joined.apply(frozen, x, train=False), expected, rtol=1e-5)
-    like = joined.init(key, x, train=False)
-    assert jax.tree.map(jnp.shape, frozen) == jax.tree.map(jnp.shape, like)

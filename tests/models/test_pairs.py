@@ -15,7 +15,6 @@ from ipg_jax.models.pairs import (
     convolve_pairs,
     from_pairs,
     pair_kernel,
-    swap_halves,
     to_pairs,
 )
 from ipg_jax.models.resnet import BasicBlock, Bottleneck
@@ -30,8 +29,6 @@ def test_pairs_by_hand():
 def test_moved_columns_by_hand():
     """By the form of the platform at hand, and by that of TPUs."""
     x = to_pairs(jnp.arange(8.0).reshape(1, 1, 4, 2))
-    for swap in (swap_halves, pairs._swap_by_product):
-        np.testing.assert_array_equal(swap(x)[0, 0], [[2, 3, 0, 1], [6, 7, 4, 5]])
     for before in (columns_before, pairs._before_by_product):
         np.testing.assert_array_equal(before(x)[0, 0], [[0, 0, 0, 1], [2, 3, 4, 5]])
     np.testing.assert_array_equal(columns_before_gradient(x)[0, 0], [[2, 3, 4, 5], [6, 7, 0, 0]])
@@ -40,7 +37,6 @@ def test_moved_columns_by_hand():
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_moved_columns_are_exact(dtype):
     x = jax.random.normal(jax.random.key(0), (2, 3, 4, 6)).astype(dtype)
-    np.testing.assert_array_equal(pairs._swap_by_product(x), pairs._swap(x))
     np.testing.assert_array_equal(pairs._before_by_product(x), pairs._before(x))
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ipg_jax.models.relu import relu, relu_together
+from ipg_jax.models.relu import relu
 
 X = [-2.0, -1e-30, -0.0, 0.0, 1e-30, 0.5, 3.0, np.inf]
 
@@ -22,37 +22,6 @@ def test_values_and_gradients_are_those_of_relu(dtype):
         assert got.dtype == dtype
         np.testing.assert_array_equal(got, want_pull(gradient)[0])
         np.testing.assert_array_equal(got, jnp.where(x > 0, gradient, 0))
-
-
-def test_maps_together_have_the_values_and_gradients_of_each():
-    maps = jnp.asarray(X), jnp.asarray(X[::-1], jnp.bfloat16).reshape(2, 4)
-    gradients = tuple(jnp.arange(1, x.size + 1, dtype=x.dtype).reshape(x.shape) for x in maps)
-    for run in (lambda f: f, jax.jit):
-        got, pull = jax.vjp(run(relu_together), *maps)
-        got_gradients = pull(gradients)
-        for i, x in enumerate(maps):
-            want, want_pull = jax.vjp(jax.nn.relu, x)
-            assert got[i].dtype == got_gradients[i].dtype == x.dtype
-            np.testing.assert_array_equal(got[i], want)
-            np.testing.assert_array_equal(got_gradients[i], want_pull(gradients[i])[0])
-    unread = jax.grad(lambda x, y: jnp.sum(relu_together(x, y)[0]), argnums=(0, 1))(*maps)
-    np.testing.assert_array_equal(unread[0], maps[0] > 0)
-    np.testing.assert_array_equal(unread[1], jnp.zeros_like(maps[1]))
-    second = jax.hessian(lambda x: jnp.sum(relu_together(x, 2 * x)[1] ** 2))(maps[0][:-1])
-    np.testing.assert_array_equal(second, np.diag(np.where(maps[0][:-1] > 0, 8.0, 0.0)))
-
-
-def test_gradients_of_maps_together_are_made_before_either_is_used():
-    def loss(x, y):
-        x, y = relu_together(jnp.sin(x), jnp.exp(y))
-        return jnp.sum(x * y)
-
-    jaxpr = jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(jnp.ones(3), jnp.ones(3))
-    (barrier,) = (e for e in jaxpr.eqns if e.primitive.name == "optimization_barrier")
-    makers = {out: e.params.get("name") for e in jaxpr.eqns for out in e.outvars}
-    assert [makers[x] for x in barrier.invars] == ["_where", "_where"]  # the masks, and
-    readers = [e.primitive.name for e in jaxpr.eqns for x in e.invars if x in barrier.outvars]
-    assert readers == ["mul", "mul"]  # what the layers before make of them
 
 
 def test_it_can_be_differentiated_forwards_and_twice():

@@ -33,37 +33,24 @@ def rows_of(x):
 HALVES = {"columns": columns_of, "rows": rows_of}
 
 
-def relu_max_pool(x, window, pool_2x2=relu_max_pool_2x2):
+def relu_max_pool(x, window):
     if window == 3:
         return from_pairs(relu_max_pool_3x3(*rows_of(x)))
-    return sum(jnp.split(pool_2x2(*columns_of(x)), 2, axis=-1))
+    return relu_max_pool_2x2(*columns_of(x))
 
 
-def relu_max_pool_of_tpus(x, window):
-    return relu_max_pool(x, window, stem._pool_lanes)
+pools = pytest.mark.parametrize(("pool", "window"), [(relu_max_pool, 2), (relu_max_pool, 3)])
 
 
-pools = pytest.mark.parametrize(
-    ("pool", "window"), [(relu_max_pool, 2), (relu_max_pool_of_tpus, 2), (relu_max_pool, 3)]
-)
-
-
-def convolved(conv1, variables, image, method: str, joined: bool):
-    """The halves of the output."""
-    halves = conv1.apply(variables, image, method=method, joined=joined)
-    return tuple(jnp.split(halves[0], 2, axis=-1) if joined else halves)
-
-
-@pytest.mark.parametrize("joined", [False, True])
 @pytest.mark.parametrize("method", ["columns", "rows"])
-def test_the_convolution_is_the_plain_one(method: str, joined: bool):
+def test_the_convolution_is_the_plain_one(method: str):
     halves_of = HALVES[method]
     image = jax.random.normal(jax.random.key(0), (2, 24, 16, 3))
     conv1, plain = StemConv(5), conv(5, 7, strides=2)
     variables = plain.init(jax.random.key(1), image)
     want, pull = jax.vjp(lambda v: halves_of(plain.apply(v, image)), variables)
     for given in (image, to_blocks(image, 4)):
-        apply = lambda v: convolved(conv1, v, given, method, joined)  # noqa: B023, E731
+        apply = lambda v: tuple(conv1.apply(v, given, method=method))  # noqa: B023, E731
         got, own_pull = jax.vjp(apply, variables)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), got, want)
         gradient = jax.tree.map(lambda x: jax.random.normal(jax.random.key(2), x.shape), want)
@@ -74,14 +61,13 @@ def test_the_convolution_is_the_plain_one(method: str, joined: bool):
         )
 
 
-@pytest.mark.parametrize("joined", [False, True])
-def test_rows_of_pairs_and_of_blocks_are_the_same(joined: bool):
+def test_rows_of_pairs_and_of_blocks_are_the_same():
     """One is the form of TPUs, the other that of other platforms."""
     blocks = jax.random.normal(jax.random.key(0), (2, 6, 8, 48))
     kernel = jax.random.normal(jax.random.key(1), (7, 7, 3, 5))
 
     def of(form):
-        return jax.vjp(lambda k: form(blocks, k, joined=joined, dtype=jnp.float32), kernel)
+        return jax.vjp(lambda k: form(blocks, k, dtype=jnp.float32), kernel)
 
     (want, pull), (got, own_pull) = of(stem._rows_of_blocks), of(stem._rows_of_pairs)
     gradient = jax.tree.map(lambda x: jax.random.normal(jax.random.key(2), x.shape), want)
@@ -110,11 +96,7 @@ def test_norms_have_the_channels_of_pixels(kind):
             if not self.halves:
                 return norm(x)
 
-            def convolve(image, scale=1.0, *, joined=False):
-                halves = halves_of(image * scale)
-                return [jnp.concatenate(halves, axis=-1)] if joined else halves
-
-            return norm_halves(norm, convolve, x, 32)
+            return norm_halves(norm, halves_of(x), 32)
 
     x = jax.random.normal(jax.random.key(0), (2, 4, 8, 32)) * 3 + 1
     variables = Norm(halves=False).init(jax.random.key(1), x)
@@ -136,11 +118,10 @@ def test_maxima_that_a_relu_takes_away_have_no_gradient(pool, window, value):
     np.testing.assert_array_equal(pull(jnp.ones_like(got))[0], np.zeros_like(x))
 
 
-@pytest.mark.parametrize("pool", [relu_max_pool, relu_max_pool_of_tpus])
-def test_first_of_equal_maxima_gets_the_gradient(pool):
+def test_first_of_equal_maxima_gets_the_gradient():
     x = jnp.ones((1, 4, 4, 1))
     gradient = jnp.arange(1.0, 5.0).reshape(1, 2, 2, 1)
-    (got,) = jax.vjp(lambda x: pool(x, 2), x)[1](gradient)
+    (got,) = jax.vjp(lambda x: relu_max_pool(x, 2), x)[1](gradient)
     want = jnp.float32([[1, 0, 2, 0], [0, 0, 0, 0], [3, 0, 4, 0], [0, 0, 0, 0]])
     np.testing.assert_array_equal(got, want[None, :, :, None])
 

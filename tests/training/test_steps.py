@@ -176,7 +176,7 @@ def test_divided_images_and_parameters_give_the_losses_of_one_device(
 
     kernel = state.params["backbone"]["layer4"]["block1"]["conv2"]["kernel"]
     assert kernel.sharding.shard_shape(kernel.shape) == (3, 3, 128, 64)
-    matrix = state.params["backbone"]["fusion2"]["w_s"]["kernel"]  # whose products are shared
+    matrix = state.params["backbone"]["fusion2"]["w_s"]["kernel"]
     assert matrix.sharding.shard_shape(matrix.shape) == (16, 32)
     (momenta,) = (x for x in state.opt_state if hasattr(x, "trace"))
     momentum = momenta.trace["backbone"]["layer4"]["block1"]["conv2"]["kernel"]

@@ -1,6 +1,6 @@
 """Compiles a config's training or prediction step for chips that need not be there.
 
-    python benchmarks/tpu_compile.py --config=configs/retinanet_ipg.py --topology=v5e:2x4 \
+    python -m tools.xla_report --config=configs/retinanet_ipg.py --topology=v5e:2x4 \
         --batch_per_device=8 [--image_size=640x640] [--mode=predict] [--config.a.b=...]
 
 The program is the one that `train.py` or `eval.py` would run, on the mesh of `config.mesh` over the
@@ -14,21 +14,16 @@ TPUs need the extra `tpu-report`, GPUs `gpu-report`. A whole training step takes
 from __future__ import annotations
 
 import json
-import pathlib
 import sys
 
 import jax
 from absl import app, flags
-from compile_report import (
-    TopologyError,
-    compile_and_report,
-    format_report,
-    lower_step,
-    topology_devices,
-)
 from ml_collections import ConfigDict, config_flags
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # configs lie beside benchmarks
+from tools.xla_report.report import compile_and_report
+from tools.xla_report.step import landscape_size, lower_step
+from tools.xla_report.tables import format_report
+from tools.xla_report.topologies import TopologyError, topology_devices
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "What to compile.", lock_config=True)
 TOPOLOGY = flags.DEFINE_string("topology", "v5e:2x4", "Kind and shape of the slice, or h100:N.")
@@ -39,7 +34,7 @@ IMAGE_SIZE = flags.DEFINE_string(
     "image_size", "", "HEIGHTxWIDTH of the padded images; default: the config's landscape bucket."
 )
 MODE = flags.DEFINE_enum("mode", "train", ["train", "predict"], "Which program.")
-FOLD = flags.DEFINE_bool("fold", False, "Predict with fusions folded into what reads them.")
+FOLD = flags.DEFINE_bool("fold", False, "Predict with folded fusions.")
 MAX_BOXES = flags.DEFINE_integer("max_boxes", 100, "Rows for objects; COCO needs 93.")
 HLO = flags.DEFINE_string("hlo", "", "A file to write the optimised program to.")
 
@@ -47,11 +42,7 @@ HLO = flags.DEFINE_string("hlo", "", "A file to write the optimised program to."
 def image_size(config: ConfigDict) -> tuple[int, int]:
     """Returns height and width of `--image_size`, or of the config's landscape bucket."""
     if not IMAGE_SIZE.value:
-        from ipg_jax.data import padding_multiple  # imports TensorFlow
-        from ipg_jax.data.transforms import make_geometry
-
-        multiple = padding_multiple(4, config.mesh.space)
-        return make_geometry(tuple(config.image_size), 4, multiple).canvases[0]
+        return landscape_size(config)
     sides = IMAGE_SIZE.value.split("x")
     if len(sides) != 2 or not all(side.isdigit() for side in sides):
         raise app.UsageError(f"--image_size is HEIGHTxWIDTH, not {IMAGE_SIZE.value!r}")

@@ -1,0 +1,1 @@
+"""Programs for those who work on the models; no part of the installed package."""
