@@ -6,10 +6,10 @@ import dataclasses
 
 import flax.linen as nn
 import jax
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from ipg_jax.models import FasterRCNN
-from ipg_jax.tasks.base import DetectionTask
+from ipg_jax.tasks.base import DetectionTask, LossAndUpdates
 from ipg_jax.tasks.proposals import Proposals
 from ipg_jax.tasks.roi_heads import RoiHeads
 from ipg_jax.types import Array, Batch, Detections, PackedPyramid, Pyramid, PyTree
@@ -48,14 +48,9 @@ class TwoStageTask(DetectionTask):
     def _anchors_per_position(self) -> int:
         return self.model.rpn.num_anchors
 
-    def loss_and_updates(
-        self, variables: PyTree, batch: Batch, *, rng: jax.Array | None = None
-    ) -> tuple[Float[Array, ""], tuple[dict[str, Float[Array, ""]], PyTree]]:
-        """See `DetectionTask`.
-
-        Raises:
-          ValueError: there is no `rng`.
-        """
+    def _loss_and_updates(
+        self, variables: PyTree, batch: Batch, rng: jax.Array | None
+    ) -> LossAndUpdates:
         if rng is None:
             raise ValueError("a two-stage detector is trained on random samples: pass rng=")
         anchors = self._anchors(batch.pyramid[0])
@@ -79,10 +74,9 @@ class TwoStageTask(DetectionTask):
             loss += stage.loss_weight * stage_loss
         return loss, (metrics | {"loss": loss}, updates.get("batch_stats", {}))
 
-    def predict(
+    def _predict(
         self, variables: PyTree, pyramid: Pyramid | PackedPyramid, image_size: Int[Array, "b 2"]
     ) -> Detections:
-        """See `DetectionTask`."""
         anchors = self._anchors(pyramid[0])
 
         def detections(model: FasterRCNN, images: Pyramid | PackedPyramid) -> Detections:
