@@ -43,9 +43,8 @@ def assert_equal_batches(a, b):
 def test_packed_pyramids_hold_the_same_pixels(source):
     for make, settings in ((train_batches, TRAINING), (eval_batches, SETTINGS | {"batch_size": 4})):
         plain = islice(make(source, **settings), 3)
-        for batch, packed in zip(
-            plain, make(source, space_to_depth=True, **settings), strict=False
-        ):
+        packed = make(source, space_to_depth=True, **settings)
+        for batch, other in zip(plain, packed, strict=False):
             for image, level in zip(batch.pyramid, other.pyramid, strict=True):
                 np.testing.assert_array_equal(level.blocks, PackedImage.pack(image).blocks)
 
