@@ -16,12 +16,14 @@ from ipg_jax.models import IMAGE_BLOCK
 from ipg_jax.tasks import DetectionTask
 from ipg_jax.training.build import (
     abstract_state,
+    build_mesh,
     build_optimizer,
     build_state,
     build_task,
     build_train_step,
     run_length,
 )
+from ipg_jax.training.build_compat import current_values
 from ipg_jax.training.evaluator import Evaluator, View
 from ipg_jax.training.runs import EvalRun, PredictRun, TrainRun
 from ipg_jax.training.sharding import check_batch_size, make_mesh, process_rows
@@ -42,7 +44,8 @@ def build_train_run(config: ConfigDict, *, evaluate: bool = True) -> TrainRun:
     Raises:
       ValueError: the config does not fit the data or the devices; the message names the field.
     """
-    mesh = build_mesh(config)
+    config = current_values(config)
+    mesh = log_mesh(build_mesh(config))
     check_batch_size(mesh, config.batch_size, config.optimizer.accumulation)
     if evaluate:  # now, and not after the first epoch
         check_eval_batch_size(config, mesh)
@@ -72,13 +75,13 @@ def build_train_run(config: ConfigDict, *, evaluate: bool = True) -> TrainRun:
         template=template,
         optimizer=optimizer,
         train_step=build_train_step(config, task, optimizer, schedule, mesh, placement),
-        init_from=config.init_from or None,
-        init_missing=config.init_missing,
-        init_unexpected=config.init_unexpected,
+        init_from=config.init_from,
+        init_missing=config.init_missing or "",
+        init_unexpected=config.init_unexpected or "",
         num_steps=num_steps,
         steps_per_epoch=steps_per_epoch,
         log_every=config.log_every,
-        eval_every=eval_every if eval_every > 0 else None,
+        eval_every=None if config.eval_only_at_end else eval_every,
         checkpoint_every=config.checkpoint_every,
         keep_checkpoints=config.keep_checkpoints,
         evaluator=evaluator,
@@ -91,7 +94,8 @@ def build_eval_run(config: ConfigDict) -> EvalRun:
     Raises:
       ValueError: the config does not fit the data or the devices; the message names the field.
     """
-    mesh = build_mesh(config)
+    config = current_values(config)
+    mesh = log_mesh(build_mesh(config))
     check_eval_batch_size(config, mesh)
     task = build_task(config)
     source = build_source(config, train=False)
@@ -107,6 +111,7 @@ def build_predict_run(config: ConfigDict) -> PredictRun:
     Raises:
       ValueError: there are fewer devices than `config.mesh.space`.
     """
+    config = current_values(config)
     # One image at a time can be divided by its height alone.
     space = config.mesh.space
     mesh = make_mesh(data=1, space=space, devices=jax.local_devices()[:space])
@@ -119,9 +124,8 @@ def build_predict_run(config: ConfigDict) -> PredictRun:
     )
 
 
-def build_mesh(config: ConfigDict) -> Mesh:
-    """Returns the mesh of `config.mesh` over all devices, and logs it."""
-    mesh = make_mesh(**config.mesh)
+def log_mesh(mesh: Mesh) -> Mesh:
+    """Logs the devices and returns the mesh over them."""
     logger.info(
         "%d %s device(s) in %d process(es), mesh %s",
         jax.device_count(),
@@ -188,11 +192,14 @@ def build_source(config: ConfigDict, *, train: bool) -> data.Source:
     c = config.data
     split = c.train_split if train else c.eval_split
     common: dict[str, Any] = {
-        "class_names": tuple(c.class_names),
+        "class_names": tuple(c.class_names or ()),
         "drop_empty": train and c.drop_empty,
         "verify": c.verify,
     }
     source: data.Source
+    needed = {"voc": "root", "tfds": "name"}.get(c.source)
+    if needed and c[needed] is None:
+        raise ValueError(f"config.data.{needed} is not set: config.data.source={c.source} needs it")
     if c.source == "coco":
         source = data.CocoSource(
             images=c.train_images if train else c.eval_images,
@@ -202,7 +209,7 @@ def build_source(config: ConfigDict, *, train: bool) -> data.Source:
     elif c.source == "voc":
         source = data.VocSource(root=c.root, split=split, **common)
     elif c.source == "tfds":
-        source = data.TfdsSource(name=c.name, split=split, data_dir=c.data_dir or None, **common)
+        source = data.TfdsSource(name=c.name, split=split, data_dir=c.data_dir, **common)
     elif c.source == "digits":
         source = data.DigitsSource(
             split=split,
@@ -280,7 +287,7 @@ def build_views(config: ConfigDict) -> list[View]:
     Raises:
       ValueError: `config.eval.scales` does not hold pairs (short, long).
     """
-    scales = config.eval.scales or (config.image_size,)
+    scales = config.eval.scales or (tuple(config.image_size),)
     if not all(isinstance(s, (tuple, list)) and len(s) == 2 and 0 < s[0] <= s[1] for s in scales):
         raise ValueError(
             "config.eval.scales holds pairs (short, long) with 0 < short <= long, such as "
