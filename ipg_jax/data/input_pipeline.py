@@ -44,7 +44,7 @@ def train_batches(
     image_size: Size,
     levels: int,
     start_step: int = 0,
-    max_boxes: int = 0,
+    max_boxes: int | None = None,
     flip: float = 0.5,
     augmentations: Sequence[str] = (),
     pad_multiple: int = 0,
@@ -61,7 +61,7 @@ def train_batches(
       image_size: limits of the (short, long) side of the resized images.
       levels: number of levels of the pyramid.
       start_step: the step of the first batch, to resume a run.
-      max_boxes: rows of ground truth for each image; 0 takes as many as the data need. Objects
+      max_boxes: rows of ground truth for each image; by default as many as the data need. Objects
         beyond it are cut off, which is logged.
       flip: probability of mirroring an image.
       augmentations: names of further random changes, in their order (`data.augment`).
@@ -106,7 +106,7 @@ def eval_batches(
     batch_size: int,
     image_size: Size,
     levels: int,
-    max_boxes: int = 0,
+    max_boxes: int | None = None,
     flip: bool = False,
     pad_multiple: int = 0,
     space_to_depth: bool = False,
@@ -304,9 +304,9 @@ def _scale(size: Size, resized: Size) -> Float32[np.ndarray, " 2"]:
     return np.divide(resized, size).astype(np.float32)
 
 
-def _resolve_max_boxes(source: Source, max_boxes: int) -> int:
+def _resolve_max_boxes(source: Source, max_boxes: int | None) -> int:
     """Rows of ground truth for each image: as asked, or enough for all in multiples of eight."""
-    if not max_boxes:
+    if max_boxes is None:
         return max(-(-source.records.max_objects // 8) * 8, 8)
     counts = np.diff(source.records.offsets)
     over = np.flatnonzero(counts > max_boxes)

@@ -30,8 +30,8 @@ BATCH = ("data", "fsdp")
 
 def make_mesh(
     *,
-    data: int = -1,
-    fsdp: int = 1,
+    data: int | None = None,
+    fsdp: int | None = None,
     space: int = 1,
     devices: Sequence[jax.Device] | None = None,
 ) -> Mesh:
@@ -40,9 +40,9 @@ def make_mesh(
     The first two divide a batch, `space` the height of images, `fsdp` parameters too.
 
     Args:
-      data: groups of devices with a copy of the state each; -1 takes all that the others leave.
-      fsdp: neighbours that hold one copy of the state together; -1 takes all that `space` leaves,
-        and `data` if it is set.
+      data: groups of devices with a copy of the state each; by default all that the others leave.
+      fsdp: neighbours that hold one copy of the state together; by default all that the others
+        leave where `data` is given, else 1.
       space: devices along the image height.
       devices: other devices than those of the processes, such as those of a topology that is only
         compiled for.
@@ -54,21 +54,20 @@ def make_mesh(
     devices = jax.devices() if devices is None else devices
     check_processes(devices)
     count = len(devices)
-    wanted = {"data": data, "fsdp": fsdp, "space": space}
-    if fsdp == -1 and data == -1:
-        wanted["data"] = 1
-    free = [axis for axis in BATCH if wanted[axis] == -1]
-    if free:
-        wanted[free[0]] = count // max(1, abs(math.prod(wanted.values())))
-    if min(wanted.values()) < 1 or math.prod(wanted.values()) != count:
+    if data is None:
+        fsdp = 1 if fsdp is None else fsdp
+        data = count // max(1, fsdp * space)
+    elif fsdp is None:
+        fsdp = count // max(1, data * space)
+    if min(data, fsdp, space) < 1 or data * fsdp * space != count:
         raise ValueError(
             f"mesh.data={data}, mesh.fsdp={fsdp} and mesh.space={space} do not divide the {count} "
-            "devices: their product must be the number of devices (mesh.data=-1 or mesh.fsdp=-1 "
-            "takes all the rest)"
+            "devices: their product must be the number of devices (of mesh.data and mesh.fsdp, one "
+            "that is not set takes all the rest)"
         )
     return jax.make_mesh(
-        tuple(wanted.values()),
-        tuple(wanted),
+        (data, fsdp, space),
+        (*BATCH, "space"),
         axis_types=(jax.sharding.AxisType.Auto,) * 3,
         devices=devices,
     )

@@ -139,9 +139,8 @@ def of_one_device():
 def two_stage_config(steady_config):
     with steady_config.unlocked():
         two_stage(steady_config, "faster_rcnn")
-        steady_config.model.update(
-            head_norm="none", head_fc_channels=32, rpn_proposals=(60, 30), rois_per_image=16
-        )
+        steady_config.model.rpn.proposals = (60, 30)
+        steady_config.model.box_head.update(fc_channels=32, rois_per_image=16)
     return steady_config
 
 
@@ -340,8 +339,8 @@ def test_the_mesh_takes_all_devices():
     assert shape() == (8, 1, 1)
     assert shape(space=2) == (4, 1, 2)
     assert shape(fsdp=4) == (2, 4, 1)
-    assert shape(fsdp=-1, space=2) == (1, 4, 2)
-    assert shape(data=2, fsdp=-1) == (2, 4, 1)
+    assert shape(data=1, space=2) == (1, 4, 2)
+    assert shape(data=2) == (2, 4, 1)
     assert shape(data=2, fsdp=2, space=2) == (2, 2, 2)
     for wrong in (
         {"data": 3},
@@ -350,7 +349,8 @@ def test_the_mesh_takes_all_devices():
         {"fsdp": 16},
         {"fsdp": 0},
         {"space": -1},
-        {"data": 3, "fsdp": -1},
+        {"data": 0},
+        {"data": 3, "space": 2},
         {"data": -2, "fsdp": -4},
         {"data": 8, "fsdp": 2},
     ):
