@@ -6,7 +6,6 @@ Liu et al., "A ConvNet for the 2020s" (2022). Blocks are not dropped at random i
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import flax.linen as nn
@@ -16,7 +15,8 @@ from jaxtyping import Float
 from ipg_jax.layers import Conv, LayerNorm, StemConv, maybe_remat
 from ipg_jax.types import Array, PackedImage
 
-truncated_normal = nn.initializers.truncated_normal(0.02)  # of all kernels, as in torchvision
+# trunc_normal_(std=0.02), which cuts at -2 and 2: torchvision's ConvNeXt
+normal = nn.initializers.normal(0.02)
 
 
 class ConvNeXtBlock(nn.Module):
@@ -34,13 +34,12 @@ class ConvNeXtBlock(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         """Returns features of the same size and width."""
         types: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        dense = functools.partial(nn.Dense, kernel_init=truncated_normal, **types)
+        options = {"use_bias": True, "kernel_init": normal, **types}
         c = x.shape[-1]
-        y = Conv(c, 7, groups=c, use_bias=True, kernel_init=truncated_normal, name="conv", **types)(
-            x
-        )
+        y = Conv(c, 7, groups=c, name="conv", **options)(x)
         y = LayerNorm(1e-6, name="norm", **types)(y)
-        y = dense(c, name="fc2")(nn.gelu(dense(4 * c, name="fc1")(y), approximate=False))
+        y = nn.Dense(4 * c, name="fc1", **options)(y)
+        y = nn.Dense(c, name="fc2", **options)(nn.gelu(y, approximate=False))
         init = nn.initializers.constant(self.layer_scale_init)
         scale = self.param("layer_scale", init, (c,), self.param_dtype)
         return x + scale.astype(self.dtype) * y
@@ -69,13 +68,12 @@ class ConvNeXtStage(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 f"]:
         """Returns `features` channels, at half the resolution (rounded up) if `downsample`."""
         types: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        options = {"use_bias": True, "kernel_init": normal, **types}
         if self.downsample:
             x = LayerNorm(1e-6, name="downsample_norm", **types)(x)
             # torch leaves out an odd last row or column, which would shift features and anchors.
             x = jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)))
-            options = {"use_bias": True, "kernel_init": truncated_normal, **types}
-            conv = Conv(self.features, 2, 2, padding=0, name="downsample_conv", **options)
-            x = conv(x)
+            x = Conv(self.features, 2, 2, padding=0, name="downsample_conv", **options)(x)
         for i in range(self.num_blocks):
             block = ConvNeXtBlock(self.layer_scale_init, name=f"block{i}", **types)
             x = maybe_remat(lambda block, x: block(x), block, x, enabled=self.remat)
@@ -122,8 +120,9 @@ class ConvNeXt(nn.Module):
     def setup(self) -> None:
         """Makes the layers."""
         types: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        options = {"use_bias": True, "kernel_init": truncated_normal, **types}
-        self.conv1 = StemConv(self.base_channels, 4, 4, padding=0, **options)
+        options = {"use_bias": True, "kernel_init": normal, **types}
+        # 4x4 at stride 4 gives plain features of packed images too.
+        self.conv1: Any = StemConv(self.base_channels, 4, 4, padding=0, **options)
         self.norm1 = LayerNorm(1e-6, **types)
         for s, num_blocks in enumerate(self.depths, start=1):
             layer = ConvNeXtStage(
