@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Callable
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 
 def default_config() -> ConfigDict:
@@ -53,6 +53,8 @@ def default_config() -> ConfigDict:
     config.data.drop_empty = False  # leave images without objects out of training
     config.data.max_boxes = 0  # objects per image; 0: as many as the data has
     config.data.flip = 0.5  # probability of a horizontal flip
+    # Deliver images in blocks of 4x4 pixels, which TPUs read faster; None: on TPUs
+    config.data.space_to_depth = config_dict.placeholder(bool)
     config.data.verify = "headers"  # at start-up: headers | decode | none
 
     config.model = ConfigDict()

@@ -125,7 +125,7 @@ def test_two_stage_detectors_are_torchvisions_and_the_papers():
     cascade = build_task(get_config("cascade_rcnn_ipg"))
     assert cascade.model.backbone.depth == 101
     assert cascade.model.backbone.fusion_stages == (3,)
-    assert [stage.iou for stage in cascade.stages] == [0.5, 0.6, 0.7]
+    assert [stage.iou for stage in cascade.roi_heads.stages] == [0.5, 0.6, 0.7]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from jaxtyping import Float32, Int32, UInt8
 
 from ipg_jax.data.images import Size
 from ipg_jax.data.sampler import BatchSampler, SequentialSampler, flips
-from ipg_jax.data.sources.base import ImageId, Objects, Source
+from ipg_jax.data.sources.base import Objects, Source
 from ipg_jax.data.transforms import (
     Geometry,
     flip_horizontal,
@@ -27,7 +27,7 @@ from ipg_jax.data.transforms import (
     pad_objects,
     padded_pyramid,
 )
-from ipg_jax.types import IMAGE_BLOCK, Batch, PackedImage
+from ipg_jax.types import IMAGE_BLOCK, Batch, ImageId, PackedImage
 
 # TensorFlow would otherwise take the memory of every GPU away from JAX.
 tf.config.set_visible_devices([], "GPU")

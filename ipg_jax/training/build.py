@@ -1,9 +1,13 @@
-"""From a config to the objects of a run. Only this module, `loop` and `benchmark` read a config."""
+"""From a config to its task, optimizer, state and training step.
+
+This module and `build_runs` are the only ones that read a `ConfigDict`. This one does not import
+TensorFlow.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,34 +31,20 @@ from ipg_jax.tasks import (
     FASTER_RCNN,
     NMS_CHOICES,
     DetectionTask,
+    Proposals,
     RetinaNetTask,
+    RoiHeads,
     TwoStageTask,
 )
 from ipg_jax.training.optimizer import make_optimizer, make_schedule
-from ipg_jax.training.sharding import process_rows, state_sharding
+from ipg_jax.training.sharding import state_sharding
 from ipg_jax.training.state import TrainState
-from ipg_jax.training.steps import TrainStep, make_train_step
-from ipg_jax.types import Batch
-
-if TYPE_CHECKING:  # data imports TensorFlow
-    from ipg_jax.data import Source
+from ipg_jax.training.steps import Policy, TrainStep, make_train_step
 
 DETECTORS = {"retinanet": (), "faster_rcnn": FASTER_RCNN, "cascade_rcnn": CASCADE_RCNN}
 """Stages of each detector's second half."""
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-
-
-class View(NamedTuple):
-    """One way to look at an image.
-
-    Attributes:
-      image_size: limits of the (short, long) side of the resized image, in pixels.
-      flip: whether it is mirrored.
-    """
-
-    image_size: tuple[int, int]
-    flip: bool
 
 
 def build_task(config: ConfigDict) -> DetectionTask:
@@ -159,95 +149,20 @@ def build_task(config: ConfigDict) -> DetectionTask:
     rcnn = FasterRCNN(backbone=backbone, fpn=fpn, rpn=rpn, box_heads=(box_head,) * len(stages))
     return TwoStageTask(
         model=rcnn,
-        stages=stages,
-        candidates_per_level=tuple(model.rpn_candidates),
-        proposals=tuple(model.rpn_proposals),
-        rois_per_image=model.rois_per_image,
+        proposals=Proposals(
+            candidates_per_level=tuple(model.rpn_candidates),
+            per_image=tuple(model.rpn_proposals),
+        ),
+        roi_heads=RoiHeads(stages=stages, rois_per_image=model.rois_per_image),
         **common,
     )
 
 
-def build_views(config: ConfigDict) -> list[View]:
-    """Returns the ways in which an evaluation looks at every image, plain ones before mirrored.
-
-    One, `config.image_size` as it is, unless `config.eval.scales` and `config.eval.flips` ask for
-    test-time augmentation.
-
-    Raises:
-      ValueError: `config.eval.scales` does not hold pairs (short, long).
-    """
-    scales = config.eval.scales or (config.image_size,)
-    if not all(isinstance(s, (tuple, list)) and len(s) == 2 and 0 < s[0] <= s[1] for s in scales):
-        raise ValueError(
-            "config.eval.scales holds pairs (short, long) with 0 < short <= long, such as "
-            f"((500, 800), (600, 1000)), not {config.eval.scales}"
-        )
-    mirrored = (False, True) if config.eval.flips else (False,)
-    return [View((short, long), flip) for flip in mirrored for short, long in scales]
-
-
-def build_source(config: ConfigDict, *, train: bool) -> Source:
-    """Returns the training or the evaluation data that `config.data` describes.
-
-    Raises:
-      ValueError: `config.data.source` is unknown, or the data has other classes than the config.
-    """
-    from ipg_jax import data
-
-    c = config.data
-    split = c.train_split if train else c.eval_split
-    common: dict[str, Any] = {
-        "class_names": tuple(c.class_names),
-        "drop_empty": train and c.drop_empty,
-        "verify": c.verify,
-    }
-    source: Source
-    if c.source == "coco":
-        source = data.CocoSource(
-            images=c.train_images if train else c.eval_images,
-            annotations=c.train_annotations if train else c.eval_annotations,
-            **common,
-        )
-    elif c.source == "voc":
-        source = data.VocSource(root=c.root, split=split, **common)
-    elif c.source == "tfds":
-        source = data.TfdsSource(name=c.name, split=split, data_dir=c.data_dir or None, **common)
-    elif c.source == "digits":
-        source = data.DigitsSource(
-            split=split,
-            num_scenes=c.train_scenes if train else c.eval_scenes,
-            scene_size=c.scene_size,
-        )
-    else:
-        raise ValueError(f"config.data.source is one of tfds, coco, voc, digits, not {c.source!r}")
-    if len(source.class_names) != config.model.num_classes:
-        raise ValueError(
-            f"{source.name} has {len(source.class_names)} classes ({', '.join(source.class_names)})"
-            f", config.model.num_classes is {config.model.num_classes}: "
-            f"set --config.model.num_classes={len(source.class_names)}, or name the classes in "
-            "config.data.class_names"
-        )
-    return source
-
-
-def build_train_batches(
-    config: ConfigDict, task: DetectionTask, source: Source, mesh: Mesh, start_step: int = 0
-) -> Generator[Batch, None, None]:
-    """Returns this process's rows of the run's batches from a step on (see `train_batches`)."""
-    from ipg_jax import data
-
-    return data.train_batches(
-        source,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        start_step=start_step,
-        image_size=tuple(config.image_size),
-        levels=task.pyramid_levels,
-        max_boxes=config.data.max_boxes,
-        flip=config.data.flip,
-        pad_multiple=data.padding_multiple(task.pyramid_levels, mesh.shape["space"]),
-        rows=process_rows(mesh, config.batch_size),
-    )
+def space_to_depth(config: ConfigDict, mesh: Mesh) -> bool:
+    """Returns whether pyramids are packed: by default where a TPU's stem reads them."""
+    if config.data.space_to_depth is None:
+        return mesh.devices.flat[0].platform == "tpu"
+    return config.data.space_to_depth
 
 
 def run_length(config: ConfigDict, num_images: int) -> tuple[int, float]:
@@ -330,10 +245,11 @@ def build_train_step(
 ) -> TrainStep:
     """Returns the training step that `config.optimizer` asks for (see `make_train_step`)."""
     return make_train_step(
-        task,
+        task.loss_and_updates,
         optimizer,
-        schedule,
         mesh,
+        schedule=schedule,
+        policy=Policy(task.dtype),
         placement=placement,
         accumulation=config.optimizer.accumulation,
         ema_decay=config.optimizer.ema_decay,

@@ -85,13 +85,17 @@ def take_all(task: DetectionTask, batch: Batch) -> DetectionTask:
         return task
     height, width = batch.pyramid[0].shape[1:3]
     positions = sum(-(-height // stride) * -(-width // stride) for stride in task.model.strides)
-    return dataclasses.replace(
-        task,
+    proposals = dataclasses.replace(
+        task.proposals,
         anchors_per_image=positions * task.model.rpn.num_anchors,
-        anchor_positive_fraction=1.0,
-        rois_per_image=task.proposals[0] + batch.valid.shape[1],
-        roi_positive_fraction=1.0,
+        positive_fraction=1.0,
     )
+    roi_heads = dataclasses.replace(
+        task.roi_heads,
+        rois_per_image=proposals.per_image[0] + batch.valid.shape[1],
+        positive_fraction=1.0,
+    )
+    return dataclasses.replace(task, proposals=proposals, roi_heads=roi_heads)
 
 
 def make_variables(task: DetectionTask, shapes: Mapping[str, list[int]]) -> PyTree:

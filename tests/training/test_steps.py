@@ -29,7 +29,8 @@ from ipg_jax.training.sharding import (
     state_sharding,
 )
 from ipg_jax.training.state import TrainState
-from ipg_jax.training.steps import make_predict_step, make_train_step, split_batch
+from ipg_jax.training.steps import Policy, make_predict_step, make_train_step, split_batch
+from ipg_jax.types import PackedImage
 
 STEPS = 20
 
@@ -72,7 +73,15 @@ def _begin(config: FrozenConfigDict, mesh: Mesh, **kwargs):
         first,
         placement,
     )
-    step = make_train_step(task, optimizer, schedule, mesh, placement=placement, **kwargs)
+    step = make_train_step(
+        task.loss_and_updates,
+        optimizer,
+        mesh,
+        schedule=schedule,
+        policy=Policy(task.dtype),
+        placement=placement,
+        **kwargs,
+    )
     return task, template, lambda: jax.device_put(first, placement, may_alias=False), step
 
 
@@ -223,7 +232,7 @@ def test_divided_images_give_the_boxes_of_one_device(detector, request):
     def detect(mesh: Mesh) -> Detections:
         task, _, create, _ = begin(config, mesh)
         batch = shard_batch(mesh, next(batches_of(config, task)))
-        return jax.device_get(make_predict_step(task, mesh)(create().variables, batch)[0])
+        return jax.device_get(make_predict_step(task.predict, mesh)(create().variables, batch)[0])
 
     one, divided = detect(mesh_of(1)), detect(mesh_of(2, 4, fsdp=2))
     np.testing.assert_array_equal(divided.valid, one.valid)
@@ -261,7 +270,7 @@ def test_two_shapes_of_images_make_two_programs(frozen_config, tmp_path, caplog)
     mesh = mesh_of(1)
     task, _, create, step = begin(frozen_config, mesh)
     state = create()
-    predict = make_predict_step(task, mesh)
+    predict = make_predict_step(task.predict, mesh)
     source = CocoSource(tmp_path, tmp_path / "instances.json")
     sizes = {"batch_size": 2, "image_size": (64, 96), "levels": task.pyramid_levels}
     training = itertools.islice(train_batches(source, seed=0, **sizes), 8)
@@ -367,16 +376,19 @@ def test_tpus_get_a_hint_of_batches_that_are_slow_there(caplog):
     assert caplog.text.endswith("batch_size=32\n")
 
 
-@pytest.mark.parametrize(("block", "sides", "multiple"), [(1, (20, 10), 8), (4, (8, 4, 2), 64)])
-def test_levels_must_divide_over_the_devices(block: int, sides: tuple[int, ...], multiple: int):
+@pytest.mark.parametrize(
+    ("packed", "sides", "multiple"), [(False, (20, 10), 8), (True, (32, 16, 8), 64)]
+)
+def test_levels_must_divide_over_the_devices(packed: bool, sides: tuple[int, ...], multiple: int):
+    pyramid = tuple(np.zeros((1, side, side, 3), np.uint8) for side in sides)
     batch = Batch(
-        pyramid=tuple(np.zeros((1, side, side, 3 * block**2), np.uint8) for side in sides),
+        pyramid=tuple(map(PackedImage.pack, pyramid)) if packed else pyramid,
         **dict.fromkeys(
             ("boxes", "labels", "valid", "ignore", "image_size", "scale", "image_id", "weight"),
             np.zeros((1,), np.float32),
         ),
     )
-    heights = re.escape(str([block * side for side in sides]))
+    heights = re.escape(str(list(sides)))
     message = f"{heights} .* mesh.space=4: .* a multiple of {multiple} "
     with pytest.raises(ValueError, match=message):
         shard_batch(mesh_of(1, 4), batch)
