@@ -3,7 +3,7 @@
 Modules take explicit keywords, never a ConfigDict, and know no losses.
 """
 
-from ipg_jax.models.backbones import BACKBONES, Backbone, ResNet
+from ipg_jax.models.backbones import BACKBONES, Backbone, ConvNeXt, ResNet
 from ipg_jax.models.detectors import FasterRCNN, RetinaNet, level_strides
 from ipg_jax.models.heads import BoxHead, BoxOutputs, DenseOutputs, RetinaNetHead, RPNHead
 from ipg_jax.models.ipg import (
@@ -29,6 +29,7 @@ __all__ = [
     "BoxHead",
     "BoxOutputs",
     "ConcatFusion",
+    "ConvNeXt",
     "DenseOutputs",
     "FasterRCNN",
     "IPGNet",

@@ -9,7 +9,7 @@ from detector_weights import make_batch, make_state
 from whole_detectors import compare
 
 from ipg_jax import ops
-from ipg_jax.models import GuidedResNet
+from ipg_jax.models import IPGNet, ResNet
 from ipg_jax.tasks.base import IMAGENET_MEAN, IMAGENET_STD
 from ipg_jax.weights import convert, initialize
 
@@ -39,7 +39,7 @@ def test_losses_and_detections_are_torchvisions(name: str, golden):
 
 
 def test_resnet50_features_are_torchvisions(golden):
-    model = GuidedResNet(fusion_stages=())
+    model = IPGNet(ResNet(50), fusion_stages=())
     batch = make_batch()
     (image,) = ops.normalize_pyramid(
         (batch["images"][:1],), batch["image_size"][:1], mean=IMAGENET_MEAN, std=IMAGENET_STD

@@ -21,7 +21,7 @@ def make_task(stages: int = 1) -> TwoStageTask:
     head = BoxHead(num_classes=CLASSES, fc_channels=16, num_fcs=1, class_agnostic=stages > 1)
     return TwoStageTask(
         model=FasterRCNN(
-            backbone=ShallowBackbone(fusion_stages=(2,)),
+            backbone=ShallowBackbone(),
             fpn=FPN(channels=16, extra_levels=1, extra_source="pool"),
             rpn=RPNHead(num_anchors=1, channels=16),
             box_heads=(head,) * stages,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ipg_jax.models import FrozenBatchNorm
+from ipg_jax.layers import FrozenBatchNorm
 from ipg_jax.weights import COCO_CLASSES, convert
 
 SHAPES = json.loads(
