@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 MOVED = {
-    "depth": "backbone (resnet50, for example)",
+    "depth": "backbone, such as resnet50",
     "head_convs": "retinanet_head.convs or config.model.box_head.convs",
     "head_channels": "retinanet_head.channels or config.model.box_head.conv_channels",
     "head_norm": "retinanet_head.norm or config.model.box_head.norm",
