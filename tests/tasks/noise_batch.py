@@ -1,7 +1,5 @@
 """Small batches of noise and random boxes, and a backbone to match, for the tests of tasks."""
 
-import types
-
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
@@ -37,9 +35,17 @@ class ShallowBackbone(nn.Module):
     Tests of tasks look at what happens to its outputs, and compile it in no time.
     """
 
-    strides = types.MappingProxyType({"c2": 4, "c3": 8, "c4": 16, "c5": 32})
-    pyramid_levels = 2
-    dtype = jnp.float32
+    @property
+    def strides(self):
+        return {"c2": 4, "c3": 8, "c4": 16, "c5": 32}
+
+    @property
+    def pyramid_levels(self):
+        return 2
+
+    @property
+    def dtype(self):
+        return jnp.float32
 
     @nn.compact
     def __call__(self, pyramid, *, train):

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable
 
-from ipg_jax.models.backbones.base import Backbone
+from ipg_jax.models.backbones.base import Backbone, PyramidBackbone
 from ipg_jax.models.backbones.convnext import ConvNeXt
 from ipg_jax.models.backbones.resnet import ResNet
 
@@ -13,4 +13,4 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "convnext_small": functools.partial(ConvNeXt, depths=(3, 3, 27, 3)),
 }
 
-__all__ = ["BACKBONES", "Backbone", "ConvNeXt", "ResNet"]
+__all__ = ["BACKBONES", "Backbone", "ConvNeXt", "PyramidBackbone", "ResNet"]
