@@ -16,8 +16,8 @@ from ipg_jax.types import Array, Batch, PyTree
 
 logger = logging.getLogger(__name__)
 
-_SMALL = 2**18
-"""Elements of an array below which sharding saves less memory than it costs in messages.
+MIN_SIZE = 2**18
+"""Elements of an array below which dividing it saves less memory than it costs in messages.
 
 Together such arrays are 4 % of a RetinaNet with ResNet-50. Those of the first layers would be
 gathered while these convolve the largest maps, which slows TPUs down (`docs/dev/xla_log.md`).
@@ -106,22 +106,23 @@ def _unchanged(arrays: PyTree) -> PyTree:  # a function by name, so that JAX kno
     return arrays
 
 
-def state_sharding(mesh: Mesh, state: PyTree) -> PyTree:
+def state_sharding(mesh: Mesh, state: PyTree, *, min_size: int = MIN_SIZE) -> PyTree:
     """Returns a sharding for each array of `state`: parameters, their average, the optimizer's.
 
     Each is divided over `fsdp` along its longest axis that divides: of equally long ones of a
-    matrix the first, of a convolution's kernel the last. Small arrays are on every device.
+    matrix the first, of a convolution's kernel the last. Small arrays are on every device whole.
 
     Args:
       mesh: where.
       state: a state, or some of its arrays, or their shapes.
+      min_size: elements of the smallest array that is divided.
     """
     parts = mesh.shape["fsdp"]
 
     def sharding(array: Array | jax.ShapeDtypeStruct) -> NamedSharding:
         shape = array.shape
         axes = [axis for axis, length in enumerate(shape) if length % parts == 0]
-        if parts == 1 or not axes or math.prod(shape) < _SMALL:
+        if parts == 1 or not axes or math.prod(shape) < min_size:
             return replicated(mesh)
         axis = max(axes, key=lambda axis: (shape[axis], axis if len(shape) > 2 else -axis))
         return NamedSharding(mesh, PartitionSpec(*(None,) * axis, "fsdp"))
