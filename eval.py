@@ -22,9 +22,10 @@ def main(_: list[str]) -> None:
     from ipg_jax.training import command_line
 
     command_line.start(distributed=DISTRIBUTED.value)
-    from ipg_jax.training import loop
+    from ipg_jax.training.build_runs import build_eval_run
+    from ipg_jax.training.evaluate import evaluate
 
-    loop.evaluate(CONFIG.value, WORKDIR.value, CHECKPOINT.value)
+    evaluate(build_eval_run(CONFIG.value), WORKDIR.value, CHECKPOINT.value)
 
 
 if __name__ == "__main__":

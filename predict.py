@@ -27,10 +27,11 @@ def main(arguments: list[str]) -> None:
     if not images:
         raise app.UsageError("name at least one image file")
     command_line.start()
-    from ipg_jax.training import loop
+    from ipg_jax.inference.predict import predict
+    from ipg_jax.training.build_runs import build_predict_run
 
-    failed = loop.predict(
-        CONFIG.value,
+    failed = predict(
+        build_predict_run(CONFIG.value),
         WORKDIR.value,
         images,
         OUT.value,

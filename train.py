@@ -35,11 +35,14 @@ def main(_: list[str]) -> None:
     from ipg_jax.training import command_line
 
     command_line.start(distributed=DISTRIBUTED.value)
-    from ipg_jax.training import benchmark, loop
+    from ipg_jax.training.benchmark import measure_and_print
+    from ipg_jax.training.build_runs import build_train_run
+    from ipg_jax.training.train import train
 
     if BENCHMARK_INPUT.value:
-        benchmark.run(CONFIG.value, BENCHMARK_SECONDS.value)
-    elif loop.train(CONFIG.value, WORKDIR.value) is None:
+        run = build_train_run(CONFIG.value, evaluate=False)
+        measure_and_print(run, BENCHMARK_SECONDS.value)
+    elif not train(build_train_run(CONFIG.value), WORKDIR.value):
         sys.exit(STOPPED_CODE.value)
 
 

@@ -99,7 +99,7 @@ def jax_calls(detector: str, label: str, stages: str) -> dict[str, Callable[[], 
         weight=np.ones(1, np.float32),
     )
     batch = shard_batch(mesh, batch)
-    step = make_train_step(task, optimizer, schedule, mesh)
+    step = make_train_step(task.loss_and_updates, optimizer, mesh, schedule=schedule)
     run = jax.jit(task.predict)
 
     def train() -> None:

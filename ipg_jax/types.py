@@ -19,6 +19,9 @@ import numpy as np
 Array: TypeAlias = jax.Array | np.ndarray
 PyTree: TypeAlias = Any
 
+ImageId: TypeAlias = int | str
+"""A data set's own name of an image."""
+
 IMAGE_BLOCK = 4
 """Side in pixels of the blocks of a `PackedImage`."""
 

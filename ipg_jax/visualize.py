@@ -89,7 +89,7 @@ def draw_activation(
     Args:
       image: RGB, as the network saw it, padding included.
       feature: an activation of any size over the same extent, such as `fused3` of a guided backbone
-        (see `GuidedResNet.__call__`).
+        (see `IPGNet.__call__`).
     """
     strength = np.sqrt(np.square(np.asarray(feature, np.float32)).mean(axis=-1))
     strength = strength - strength.min()

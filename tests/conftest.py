@@ -31,18 +31,25 @@ from jaxtyping import install_import_hook
 TRAINING = (
     "benchmark",
     "build",
+    "build_compat",
+    "build_runs",
     "checkpoint",
     "command_line",
-    "loop",
+    "evaluate",
+    "evaluator",
     "metrics",
     "optimizer",
+    "preemption",
     "prefetch",
     "sharding",
     "steps",
+    "train",
+    "workdir",
 )
 
 # `types` and `training.state` are left out: their dataclasses are pytrees, which also hold
-# shardings, shape structs and whatever else a tree may be mapped to.
+# shardings, shape structs and whatever else a tree may be mapped to. So is `training.runs`, whose
+# dataclasses hold stand-ins in tests.
 install_import_hook(
     [
         "ipg_jax.ops",
@@ -52,6 +59,7 @@ install_import_hook(
         "ipg_jax.tasks",
         "ipg_jax.data",
         "ipg_jax.evaluation",
+        "ipg_jax.inference",
         *(f"ipg_jax.training.{name}" for name in TRAINING),
         "ipg_jax.visualize",
         "ipg_jax.weights",
@@ -67,5 +75,5 @@ hypothesis.settings.load_profile("ci")
 
 def pytest_collection_modifyitems(items):
     """The longest files first, so that no worker is left alone with one at the end."""
-    longest = ("test_steps.py", "test_loop.py")
+    longest = ("test_steps.py", "test_train.py")
     items.sort(key=lambda item: (item.path.name not in longest, "training" not in item.path.parts))

@@ -10,7 +10,10 @@ ALLOWED = {  # word: where it may stand besides kernels and operators
     "optimization_barrier": (),
     "custom_vjp": (),
     "custom_jvp": (),
-    "device_count(": ("ipg_jax/training/benchmark.py", "ipg_jax/training/loop.py"),  # to print it
+    "device_count(": (
+        "ipg_jax/training/benchmark.py",
+        "ipg_jax/training/build_runs.py",
+    ),  # to log it
     "with_sharding_constraint": ("ipg_jax/training/steps.py",),  # of parameters and gradients
 }
 

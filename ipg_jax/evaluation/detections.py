@@ -10,8 +10,8 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float, Float32, Float64, Int, Int32
 
-from ipg_jax.evaluation.ground_truth import GroundTruth, ImageId, Result
-from ipg_jax.types import Array, Detections
+from ipg_jax.evaluation.ground_truth import GroundTruth, Result
+from ipg_jax.types import Array, Detections, ImageId
 
 Select: TypeAlias = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], Detections]
 """What chooses among the boxes of one image: from boxes float32 `[n, 4]`, scores float32 `[n]`

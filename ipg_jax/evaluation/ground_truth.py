@@ -7,7 +7,8 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
-ImageId: TypeAlias = int | str
+from ipg_jax.types import ImageId
+
 Result: TypeAlias = Mapping[str, Any]
 """One detection in the COCO results format: `image_id`, `category_id`, `bbox` (x, y, width,
 height in original pixels) and `score`."""

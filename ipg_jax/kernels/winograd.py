@@ -21,7 +21,7 @@ from ipg_jax.types import Array
 Padding: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
 
 _CACHED = 2**20
-"""Numbers of a map beyond which images are taken one by one: their tiles leave the cache."""
+"""Elements of a map beyond which images are taken one by one: their tiles leave the cache."""
 
 
 def pays(x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw _ f"]) -> bool:
@@ -63,9 +63,9 @@ def convolve_3x3(
             x,
         )
         return each[:, 0]
-    kernels = [_of_kernel(row) for row in _of_kernel(kernel)]
+    kernels = [_transform_kernel(row) for row in _transform_kernel(kernel)]
     if transposed:
-        kernels = [_reversed(row) for row in _reversed(kernels)]
+        kernels = [_reverse(row) for row in _reverse(kernels)]
     # Both sides are even: the last row and column of the outputs may be of no use.
     height, width = (
         size + sum(sides) - 2 for size, sides in zip(x.shape[1:3], padding, strict=True)
@@ -80,19 +80,21 @@ def convolve_3x3(
             jnp.einsum(
                 "bhwf,cf->bhwc" if transposed else "bhwc,cf->bhwf", *both, precision=precision
             )
-            for both in zip(_of_tiles(tiles, axis=2), row, strict=True)
+            for both in zip(_transform_input(tiles, axis=2), row, strict=True)
         ]
-        for tiles, row in zip(_of_tiles(x, axis=1), kernels, strict=True)
+        for tiles, row in zip(_transform_input(x, axis=1), kernels, strict=True)
     ]
     # Rows first: each column of products gives two rows of outputs.
-    halves = zip(*(_outputs(column) for column in zip(*products, strict=True)), strict=True)
-    y = jnp.stack([jnp.stack(_outputs(half), axis=3) for half in halves], axis=2)
+    halves = zip(
+        *(_transform_output(column) for column in zip(*products, strict=True)), strict=True
+    )
+    y = jnp.stack([jnp.stack(_transform_output(half), axis=3) for half in halves], axis=2)
     b, h, _, w, _, channels = y.shape
     return y.reshape(b, 2 * h, 2 * w, channels)[:, :height, :width]
 
 
-def _of_tiles(x: Array, *, axis: int) -> list[Array]:
-    """Returns the four numbers of each tile of inputs along an axis, which overlap by two."""
+def _transform_input(x: Array, *, axis: int) -> list[Array]:
+    """Returns the input transform `B^T d` along an axis, of tiles that overlap by two."""
     tiles = x.shape[axis] // 2 - 1
     a, b, c, d = (
         jax.lax.slice_in_dim(x, first, first + 2 * tiles - 1, stride=2, axis=axis)
@@ -101,19 +103,19 @@ def _of_tiles(x: Array, *, axis: int) -> list[Array]:
     return [a - c, b + c, c - b, b - d]
 
 
-def _of_kernel(taps: Array) -> list[Array]:
-    """Returns the four numbers of three taps along the first axis."""
+def _transform_kernel(taps: Array) -> list[Array]:
+    """Returns the kernel transform `G g` along the first axis."""
     a, b, c = taps
     return [a, (a + b + c) / 2, (a - b + c) / 2, c]
 
 
-def _reversed(numbers: Sequence[Any]) -> list[Any]:
-    """Returns what `_of_kernel` gives for the taps in the other order."""
-    a, b, c, d = numbers
+def _reverse(values: Sequence[Any]) -> list[Any]:
+    """Returns what `_transform_kernel` gives for the taps in the other order."""
+    a, b, c, d = values
     return [d, b, c, a]
 
 
-def _outputs(products: Sequence[Array]) -> list[Array]:
-    """Returns the two outputs of each tile along an axis."""
+def _transform_output(products: Sequence[Array]) -> list[Array]:
+    """Returns the output transform `A^T m` along an axis."""
     a, b, c, d = products
     return [a + b + c, b - c - d]

@@ -110,15 +110,24 @@ class LayerNorm(nn.LayerNorm):
 
     def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:  # type: ignore[override]
         """Returns `x`, normalised."""
-        return super().__call__(x.astype(jnp.float32))
+        return _in_float32(super().__call__, x)
+
+
+def _in_float32(norm: Callable[[Array], Array], x: Array) -> Array:
+    """Returns `norm` of `x`, computed in float32 and given in the norm's type.
+
+    Flax's norms promote types implicitly, which strict promotion forbids.
+    """
+    with jax.numpy_dtype_promotion("standard"):
+        return norm(x.astype(jnp.float32))
 
 
 def _of_pixels(norm: Callable[[Array], Array], x: Array | PackedFeatures) -> Array | PackedFeatures:
-    """Returns `norm` of `x` in float32, for packed features with the channels of pixels."""
+    """Returns `norm` of `x`, for packed features with the channels of pixels."""
     if not isinstance(x, PackedFeatures):
-        return norm(x.astype(jnp.float32))
-    both = jnp.stack([x.upper, x.lower], axis=3).astype(jnp.float32)
-    pixels = norm(both.reshape(*both.shape[:3], 8, x.features)).reshape(both.shape)
+        return _in_float32(norm, x)
+    both = jnp.stack([x.upper, x.lower], axis=3)
+    pixels = _in_float32(norm, both.reshape(*both.shape[:3], 8, x.features)).reshape(both.shape)
     return PackedFeatures(pixels[..., 0, :], pixels[..., 1, :])
 
 

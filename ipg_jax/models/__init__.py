@@ -3,7 +3,7 @@
 Modules take explicit keywords, never a ConfigDict, and know no losses.
 """
 
-from ipg_jax.models.backbones import BACKBONES, Backbone, ResNet
+from ipg_jax.models.backbones import BACKBONES, Backbone, ConvNeXt, PyramidBackbone, ResNet
 from ipg_jax.models.detectors import FasterRCNN, RetinaNet, level_strides
 from ipg_jax.models.heads import BoxHead, BoxOutputs, DenseOutputs, RetinaNetHead, RPNHead
 from ipg_jax.models.ipg import (
@@ -17,7 +17,7 @@ from ipg_jax.models.ipg import (
     channel_transform,
     fold_fusion,
 )
-from ipg_jax.models.necks import FPN, NECKS
+from ipg_jax.models.necks import FPN, NECKS, Neck
 
 __all__ = [
     "BACKBONES",
@@ -29,11 +29,14 @@ __all__ = [
     "BoxHead",
     "BoxOutputs",
     "ConcatFusion",
+    "ConvNeXt",
     "DenseOutputs",
     "FasterRCNN",
     "IPGNet",
     "IPGTransform",
+    "Neck",
     "ProductFusion",
+    "PyramidBackbone",
     "RPNHead",
     "ResNet",
     "RetinaNet",

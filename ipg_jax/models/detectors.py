@@ -6,14 +6,14 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
+from ipg_jax.models.backbones import PyramidBackbone
 from ipg_jax.models.heads import BoxHead, BoxOutputs, DenseOutputs, RetinaNetHead, RPNHead
-from ipg_jax.models.ipg import IPGNet
-from ipg_jax.models.necks import FPN
+from ipg_jax.models.necks import Neck
 from ipg_jax.types import Array, PackedPyramid, Pyramid
 
 
-def level_strides(backbone: IPGNet, fpn: FPN) -> tuple[int, ...]:
-    """Returns the stride of every output of `fpn` on `backbone`, finest first."""
+def level_strides(backbone: PyramidBackbone, fpn: Neck) -> tuple[int, ...]:
+    """Returns the stride of every output of the neck `fpn` on `backbone`, finest first."""
     strides = [backbone.strides[name] for name in fpn.in_features]
     for _ in range(fpn.extra_levels):
         strides.append(2 * strides[-1])
@@ -21,10 +21,10 @@ def level_strides(backbone: IPGNet, fpn: FPN) -> tuple[int, ...]:
 
 
 class RetinaNet(nn.Module):
-    """A one-stage detector: (guided) backbone, FPN, RetinaNet head."""
+    """A one-stage detector: (guided) backbone, neck, RetinaNet head."""
 
-    backbone: IPGNet
-    fpn: FPN
+    backbone: PyramidBackbone
+    fpn: Neck
     head: RetinaNetHead
 
     @property
@@ -45,7 +45,7 @@ class RetinaNet(nn.Module):
 
 
 class FasterRCNN(nn.Module):
-    """A two-stage detector: (guided) backbone, FPN, RPN, and one box head; or several, a cascade.
+    """A two-stage detector: (guided) backbone, neck, RPN, and one box head; or several, a cascade.
 
     What lies between the stages (which boxes are proposed, which are sampled) is no part of the
     model: `tasks.TwoStageTask` calls `features`, `propose` and `classify` in turn.
@@ -56,8 +56,8 @@ class FasterRCNN(nn.Module):
       roi_size: side of the rois' features.
     """
 
-    backbone: IPGNet
-    fpn: FPN
+    backbone: PyramidBackbone
+    fpn: Neck
     rpn: RPNHead
     box_heads: tuple[BoxHead, ...]
     roi_size: int = 7
@@ -87,7 +87,7 @@ class FasterRCNN(nn.Module):
     def features(
         self, pyramid: Pyramid | PackedPyramid, *, train: bool
     ) -> tuple[Float[Array, "b _ _ c"], ...]:
-        """Returns the FPN's outputs, finest first."""
+        """Returns the neck's outputs, finest first."""
         return self.fpn(self.backbone(pyramid, train=train), train=train)
 
     def propose(self, features: tuple[Float[Array, "b _ _ c"], ...]) -> tuple[DenseOutputs, ...]:

@@ -2,8 +2,10 @@
 
 from ipg_jax.tasks.base import DetectionTask
 from ipg_jax.tasks.postprocess import NMS_CHOICES, Nms, select_detections
+from ipg_jax.tasks.proposals import Proposals, Rois
 from ipg_jax.tasks.retinanet import RetinaNetTask
-from ipg_jax.tasks.two_stage import CASCADE_RCNN, FASTER_RCNN, CascadeStage, TwoStageTask
+from ipg_jax.tasks.roi_heads import CASCADE_RCNN, FASTER_RCNN, CascadeStage, RoiHeads
+from ipg_jax.tasks.two_stage import TwoStageTask
 
 __all__ = [
     "CASCADE_RCNN",
@@ -12,7 +14,10 @@ __all__ = [
     "CascadeStage",
     "DetectionTask",
     "Nms",
+    "Proposals",
     "RetinaNetTask",
+    "RoiHeads",
+    "Rois",
     "TwoStageTask",
     "select_detections",
 ]

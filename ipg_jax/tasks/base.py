@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import dataclasses
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
-from ipg_jax import ops
+from ipg_jax import kernels, ops
+from ipg_jax.kernels import Implementation
 from ipg_jax.tasks.postprocess import Nms, select_detections
 from ipg_jax.types import Array, Batch, Detections, PackedImage, PackedPyramid, Pyramid, PyTree
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+LossAndUpdates: TypeAlias = tuple[Float[Array, ""], tuple[dict[str, Float[Array, ""]], PyTree]]
+"""A loss, and beside it metrics and new statistics, `(loss, (metrics, batch_stats))`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,6 +37,8 @@ class DetectionTask(abc.ABC):
       max_detections: boxes kept per image.
       nms: how boxes of one class suppress each other.
       nms_sigma: width of `soft_gaussian`.
+      kernels: the form of the kernels in the task's programs, see `kernels.use`; None leaves it to
+        the context.
       image_mean: mean of the RGB channels, of images in [0, 1].
       image_std: standard deviation of the same.
     """
@@ -43,6 +51,7 @@ class DetectionTask(abc.ABC):
     max_detections: int = 100
     nms: Nms = "greedy"
     nms_sigma: float = 0.5
+    kernels: Implementation | None = None
     image_mean: tuple[float, float, float] = IMAGENET_MEAN
     image_std: tuple[float, float, float] = IMAGENET_STD
 
@@ -70,6 +79,11 @@ class DetectionTask(abc.ABC):
         """Anchors per position that the model's dense head is made for."""
 
     @property
+    def dtype(self) -> Any:
+        """Type that the model computes in."""
+        return self.model.backbone.dtype
+
+    @property
     def pyramid_levels(self) -> int:
         """How many levels of the image pyramid the model reads."""
         return self.model.backbone.pyramid_levels
@@ -81,9 +95,8 @@ class DetectionTask(abc.ABC):
           rng: a key of `jax.random`.
         """
         side = 4 * 2**self.pyramid_levels  # the model is convolutional: any size will do
-        dtype = self.model.backbone.dtype
         pyramid = tuple(
-            jnp.zeros((1, side >> i, side >> i, 3), dtype) for i in range(self.pyramid_levels)
+            jnp.zeros((1, side >> i, side >> i, 3), self.dtype) for i in range(self.pyramid_levels)
         )
         variables = jax.jit(self.model.init)(rng, pyramid)
         return {"batch_stats": {}} | {
@@ -103,13 +116,17 @@ class DetectionTask(abc.ABC):
         loss, (metrics, _) = self.loss_and_updates(variables, batch, rng=rng)
         return loss, metrics
 
-    @abc.abstractmethod
     def loss_and_updates(
         self, variables: PyTree, batch: Batch, *, rng: jax.Array | None = None
-    ) -> tuple[Float[Array, ""], tuple[dict[str, Float[Array, ""]], PyTree]]:
-        """Like `loss`, and also returns the new `batch_stats`: `(loss, (metrics, batch_stats))`."""
+    ) -> LossAndUpdates:
+        """Like `loss`, and also returns the new `batch_stats`: `(loss, (metrics, batch_stats))`.
 
-    @abc.abstractmethod
+        Raises:
+          ValueError: the task samples, and there is no `rng`; or the pyramid has too few levels.
+        """
+        with self._use_kernels():
+            return self._loss_and_updates(variables, batch, rng)
+
     def predict(
         self, variables: PyTree, pyramid: Pyramid | PackedPyramid, image_size: Int[Array, "b 2"]
     ) -> Detections:
@@ -120,6 +137,23 @@ class DetectionTask(abc.ABC):
           pyramid: uint8 images, level `i` of shape `[B, H / 2^i, W / 2^i, 3]`, plain or packed.
           image_size: height and width of each image's content, to which boxes are clipped.
         """
+        with self._use_kernels():
+            return self._predict(variables, pyramid, image_size)
+
+    @abc.abstractmethod
+    def _loss_and_updates(
+        self, variables: PyTree, batch: Batch, rng: jax.Array | None
+    ) -> LossAndUpdates:
+        """What `loss_and_updates` returns."""
+
+    @abc.abstractmethod
+    def _predict(
+        self, variables: PyTree, pyramid: Pyramid | PackedPyramid, image_size: Int[Array, "b 2"]
+    ) -> Detections:
+        """What `predict` returns."""
+
+    def _use_kernels(self) -> contextlib.AbstractContextManager[Any]:
+        return kernels.use(self.kernels) if self.kernels else contextlib.nullcontext()
 
     def _normalize(
         self, pyramid: Pyramid | PackedPyramid, image_size: Int[Array, "b 2"]
@@ -134,7 +168,7 @@ class DetectionTask(abc.ABC):
             image_size,
             mean=self.image_mean,
             std=self.image_std,
-            dtype=self.model.backbone.dtype,
+            dtype=self.dtype,
         )
 
     def _level_shapes(self, image: Array | PackedImage) -> tuple[tuple[int, int], ...]:

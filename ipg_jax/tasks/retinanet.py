@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from ipg_jax import ops
 from ipg_jax.kernels import dense_focal_loss, replicate
 from ipg_jax.models import DenseOutputs, RetinaNet
-from ipg_jax.tasks.base import DetectionTask
+from ipg_jax.tasks.base import DetectionTask, LossAndUpdates
 from ipg_jax.types import Array, Batch, Detections, PackedPyramid, Pyramid, PyTree
 
 
@@ -59,10 +59,9 @@ class RetinaNetTask(DetectionTask):
     def _anchors_per_position(self) -> int:
         return self.model.head.num_anchors
 
-    def loss_and_updates(
-        self, variables: PyTree, batch: Batch, *, rng: jax.Array | None = None
-    ) -> tuple[Float[Array, ""], tuple[dict[str, Float[Array, ""]], PyTree]]:
-        """See `DetectionTask`; `rng` is not used."""
+    def _loss_and_updates(
+        self, variables: PyTree, batch: Batch, rng: jax.Array | None
+    ) -> LossAndUpdates:
         del rng
         outputs, updates = self.model.apply(
             variables,
@@ -85,10 +84,9 @@ class RetinaNetTask(DetectionTask):
         # A model without batch norm has no updates to give.
         return loss, (metrics | {"loss": loss}, updates.get("batch_stats", {}))
 
-    def predict(
+    def _predict(
         self, variables: PyTree, pyramid: Pyramid | PackedPyramid, image_size: Int[Array, "b 2"]
     ) -> Detections:
-        """See `DetectionTask`."""
         images = self._normalize(pyramid, image_size)
         outputs: Any = self.model.apply(variables, images, train=False)
         best = [

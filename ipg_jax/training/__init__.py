@@ -1,1 +1,1 @@
-"""Training runs: building from a config, sharded steps, checkpoints, metrics and the loop."""
+"""Runs: built from a config, trained, evaluated, and what they leave in a workdir."""

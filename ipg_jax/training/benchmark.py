@@ -1,7 +1,4 @@
-"""How fast a run's input and its training step are, alone and together: which one to work on.
-
-This module, `build` and `loop` are the only readers of a config.
-"""
+"""How fast a run's input and its training step are, alone and together: which one to work on."""
 
 from __future__ import annotations
 
@@ -19,20 +16,10 @@ from typing import Literal, NamedTuple
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from ml_collections import ConfigDict
 
-from ipg_jax.training.build import (
-    abstract_state,
-    build_optimizer,
-    build_source,
-    build_state,
-    build_task,
-    build_train_batches,
-    build_train_step,
-    run_length,
-)
 from ipg_jax.training.prefetch import prefetch_to_device
-from ipg_jax.training.sharding import check_batch_size, make_mesh, shard_batch
+from ipg_jax.training.runs import TrainRun
+from ipg_jax.training.sharding import shard_batch
 from ipg_jax.types import Batch
 
 logger = logging.getLogger(__name__)
@@ -106,17 +93,17 @@ class Throughput(NamedTuple):
         )
 
 
-def run(config: ConfigDict, seconds: float = 10.0) -> Throughput:
+def measure_and_print(run: TrainRun, seconds: float = 10.0) -> Throughput:
     """Measures (see `measure`) and prints a table for people and one JSON line for programs."""
-    found = measure(config, seconds)
+    found = measure(run, seconds)
     cpus = os.cpu_count() or 1
     if jax.process_index() == 0:
         print(found.report(cpus))
         figures = {
             "images_per_second": found._asdict(),
             "bottleneck": found.bottleneck,
-            "batch_size": config.batch_size,
-            "image_size": tuple(config.image_size),
+            "batch_size": run.batch_size,
+            "image_size": run.image_size,
             "platform": jax.devices()[0].platform,
             "devices": jax.device_count(),
             "processes": jax.process_count(),
@@ -126,63 +113,51 @@ def run(config: ConfigDict, seconds: float = 10.0) -> Throughput:
     return found
 
 
-def measure(config: ConfigDict, seconds: float = 10.0) -> Throughput:
-    """Measures the input and the training step of the run that `config` describes.
+def measure(run: TrainRun, seconds: float = 10.0) -> Throughput:
+    """Measures the input and the training step of a run.
 
     On the run's own data, mesh and batches, with parameters from scratch. Compilation and warm-up
     are left out. Nothing is written.
 
     Args:
-      config: a config of `configs/`.
+      run: what to train, on what and how (`build_runs.build_train_run`).
       seconds: how long to measure each of the three rates, about.
-
-    Raises:
-      ValueError: the config does not fit the data or the devices.
     """
-    mesh = make_mesh(**config.mesh)
-    check_batch_size(mesh, config.batch_size, config.optimizer.accumulation)
-    task = build_task(config)
-    source = build_source(config, train=True)
-    num_steps, steps_per_epoch = run_length(config, len(source))
-    optimizer, schedule = build_optimizer(
-        config, num_steps=num_steps, steps_per_epoch=steps_per_epoch
-    )
-    key = jax.random.key(config.seed)
-    template = abstract_state(config, task, optimizer, mesh)
-    placement = jax.tree.map(lambda x: x.sharding, template)
-    state = jax.jit(build_state(config, task, optimizer), out_shardings=placement)(key)
-    train_step = build_train_step(config, task, optimizer, schedule, mesh, placement)
+    key = jax.random.key(run.seed)
+    placement = jax.tree.map(lambda x: x.sharding, run.template)
+    state = jax.jit(run.init_state, out_shardings=placement)(key)
+    place = functools.partial(shard_batch, run.mesh)
 
     # One batch of each shape that was read, hence of each program that is or will be compiled.
     examples: dict[tuple[int, ...], Batch] = {}
 
     def read() -> Generator[Batch, None, None]:
-        with contextlib.closing(build_train_batches(config, task, source, mesh)) as batches:
+        with contextlib.closing(run.batches(0)) as batches:
             for batch in batches:
                 examples.setdefault(batch.pyramid[0].shape, batch)
                 yield batch
 
     def train(batches: Iterator[Batch], count: int) -> None:
-        """One step is in flight while its predecessor is waited for, as in `loop.train`."""
+        """One step is in flight while its predecessor is waited for, as in `train.train`."""
         nonlocal state
         previous = None
         for batch in itertools.islice(batches, count):
-            state, metrics = train_step(state, batch, key)
+            state, metrics = run.train_step(state, batch, key)
             jax.block_until_ready(previous)
             previous = metrics
         jax.block_until_ready(previous)
 
-    def rate(run: Callable[[int], None]) -> float:
-        return config.batch_size * _runs_per_second(run, seconds)
+    def rate(work: Callable[[int], None]) -> float:
+        return run.batch_size * _runs_per_second(work, seconds)
 
     # One pipeline for all: while the step is measured alone, its buffers are full and it rests.
     batches = read()
-    ahead = prefetch_to_device(batches, functools.partial(shard_batch, mesh))
+    ahead = prefetch_to_device(batches, place)
     with contextlib.closing(batches), contextlib.closing(ahead):
-        logger.info("%s: measuring the input pipeline", source.name)
+        logger.info("%s: measuring the input pipeline", run.source.name)
         input_rate = rate(lambda count: _exhaust(itertools.islice(batches, count)))
         logger.info("compiling and measuring the training step")
-        placed = [shard_batch(mesh, batch) for batch in examples.values()]
+        placed = [place(batch) for batch in examples.values()]
         step_rate = rate(functools.partial(train, itertools.cycle(placed)))
         logger.info("measuring both together")
         known = 0
@@ -198,23 +173,23 @@ def _exhaust(items: Iterator[Batch]) -> None:
         pass
 
 
-def _runs_per_second(run: Callable[[int], None], seconds: float) -> float:
-    """Returns how often per second `run` does its work in the slowest process.
+def _runs_per_second(work: Callable[[int], None], seconds: float) -> float:
+    """Returns how often per second `work` is done in the slowest process.
 
-    Every process does the same number of runs, since steps on several hosts wait for each other.
+    Every process does the same number of times, since steps on several hosts wait for each other.
 
     Args:
-      run: does its work as often as it is told to; the first two times are not looked at.
+      work: does it as often as it is told to; the first two times are not looked at.
       seconds: how long to measure, about.
     """
 
     def elapsed(count: int) -> float:
         begin = time.perf_counter()
-        run(count)
+        work(count)
         here = np.float32(time.perf_counter() - begin)
         return float(np.max(multihost_utils.process_allgather(here)))
 
-    run(2)  # compiles, once for each aspect ratio
+    work(2)  # compiles, once for each aspect ratio
     count = 1
     # Also uses up what was prepared in advance, which would be counted as work done.
     while (taken := elapsed(count)) < seconds / 4:

@@ -1,9 +1,15 @@
-"""From a config to the objects of a run. Only this module, `loop` and `benchmark` read a config."""
+"""From a config to its task, optimizer, state and training step.
+
+This module, `build_runs` and `build_compat` are the only ones that read a `ConfigDict`. This one
+does not import TensorFlow.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, NamedTuple
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +18,12 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ipg_jax.models import (
+    BACKBONES,
     FPN,
+    Backbone,
     BoxHead,
     FasterRCNN,
     IPGNet,
-    ResNet,
     RetinaNet,
     RetinaNetHead,
     RPNHead,
@@ -27,34 +34,21 @@ from ipg_jax.tasks import (
     FASTER_RCNN,
     NMS_CHOICES,
     DetectionTask,
+    Proposals,
     RetinaNetTask,
+    RoiHeads,
     TwoStageTask,
 )
+from ipg_jax.training.build_compat import current_values
 from ipg_jax.training.optimizer import make_optimizer, make_schedule
-from ipg_jax.training.sharding import process_rows, state_sharding
+from ipg_jax.training.sharding import make_mesh, state_sharding
 from ipg_jax.training.state import TrainState
-from ipg_jax.training.steps import TrainStep, make_train_step
-from ipg_jax.types import Batch
-
-if TYPE_CHECKING:  # data imports TensorFlow
-    from ipg_jax.data import Source
+from ipg_jax.training.steps import Policy, TrainStep, make_train_step
 
 DETECTORS = {"retinanet": (), "faster_rcnn": FASTER_RCNN, "cascade_rcnn": CASCADE_RCNN}
 """Stages of each detector's second half."""
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-
-
-class View(NamedTuple):
-    """One way to look at an image.
-
-    Attributes:
-      image_size: limits of the (short, long) side of the resized image, in pixels.
-      flip: whether it is mirrored.
-    """
-
-    image_size: tuple[int, int]
-    flip: bool
 
 
 def build_task(config: ConfigDict) -> DetectionTask:
@@ -63,6 +57,7 @@ def build_task(config: ConfigDict) -> DetectionTask:
     Raises:
       ValueError: a field is out of range; the message names it.
     """
+    config = current_values(config)
     model = config.model
     for field in ("dtype", "param_dtype"):
         if model[field] not in DTYPES:
@@ -78,26 +73,16 @@ def build_task(config: ConfigDict) -> DetectionTask:
             f"config.eval.nms is one of {', '.join(NMS_CHOICES)}, not {config.eval.nms!r}"
         )
     types = {"dtype": DTYPES[model.dtype], "param_dtype": DTYPES[model.param_dtype]}
-    resnet = ResNet(
-        depth=model.depth,
-        base_channels=model.base_channels,
-        num_stages=model.num_stages,
-        keep=model.keep,
-        dilation=model.dilation,
-        norm=model.norm,
-        remat=model.remat == "full",
-        **types,
-    )
     backbone = IPGNet(
-        backbone=resnet,
+        backbone=build_backbone(model, types),
         fusion=model.fusion,
         fusion_stages=tuple(model.fusion_stages),
         fusion_init=model.fusion_init,
-        guidance_channels=model.guidance_channels or None,
+        guidance_channels=model.guidance_channels,
         norm=model.norm,
         remat=model.remat,
     )
-    first, last = model.fpn_levels
+    first, last = model.fpn_levels or default_fpn_levels(model.detector, model.num_stages)
     last_stage = min(last, model.num_stages + 1)
     if not 2 <= first <= last_stage:
         raise ValueError(
@@ -127,127 +112,103 @@ def build_task(config: ConfigDict) -> DetectionTask:
         "nms_iou": config.eval.nms_iou,
         "nms_sigma": config.eval.nms_sigma,
         "max_detections": config.eval.max_detections,
+        "kernels": model.kernels,
     }
     num_anchors = model.anchor_octaves * len(model.anchor_ratios)
     if model.detector == "retinanet":
         head = RetinaNetHead(
             num_classes=model.num_classes,
             num_anchors=num_anchors,
-            channels=model.head_channels,
-            num_convs=model.head_convs,
-            norm=model.head_norm,
+            channels=model.retinanet_head.channels,
+            num_convs=model.retinanet_head.convs,
+            norm=model.retinanet_head.norm,
             remat=model.remat == "full",
             **types,
         )
         retinanet = RetinaNet(backbone=backbone, fpn=fpn, head=head)
-        return RetinaNetTask(model=retinanet, box_loss=model.box_loss, **common)
+        return RetinaNetTask(model=retinanet, box_loss=model.retinanet_head.box_loss, **common)
 
     stages = DETECTORS[model.detector]
     box_head = BoxHead(
         num_classes=model.num_classes,
-        num_convs=model.head_convs,
-        conv_channels=model.head_channels,
-        num_fcs=model.head_fcs,
-        fc_channels=model.head_fc_channels,
-        norm=model.head_norm,
+        num_convs=model.box_head.convs,
+        conv_channels=model.box_head.conv_channels,
+        num_fcs=model.box_head.fcs,
+        fc_channels=model.box_head.fc_channels,
+        norm=model.box_head.norm,
         class_agnostic=len(stages) > 1,
         **types,
     )
     rpn = RPNHead(
-        num_anchors=num_anchors, channels=model.fpn_channels, num_convs=model.rpn_convs, **types
+        num_anchors=num_anchors, channels=model.fpn_channels, num_convs=model.rpn.convs, **types
     )
     rcnn = FasterRCNN(backbone=backbone, fpn=fpn, rpn=rpn, box_heads=(box_head,) * len(stages))
     return TwoStageTask(
         model=rcnn,
-        stages=stages,
-        candidates_per_level=tuple(model.rpn_candidates),
-        proposals=tuple(model.rpn_proposals),
-        rois_per_image=model.rois_per_image,
+        proposals=Proposals(
+            candidates_per_level=tuple(model.rpn.candidates),
+            per_image=tuple(model.rpn.proposals),
+        ),
+        roi_heads=RoiHeads(stages=stages, rois_per_image=model.box_head.rois_per_image),
         **common,
     )
 
 
-def build_views(config: ConfigDict) -> list[View]:
-    """Returns the ways in which an evaluation looks at every image, plain ones before mirrored.
-
-    One, `config.image_size` as it is, unless `config.eval.scales` and `config.eval.flips` ask for
-    test-time augmentation.
-
-    Raises:
-      ValueError: `config.eval.scales` does not hold pairs (short, long).
-    """
-    scales = config.eval.scales or (config.image_size,)
-    if not all(isinstance(s, (tuple, list)) and len(s) == 2 and 0 < s[0] <= s[1] for s in scales):
-        raise ValueError(
-            "config.eval.scales holds pairs (short, long) with 0 < short <= long, such as "
-            f"((500, 800), (600, 1000)), not {config.eval.scales}"
-        )
-    mirrored = (False, True) if config.eval.flips else (False,)
-    return [View((short, long), flip) for flip in mirrored for short, long in scales]
+def space_to_depth(config: ConfigDict, mesh: Mesh) -> bool:
+    """Returns whether pyramids are packed: by default where a TPU's stem reads them."""
+    if config.data.space_to_depth is None:
+        return mesh.devices.flat[0].platform == "tpu"
+    return config.data.space_to_depth
 
 
-def build_source(config: ConfigDict, *, train: bool) -> Source:
-    """Returns the training or the evaluation data that `config.data` describes.
+def build_backbone(model: ConfigDict, types: dict[str, Any]) -> Backbone:
+    """Returns the network of `config.model` that is guided.
+
+    Args:
+      model: `config.model`.
+      types: `dtype` and `param_dtype`.
 
     Raises:
-      ValueError: `config.data.source` is unknown, or the data has other classes than the config.
+      ValueError: there is no such backbone, or it does not have what another field asks for.
     """
-    from ipg_jax import data
-
-    c = config.data
-    split = c.train_split if train else c.eval_split
-    common: dict[str, Any] = {
-        "class_names": tuple(c.class_names),
-        "drop_empty": train and c.drop_empty,
-        "verify": c.verify,
-    }
-    source: Source
-    if c.source == "coco":
-        source = data.CocoSource(
-            images=c.train_images if train else c.eval_images,
-            annotations=c.train_annotations if train else c.eval_annotations,
-            **common,
-        )
-    elif c.source == "voc":
-        source = data.VocSource(root=c.root, split=split, **common)
-    elif c.source == "tfds":
-        source = data.TfdsSource(name=c.name, split=split, data_dir=c.data_dir or None, **common)
-    elif c.source == "digits":
-        source = data.DigitsSource(
-            split=split,
-            num_scenes=c.train_scenes if train else c.eval_scenes,
-            scene_size=c.scene_size,
-        )
-    else:
-        raise ValueError(f"config.data.source is one of tfds, coco, voc, digits, not {c.source!r}")
-    if len(source.class_names) != config.model.num_classes:
+    if model.backbone not in BACKBONES:
         raise ValueError(
-            f"{source.name} has {len(source.class_names)} classes ({', '.join(source.class_names)})"
-            f", config.model.num_classes is {config.model.num_classes}: "
-            f"set --config.model.num_classes={len(source.class_names)}, or name the classes in "
-            "config.data.class_names"
+            f"config.model.backbone is one of {', '.join(BACKBONES)}, not {model.backbone!r}"
         )
-    return source
+    make = BACKBONES[model.backbone]
+    module: Any = make.func if isinstance(make, functools.partial) else make
+    known = {field.name for field in dataclasses.fields(module)}
+    options = {**types, "remat": model.remat == "full"}
+    if model.base_channels is not None:
+        options["base_channels"] = model.base_channels
+    for name, usual in (("norm", None), ("num_stages", 4), ("keep", False), ("dilation", 1)):
+        if name in known:
+            options[name] = model[name]
+        elif usual is not None and model[name] != usual:
+            raise ValueError(f"{model.backbone} has no config.model.{name}: leave it at {usual}")
+    return make(**options)
 
 
-def build_train_batches(
-    config: ConfigDict, task: DetectionTask, source: Source, mesh: Mesh, start_step: int = 0
-) -> Generator[Batch, None, None]:
-    """Returns this process's rows of the run's batches from a step on (see `train_batches`)."""
-    from ipg_jax import data
+def default_fpn_levels(detector: str, num_stages: int) -> tuple[int, int]:
+    """Returns the first and the last level of the FPN where `config.model.fpn_levels` is not set.
 
-    return data.train_batches(
-        source,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        start_step=start_step,
-        image_size=tuple(config.image_size),
-        levels=task.pyramid_levels,
-        max_boxes=config.data.max_boxes,
-        flip=config.data.flip,
-        pad_multiple=data.padding_multiple(task.pyramid_levels, mesh.shape["space"]),
-        rows=process_rows(mesh, config.batch_size),
-    )
+    RetinaNet's go two beyond the backbone's last, as P6 and P7 of four stages; of the others the
+    last is for proposals alone, as P6.
+    """
+    return (3, num_stages + 3) if detector == "retinanet" else (2, num_stages + 2)
+
+
+def build_mesh(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Returns the mesh of `config.mesh`.
+
+    Args:
+      config: the run's.
+      devices: other devices than those of the processes, see `make_mesh`.
+
+    Raises:
+      ValueError: the mesh does not fit the devices.
+    """
+    return make_mesh(**current_values(config).mesh, devices=devices)
 
 
 def run_length(config: ConfigDict, num_images: int) -> tuple[int, float]:
@@ -256,6 +217,7 @@ def run_length(config: ConfigDict, num_images: int) -> tuple[int, float]:
     Raises:
       ValueError: the run has no step.
     """
+    config = current_values(config)
     steps_per_epoch = num_images / config.batch_size
     num_steps = config.num_steps or round(config.num_epochs * steps_per_epoch)
     if num_steps < 1:
@@ -275,7 +237,7 @@ def build_optimizer(
       num_steps: length of the run.
       steps_per_epoch: to turn the milestones, which are in epochs, into steps.
     """
-    c = config.optimizer
+    c = current_values(config).optimizer
     schedule = make_schedule(
         c.learning_rate * config.batch_size / c.batch_size,
         kind=c.schedule,
@@ -290,8 +252,8 @@ def build_optimizer(
         momentum=c.momentum,
         weight_decay=c.weight_decay,
         clip_norm=c.clip_norm,
-        no_decay=c.no_decay,
-        frozen=c.frozen,
+        no_decay=c.no_decay or "",
+        frozen=c.frozen or "",
     )
     return optimizer, schedule
 
@@ -300,9 +262,10 @@ def build_state(
     config: ConfigDict, task: DetectionTask, optimizer: optax.GradientTransformation
 ) -> Callable[[jax.Array], TrainState]:
     """Returns the function from a random key to the state of a run from scratch."""
+    ema = current_values(config).optimizer.ema_decay is not None
 
     def create(rng: jax.Array) -> TrainState:
-        return TrainState.create(task.init(rng), optimizer, ema=config.optimizer.ema_decay > 0)
+        return TrainState.create(task.init(rng), optimizer, ema=ema)
 
     return create
 
@@ -330,11 +293,12 @@ def build_train_step(
 ) -> TrainStep:
     """Returns the training step that `config.optimizer` asks for (see `make_train_step`)."""
     return make_train_step(
-        task,
+        task.loss_and_updates,
         optimizer,
-        schedule,
         mesh,
+        schedule=schedule,
+        policy=Policy(task.dtype),
         placement=placement,
         accumulation=config.optimizer.accumulation,
-        ema_decay=config.optimizer.ema_decay,
+        ema_decay=config.optimizer.ema_decay or 0.0,  # not used by a state without an average
     )

@@ -19,7 +19,7 @@ def start(*, distributed: bool = False) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     absl.logging.set_verbosity(absl.logging.WARNING)
     initialize_distributed(distributed)
-    setup_logging(chief=jax.process_index() == 0)
+    setup_logging(primary=jax.process_index() == 0)
 
 
 def initialize_distributed(detect: bool) -> None:
@@ -45,15 +45,15 @@ def initialize_distributed(detect: bool) -> None:
         raise ValueError(f"{', '.join(given)} set without {', '.join(missing)}: set all or none")
 
 
-def setup_logging(chief: bool) -> None:
+def setup_logging(primary: bool) -> None:
     """Lets the package's own messages through, bare, and other libraries' warnings only.
 
     Args:
-      chief: whether this process speaks for the run; the others only warn.
+      primary: whether this is the process that speaks for the run; the others only warn.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     package = logging.getLogger("ipg_jax")
     package.handlers = [handler]
     package.propagate = False
-    package.setLevel(logging.INFO if chief else logging.WARNING)
+    package.setLevel(logging.INFO if primary else logging.WARNING)

@@ -1,4 +1,4 @@
-"""What a run says of itself: `metrics.jsonl`, TensorBoard events and the progress line."""
+"""Metrics of a run: `metrics.jsonl`, TensorBoard events and the progress line."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +12,15 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Float
 
-from ipg_jax.tasks import DetectionTask
 from ipg_jax.training.sharding import replicated
 from ipg_jax.training.state import TrainState
 from ipg_jax.types import Array, Batch, Detections, PyTree
 
-Metrics = dict[str, Float[Array, ""]]
-TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
-PredictStep = Callable[[PyTree, Batch], tuple[Detections, Batch]]
+Metrics: TypeAlias = dict[str, Float[Array, ""]]
+LossFn: TypeAlias = Callable[..., tuple[Float[Array, ""], tuple[Metrics, PyTree]]]
+PredictFn: TypeAlias = Callable[[PyTree, Any, Any], Detections]
+TrainStep: TypeAlias = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
+PredictStep: TypeAlias = Callable[[PyTree, Batch], tuple[Detections, Batch]]
 
 
 def split_batch(batch: PyTree, parts: int) -> PyTree:
@@ -35,15 +36,38 @@ def split_batch(batch: PyTree, parts: int) -> PyTree:
     return jax.tree.map(split, batch)
 
 
+class Policy(NamedTuple):
+    """The precision of a step.
+
+    Attributes:
+      compute_dtype: what kernels are computed with.
+    """
+
+    compute_dtype: Any
+
+    def cast(self, params: PyTree) -> PyTree:
+        """Returns parameters whose kernels are in `compute_dtype`.
+
+        Cast once, and not at each use, the gradient of a kernel that several levels share is one
+        sum before the devices exchange it.
+        """
+
+        def cast(path: Any, x: Array) -> Array:
+            return x.astype(self.compute_dtype) if path[-1].key == "kernel" else x
+
+        return jax.tree_util.tree_map_with_path(cast, params)
+
+
 def make_train_step(
-    task: DetectionTask,
+    loss_fn: LossFn,
     optimizer: optax.GradientTransformation,
-    schedule: optax.Schedule,
     mesh: Mesh,
     *,
+    schedule: optax.Schedule | None = None,
+    policy: Policy | None = None,
     placement: TrainState | NamedSharding | None = None,
     accumulation: int = 1,
-    ema_decay: float = 0.0,
+    ema_decay: float | None = None,
 ) -> TrainStep:
     """Returns `step(state, batch, rng) -> (state, metrics)`; the state is donated.
 
@@ -52,12 +76,14 @@ def make_train_step(
     micro-batch by itself.
 
     Args:
-      task: what to train.
-      optimizer: how.
-      schedule: the optimizer's learning rate, which is reported as `learning_rate`.
+      loss_fn: `loss_fn(variables, batch, rng=rng)` returns the loss, and metrics and new statistics
+        beside it: `DetectionTask.loss_and_updates`, or any other of this form.
+      optimizer: how to train.
       mesh: where; batches come sharded by `shard_batch`.
-      placement: how the state lies there (`state_sharding`); by default every device holds all
-        of it. Divided parameters are gathered where they are used.
+      schedule: the optimizer's learning rate, to be reported as `learning_rate`.
+      policy: types of the kernels; by default those of the parameters.
+      placement: how the state lies on the mesh (`state_sharding`); by default every device holds
+        all of it. Divided parameters are gathered where they are used.
       accumulation: micro-batches per step.
       ema_decay: of the average of parameters, for a state that keeps one.
     """
@@ -66,16 +92,17 @@ def make_train_step(
 
     def gradients(params: PyTree, batch_stats: PyTree, batch: Batch, rng: jax.Array) -> Any:
         def loss(params: PyTree) -> Any:
-            variables = {"params": params, "batch_stats": batch_stats}
-            return task.loss_and_updates(variables, batch, rng=rng)
+            return loss_fn({"params": params, "batch_stats": batch_stats}, batch, rng=rng)
 
         # Gathered parameters keep activations divided by image alone. The sum of their gradients
         # over the images goes to whoever holds the parameters (a reduce-scatter). Without the
         # constraint on the whole sum, XLA:TPU divides each convolution into a loop of messages.
-        whole = jax.lax.with_sharding_constraint(params, replicated(mesh))
+        cast = policy.cast(params) if policy else params
+        whole = jax.lax.with_sharding_constraint(cast, replicated(mesh))
         (_, (metrics, updates)), grads = jax.value_and_grad(loss, has_aux=True)(whole)
         grads = jax.lax.with_sharding_constraint(grads, replicated(mesh))
         grads = jax.lax.with_sharding_constraint(grads, of_params)
+        grads = jax.tree.map(lambda x, p: x.astype(p.dtype), grads, params)
         return grads, metrics, batch_stats | updates
 
     def accumulated(params: PyTree, batch_stats: PyTree, batch: Batch, rng: jax.Array) -> Any:
@@ -93,19 +120,20 @@ def make_train_step(
 
     def step(state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, Metrics]:
         compute = gradients if accumulation == 1 else accumulated
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for `models.convolution`
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for `kernels.spatial`
             grads, metrics, batch_stats = compute(
                 state.params, state.batch_stats, batch, jax.random.fold_in(rng, state.step)
             )
         metrics["grad_norm"] = optax.tree.norm(grads)
-        metrics["learning_rate"] = schedule(state.step)
+        if schedule is not None:
+            metrics["learning_rate"] = schedule(state.step)
         # Optax mixes weak types in its bias corrections, which strict promotion forbids.
         with jax.numpy_dtype_promotion("standard"):
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
         if ema is not None:
-            ema = optax.incremental_update(params, ema, 1 - ema_decay)
+            ema = optax.incremental_update(params, ema, 1 - (ema_decay or 0.0))
         state = TrainState(
             step=state.step + 1,
             params=params,
@@ -118,17 +146,21 @@ def make_train_step(
     return jax.jit(step, donate_argnums=0, out_shardings=(placement, replicated(mesh)))
 
 
-def make_predict_step(task: DetectionTask, mesh: Mesh) -> PredictStep:
+def make_predict_step(predict_fn: PredictFn, mesh: Mesh) -> PredictStep:
     """Returns `predict(variables, batch)`, whose results every process holds whole.
 
     These are the detections, in pixels of the network input, and the batch without its pyramid.
+
+    Args:
+      predict_fn: `predict_fn(variables, pyramid, image_size)`: `DetectionTask.predict`.
+      mesh: where; batches come sharded by `shard_batch`.
     """
 
     @functools.partial(jax.jit, out_shardings=replicated(mesh))
     def predict(variables: PyTree, batch: Batch) -> tuple[Detections, Batch]:
         variables = jax.lax.with_sharding_constraint(variables, replicated(mesh))
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for `models.convolution`
-            detections = task.predict(variables, batch.pyramid, batch.image_size)
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for `kernels.spatial`
+            detections = predict_fn(variables, batch.pyramid, batch.image_size)
         return detections, batch.replace(pyramid=())
 
     return predict

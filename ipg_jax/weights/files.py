@@ -27,7 +27,7 @@ SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
 # their names end in: they were trained with an epsilon of 0 in their frozen batch norms.
 NO_EPSILON = ("eeacb38b", "258fb6c6")
 
-DTYPES = {
+TENSOR_TYPES = {
     "BF16": np.dtype(jnp.bfloat16),
     "F16": np.dtype(np.float16),
     "F32": np.dtype(np.float32),
@@ -102,9 +102,9 @@ def _read_safetensors(data: bytes) -> tuple[dict[str, Array], dict[str, str]]:
     metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
     arrays: dict[str, Array] = {}
     for name, tensor in tensors:
-        if tensor["dtype"] not in DTYPES:
-            raise ValueError(f"{name} is {tensor['dtype']}, not one of {', '.join(DTYPES)}")
-        array = np.frombuffer(tensor["data"], DTYPES[tensor["dtype"]])
+        if tensor["dtype"] not in TENSOR_TYPES:
+            raise ValueError(f"{name} is {tensor['dtype']}, not one of {', '.join(TENSOR_TYPES)}")
+        array = np.frombuffer(tensor["data"], TENSOR_TYPES[tensor["dtype"]])
         arrays[name] = _float32(array.reshape(tensor["shape"]))
     return arrays, metadata
 

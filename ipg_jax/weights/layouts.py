@@ -1,8 +1,8 @@
 """Names and shapes of torch models, and what they are called here.
 
-Known are ResNets as torchvision and timm name them, those of Hugging Face's transformers, and
-torchvision's RetinaNet and Faster R-CNN on a ResNet-FPN, both versions, with today's module
-names and those of the first published files.
+Known are ResNets as torchvision and timm name them, those of Hugging Face's transformers,
+torchvision's ConvNeXts, and its RetinaNet and Faster R-CNN on a ResNet-FPN, both versions, with
+today's module names and those of the first published files.
 """
 
 from __future__ import annotations
@@ -20,9 +20,14 @@ from ipg_jax.weights.merge import Weights
 Rule = tuple[str, Callable[[re.Match[str]], str]]
 """A regular expression of whole names of torch modules, and the path that a match becomes."""
 
-LEAVES = {"bias": "bias", "running_mean": "mean", "running_var": "var"}
+LEAVES = {
+    "bias": "bias",
+    "running_mean": "mean",
+    "running_var": "var",
+    "layer_scale": "layer_scale",
+}
 POOLED = 7  # side of the pooled features that the first layer of a box head reads
-EPSILON = 1e-5  # of all norms here and of torch's
+EPSILON = 1e-5  # of all batch norms here and of torch's
 
 
 def convert(
@@ -51,7 +56,7 @@ def convert(
         module, _, leaf = name.rpartition(".")
         if leaf == "num_batches_tracked":
             left_out[name] = "counter of a batch norm"
-        elif re.fullmatch(r"fc|classifier\.1", module):
+        elif re.fullmatch(r"fc|classifier\.\d", module):
             left_out[name] = "classifier of whole images"
         else:
             path = _path(rules, module, leaf, array) or name
@@ -80,15 +85,17 @@ def _rules(state: Mapping[str, Any]) -> tuple[list[Rule], str]:
         return [*_resnet("backbone.body."), *_fpn(state), *_faster_rcnn(state)], ""
     if "backbone.body.conv1.weight" in state and "head" in prefixes:
         return [*_resnet("backbone.body."), *_fpn(state), *RETINANET], ""
-    only_resnet = r"(?!backbone/(conv1|bn1|layer[1-4])/).*"
+    only_backbone = r"(?!backbone/(conv1|bn1|norm1|layer[1-4])/).*"
     if "conv1.weight" in state and "layer1.0.conv1.weight" in state:
-        return _resnet(""), only_resnet
+        return _resnet(""), only_backbone
+    if "features.1.0.layer_scale" in state:
+        return CONVNEXT, only_backbone
     for prefix in ("resnet.", ""):
         if f"{prefix}embedder.embedder.convolution.weight" in state:
-            return _transformers_resnet(prefix), only_resnet
+            return _transformers_resnet(prefix), only_backbone
     raise ValueError(
         "these are the weights of no model that is known here: ResNets of torchvision, timm and "
-        "transformers, RetinaNet and Faster R-CNN of torchvision. The first names are "
+        "transformers, ConvNeXt, RetinaNet and Faster R-CNN of torchvision. The first names are "
         f"{', '.join(list(state)[:8]) or 'none'}"
     )
 
@@ -106,6 +113,8 @@ def _path(rules: Sequence[Rule], module: str, leaf: str, array: Array) -> str | 
 
 
 def _transposed(array: Array, path: str) -> Array:
+    if path.endswith("/layer_scale"):
+        return array.reshape(-1)
     if not path.endswith("/kernel"):
         return array
     return np.ascontiguousarray(array.T if array.ndim == 2 else np.transpose(array, (2, 3, 1, 0)))
@@ -140,6 +149,25 @@ def _transformers_resnet(prefix: str) -> list[Rule]:
         (block + rf"layer\.(\d)\.{kind}", lambda m: path(m, f"{kinds[m[4]]}{int(m[3]) + 1}")),
         (block + rf"shortcut\.{kind}", lambda m: path(m, f"downsample_{kinds[m[3]]}")),
     ]
+
+
+_CONVNEXT_LAYERS = {"0": "conv", "2": "norm", "3": "fc1", "5": "fc2"}  # of a block
+CONVNEXT: list[Rule] = [  # modules 1, 3, 5 and 7 are the stages, 2, 4 and 6 their downsamplings
+    (r"features\.0\.([01])", lambda m: f"backbone/{('conv1', 'norm1')[int(m[1])]}"),
+    (
+        r"features\.([246])\.([01])",
+        lambda m: f"backbone/layer{int(m[1]) // 2 + 1}/downsample_{('norm', 'conv')[int(m[2])]}",
+    ),
+    (
+        r"features\.([1357])\.(\d+)\.block\.([0235])",
+        lambda m: f"backbone/layer{int(m[1]) // 2 + 1}/block{m[2]}/{_CONVNEXT_LAYERS[m[3]]}",
+    ),
+    # whose only array of its own is `layer_scale`
+    (
+        r"features\.([1357])\.(\d+)",
+        lambda m: f"backbone/layer{int(m[1]) // 2 + 1}/block{m[2]}",
+    ),
+]
 
 
 def _fpn(state: Mapping[str, Any]) -> list[Rule]:

@@ -13,7 +13,7 @@ from ipg_jax.data import (
     prepare_image,
     train_batches,
 )
-from ipg_jax.ops import to_blocks
+from ipg_jax.types import PackedImage
 
 SETTINGS = {"image_size": (32, 48), "levels": 3, "pad_multiple": 16}
 TRAINING = {"batch_size": 4, "seed": 5, **SETTINGS}
@@ -40,12 +40,13 @@ def assert_equal_batches(a, b):
         np.testing.assert_array_equal(value, arrays(b)[name], err_msg=name)
 
 
-def test_blocks_hold_the_same_pixels(source):
+def test_packed_pyramids_hold_the_same_pixels(source):
     for make, settings in ((train_batches, TRAINING), (eval_batches, SETTINGS | {"batch_size": 4})):
         plain = islice(make(source, **settings), 3)
-        for batch, blocked in zip(plain, make(source, blocks=4, **settings), strict=False):
-            for image, level in zip(batch.pyramid, blocked.pyramid, strict=True):
-                np.testing.assert_array_equal(level, to_blocks(image, 4))
+        packed = make(source, space_to_depth=True, **settings)
+        for batch, other in zip(plain, packed, strict=False):
+            for image, level in zip(batch.pyramid, other.pyramid, strict=True):
+                np.testing.assert_array_equal(level.blocks, PackedImage.pack(image).blocks)
 
 
 def test_shapes_and_types(source):

@@ -8,7 +8,8 @@ import pytest
 
 from ipg_jax.kernels import pack_columns, unpack_columns
 from ipg_jax.layers import Conv, PackedConv, StemConv, norm_layer, packed_norm
-from ipg_jax.models.backbones.resnet import BasicBlock, Bottleneck, Stage
+from ipg_jax.models.backbones.blocks import BasicBlock, Bottleneck
+from ipg_jax.models.backbones.resnet import Stage
 from ipg_jax.types import PackedFeatures, PackedImage
 
 

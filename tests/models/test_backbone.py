@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ipg_jax.models import GuidedResNet
+from ipg_jax.models import BACKBONES, Backbone, IPGNet, ResNet
 
 
 def pyramid(levels: int, side: int = 64, batch: int = 1) -> tuple[jax.Array, ...]:
@@ -15,7 +15,7 @@ def pyramid(levels: int, side: int = 64, batch: int = 1) -> tuple[jax.Array, ...
     )
 
 
-def shapes(backbone: GuidedResNet, side: int = 64):
+def shapes(backbone: IPGNet, side: int = 64):
     images = pyramid(max(backbone.pyramid_levels, 1), side)
     init = functools.partial(backbone.init, train=False)
     variables = jax.eval_shape(init, jax.random.key(0), images)
@@ -34,14 +34,14 @@ def shapes(backbone: GuidedResNet, side: int = 64):
     ],
 )
 def test_plain_resnet_has_torchvisions_shapes_and_size(depth, widths, millions):
-    variables, outputs = shapes(GuidedResNet(depth=depth, fusion_stages=()))
+    variables, outputs = shapes(IPGNet(ResNet(depth), fusion_stages=()))
     assert outputs == {f"c{i + 2}": (1, 16 >> i, 16 >> i, width) for i, width in enumerate(widths)}
     size = sum(x.size for x in jax.tree.leaves(variables["params"]))
     assert round(size / 1e6, 3) == millions
 
 
 def test_a_narrow_resnet_has_fewer_channels_everywhere():
-    variables, outputs = shapes(GuidedResNet(depth=50, base_channels=16, fusion_stages=(2,)))
+    variables, outputs = shapes(IPGNet(ResNet(50, base_channels=16), fusion_stages=(2,)))
     assert [shape[-1] for shape in outputs.values()] == [64, 128, 256, 512]
     params = variables["params"]
     assert params["conv1"]["kernel"].shape == (7, 7, 3, 16)
@@ -51,7 +51,7 @@ def test_a_narrow_resnet_has_fewer_channels_everywhere():
 
 
 def test_names_are_torchvisions_with_slashes():
-    variables, _ = shapes(GuidedResNet(depth=50, fusion_stages=(3,)))
+    variables, _ = shapes(IPGNet(ResNet(50), fusion_stages=(3,)))
     paths = {
         "/".join(key.key for key in path)
         for path, _ in jax.tree_util.tree_leaves_with_path(variables["params"])
@@ -71,8 +71,9 @@ def test_names_are_torchvisions_with_slashes():
 @pytest.mark.parametrize("num_stages", [4, 5, 6, 7])
 @pytest.mark.parametrize("keep", [False, True])
 def test_extra_stages(num_stages: int, keep: bool):
-    backbone = GuidedResNet(
-        depth=50, num_stages=num_stages, keep=keep, fusion_stages=tuple(range(1, num_stages + 1))
+    backbone = IPGNet(
+        ResNet(50, num_stages=num_stages, keep=keep),
+        fusion_stages=tuple(range(1, num_stages + 1)),
     )
     _, outputs = shapes(backbone, side=256)
     assert len(outputs) == num_stages
@@ -83,22 +84,22 @@ def test_extra_stages(num_stages: int, keep: bool):
 
 
 def test_each_stage_may_have_a_fusion_of_its_own():
-    backbone = GuidedResNet(depth=18, fusion=("product", "attention"), fusion_stages=(3, 2))
+    backbone = IPGNet(ResNet(18), fusion=("product", "attention"), fusion_stages=(3, 2))
     variables, _ = shapes(backbone)
     names = {stage: set(variables["params"][f"fusion{stage}"]) for stage in (2, 3)}
     assert names == {3: {"w_s", "w_m", "norm"}, 2: {"w_g", "w_s"}}
 
 
 def test_guidance_has_the_width_of_its_stage():
-    variables, _ = shapes(GuidedResNet(depth=50))
+    variables, _ = shapes(IPGNet(ResNet(50)))
     for stage, width in ((2, 512), (3, 1024), (4, 2048)):
         block = variables["params"][f"ipg{stage}"]["block0"]
         assert block["conv3"]["kernel"].shape[-1] == width  # C1 * 2^i of the paper's figure 2
 
 
 def test_identity_graft_equals_the_plain_backbone_bit_for_bit():
-    plain = GuidedResNet(depth=18, fusion_stages=())
-    guided = GuidedResNet(depth=18, fusion_stages=(1, 2, 3, 4), fusion_init="identity")
+    plain = IPGNet(ResNet(18), fusion_stages=())
+    guided = IPGNet(ResNet(18), fusion_stages=(1, 2, 3, 4), fusion_init="identity")
     images = pyramid(4)
     init = jax.jit(functools.partial(guided.init, train=False))
     variables = init(jax.random.key(0), images)
@@ -114,9 +115,8 @@ def test_identity_graft_equals_the_plain_backbone_bit_for_bit():
 
 
 def test_training_gives_what_prediction_gives_with_frozen_norms():
-    backbone = GuidedResNet(
-        depth=18, base_channels=8, fusion_stages=(3, 2), norm="frozen_batch_norm"
-    )
+    resnet = ResNet(18, base_channels=8, norm="frozen_batch_norm")
+    backbone = IPGNet(resnet, fusion_stages=(3, 2), norm="frozen_batch_norm")
     images = pyramid(3)
     init = jax.jit(functools.partial(backbone.init, train=False))
     variables = init(jax.random.key(0), images)
@@ -130,7 +130,7 @@ def test_training_gives_what_prediction_gives_with_frozen_norms():
 
 
 def test_bfloat16_computes_in_bfloat16_with_float32_parameters():
-    backbone = GuidedResNet(depth=18, dtype=jnp.bfloat16, norm="group_norm")
+    backbone = IPGNet(ResNet(18, dtype=jnp.bfloat16, norm="group_norm"), norm="group_norm")
     images = tuple(x.astype(jnp.bfloat16) for x in pyramid(4))
     init = functools.partial(backbone.init, train=False)
     variables = jax.eval_shape(init, jax.random.key(0), images)
@@ -140,7 +140,7 @@ def test_bfloat16_computes_in_bfloat16_with_float32_parameters():
 
 
 def test_activations_can_be_captured():
-    backbone = GuidedResNet(depth=18, fusion_stages=(2,))
+    backbone = IPGNet(ResNet(18), fusion_stages=(2,))
     images = pyramid(2)
     variables = jax.eval_shape(
         functools.partial(backbone.init, train=False), jax.random.key(0), images
@@ -154,23 +154,44 @@ def test_activations_can_be_captured():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"depth": 20}, "depth"),
-        ({"base_channels": 0}, "base_channels"),
-        ({"num_stages": 3}, "num_stages"),
         ({"fusion": "max"}, "fusion"),
         ({"fusion": ("sum", "max", "sum")}, "fusion is one of"),
         ({"fusion": ("sum", "concat")}, "2 names for the 3 fusion_stages"),
         ({"fusion_stages": (5,)}, "fusion_stages"),
         ({"fusion_init": "zero"}, "fusion_init"),
         ({"norm": "layer"}, "norm"),
+        ({"remat": "all"}, "remat"),
     ],
 )
-def test_wrong_attributes_are_named(kwargs, message):
+def test_wrong_attributes_of_guidance_are_named(kwargs, message):
     with pytest.raises(Exception, match=message):
-        GuidedResNet(**kwargs)
+        IPGNet(ResNet(18), **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"depth": 20}, "depth"),
+        ({"base_channels": 0}, "base_channels"),
+        ({"num_stages": 3}, "num_stages"),
+        ({"norm": "layer"}, "norm"),
+    ],
+)
+def test_wrong_attributes_of_a_resnet_are_named(kwargs, message):
+    with pytest.raises(Exception, match=message):
+        ResNet(**kwargs)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_what_is_registered_keeps_the_protocol(name: str):
+    backbone = BACKBONES[name](dtype=jnp.bfloat16)
+    assert isinstance(backbone, Backbone)
+    _, outputs = shapes(IPGNet(backbone, fusion_stages=()))
+    assert {key: shape[-1] for key, shape in outputs.items()} == backbone.channels
+    assert {key: 64 // shape[1] for key, shape in outputs.items()} == backbone.strides
 
 
 def test_too_few_pyramid_levels_are_an_error():
-    backbone = GuidedResNet(depth=18)
+    backbone = IPGNet(ResNet(18))
     with pytest.raises(ValueError, match="need 4 pyramid levels, got 2"):
         jax.eval_shape(functools.partial(backbone.init, train=False), jax.random.key(0), pyramid(2))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ipg_jax.models import FUSIONS, GuidedResNet, IPGTransform, fold_fusion
+from ipg_jax.models import FUSIONS, IPGNet, IPGTransform, ResNet, fold_fusion
 
 WIDTH = 16  # of fewer positions than twice that, which are fused as the equations say
 
@@ -82,8 +82,8 @@ def test_types_of_parameters_are_kept():
 
 
 def test_a_backbone_takes_folded_variables_and_keeps_what_is_not_linear():
-    backbone = GuidedResNet(
-        depth=18, fusion=("concat", "attention"), fusion_stages=(1, 2), guidance_channels=32
+    backbone = IPGNet(
+        ResNet(18), fusion=("concat", "attention"), fusion_stages=(1, 2), guidance_channels=32
     )
     images = tuple(jax.random.normal(jax.random.key(i), (1, 64 >> i, 64 >> i, 3)) for i in range(2))
     params, stats = map(random_variables(backbone, images).get, ("params", "batch_stats"))

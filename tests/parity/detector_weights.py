@@ -48,6 +48,8 @@ def _make(name: str, shapes: Mapping[str, Sequence[int]], seed: int) -> np.ndarr
             rows -= 4.5
             rows[:, 0] = -100
         return values
+    if leaf == "layer_scale":
+        return uniform(0.1, 0.5)
     if leaf == "running_mean":
         return uniform(-0.3, 0.3)
     if leaf == "running_var":

@@ -1,4 +1,6 @@
-"""Writes `tests/golden/detectors.npz`: losses and detections of torchvision's whole models.
+"""Writes `tests/golden/detectors.npz`: what torchvision's whole models give.
+
+That is losses and detections of its detectors, and features of its backbones.
 
     python tests/parity/make_detectors.py
 
@@ -27,6 +29,10 @@ DETECTORS = (
     "fasterrcnn_resnet50_fpn",
     "fasterrcnn_resnet50_fpn_v2",
 )
+STAGES = {  # of backbones: the modules whose outputs are c2 to c5
+    "resnet50": ("layer1", "layer2", "layer3", "layer4"),
+    "convnext_tiny": ("features.1", "features.3", "features.5", "features.7"),
+}
 # Samples so large that all anchors and proposals are taken, whatever the random numbers; few
 # proposals, so that the box heads do not take minutes.
 TWO_STAGE = {
@@ -94,18 +100,17 @@ def run(model, batch):
 
 
 @torch.no_grad()
-def run_resnet50(batch):
+def run_backbone(name, batch):
     """Returns every 64th channel of the stages for the first picture, and the weights' shapes."""
-    model = torchvision.models.resnet50(weights=None)
+    model = getattr(torchvision.models, name)(weights=None)
     shapes = load(model)
     mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[..., None, None]
-    stages = ["layer1", "layer2", "layer3", "layer4"]
-    outputs = create_feature_extractor(model.eval(), stages)(
+    outputs = create_feature_extractor(model.eval(), list(STAGES[name]))(
         (images_of(batch)[0][None] - mean) / std
     )
     return shapes, {
         f"c{i}": outputs[stage][0, ::64].permute(1, 2, 0).numpy()
-        for i, stage in enumerate(stages, start=2)
+        for i, stage in enumerate(STAGES[name], start=2)
     }
 
 
@@ -133,8 +138,10 @@ def main():
             values = {key: float(value) for key, value in results.items() if value.ndim == 0}
             print(name, values, "detections", (results["scores"] > 0).sum(1).tolist())
     if not arguments.batches:
-        shapes["resnet50"], stages = run_resnet50(make_batch())
-        arrays |= {f"resnet50/{key}": value for key, value in stages.items()}
+        for name in STAGES:
+            shapes[name], stages = run_backbone(name, make_batch())
+            arrays |= {f"{name}/{key}": value for key, value in stages.items()}
+        shapes["convnext_small"] = load(torchvision.models.convnext_small(weights=None))
     np.savez_compressed(arguments.out, shapes=np.array(json.dumps(shapes)), **arrays)
 
 

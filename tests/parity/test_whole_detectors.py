@@ -9,7 +9,7 @@ from detector_weights import make_batch, make_state
 from whole_detectors import compare
 
 from ipg_jax import ops
-from ipg_jax.models import GuidedResNet
+from ipg_jax.models import BACKBONES, IPGNet
 from ipg_jax.tasks.base import IMAGENET_MEAN, IMAGENET_STD
 from ipg_jax.weights import convert, initialize
 
@@ -38,8 +38,9 @@ def test_losses_and_detections_are_torchvisions(name: str, golden):
     assert all(row.ok for row in rows), rows
 
 
-def test_resnet50_features_are_torchvisions(golden):
-    model = GuidedResNet(fusion_stages=())
+@pytest.mark.parametrize("name", ["resnet50", "convnext_tiny"])
+def test_features_of_a_backbone_are_torchvisions(name: str, golden):
+    model = IPGNet(BACKBONES[name](), fusion_stages=())
     batch = make_batch()
     (image,) = ops.normalize_pyramid(
         (batch["images"][:1],), batch["image_size"][:1], mean=IMAGENET_MEAN, std=IMAGENET_STD
@@ -47,11 +48,13 @@ def test_resnet50_features_are_torchvisions(golden):
     apply = jax.jit(lambda variables: model.apply(variables, (image,), train=False))
     abstract = jax.eval_shape(lambda: model.init(jax.random.key(0), (image,), train=False))
     fresh = jax.device_put(jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract))
-    state = make_state(json.loads(str(golden["shapes"]))["resnet50"])
+    state = make_state(json.loads(str(golden["shapes"]))[name])
     variables = initialize({k: {"backbone": v} for k, v in fresh.items()}, convert(state))
     features = apply({k: v["backbone"] for k, v in variables.items()})
-    for name, want in golden_of("resnet50", golden).items():
-        np.testing.assert_allclose(features[name][0, ..., ::64], want, rtol=1e-4, atol=1e-4)
+    want = golden_of(name, golden)
+    assert want.keys() == features.keys()
+    for level, values in want.items():
+        np.testing.assert_allclose(features[level][0, ..., ::64], values, rtol=1e-4, atol=1e-4)
 
 
 def test_the_comparison_sees_every_kind_of_difference(golden):

@@ -1,10 +1,10 @@
 """Small batches of noise and random boxes, and a backbone to match, for the tests of tasks."""
 
 import flax.linen as nn
+import jax.numpy as jnp
 import numpy as np
 
 from ipg_jax import Batch
-from ipg_jax.models import GuidedResNet
 
 CLASSES, SIDE = 3, 64
 
@@ -29,11 +29,23 @@ def make_batch(images: int = 2, objects: int = 4, seed: int = 0) -> Batch:
     )
 
 
-class ShallowBackbone(GuidedResNet):
-    """A convolution for each stage, with the strides and the guidance of the real one.
+class ShallowBackbone(nn.Module):
+    """A convolution for each stage, with the strides and the guidance of an `IPGNet`.
 
     Tests of tasks look at what happens to its outputs, and compile it in no time.
     """
+
+    @property
+    def strides(self):
+        return {"c2": 4, "c3": 8, "c4": 16, "c5": 32}
+
+    @property
+    def pyramid_levels(self):
+        return 2
+
+    @property
+    def dtype(self):
+        return jnp.float32
 
     @nn.compact
     def __call__(self, pyramid, *, train):

@@ -10,8 +10,8 @@ from noise_batch import CLASSES, ShallowBackbone
 
 from ipg_jax import Batch, ops
 from ipg_jax.models import FPN, BoxHead, BoxOutputs, DenseOutputs, FasterRCNN, RPNHead
-from ipg_jax.tasks import CASCADE_RCNN, FASTER_RCNN, TwoStageTask
-from ipg_jax.tasks.two_stage import Rois
+from ipg_jax.tasks import CASCADE_RCNN, FASTER_RCNN, Proposals, RoiHeads, Rois, TwoStageTask
+from ipg_jax.tasks.roi_heads import refine
 
 make_batch = functools.partial(noise_batch.make_batch, objects=3)
 
@@ -21,18 +21,17 @@ def make_task(stages: int = 1) -> TwoStageTask:
     head = BoxHead(num_classes=CLASSES, fc_channels=16, num_fcs=1, class_agnostic=stages > 1)
     return TwoStageTask(
         model=FasterRCNN(
-            backbone=ShallowBackbone(fusion_stages=(2,)),
+            backbone=ShallowBackbone(),
             fpn=FPN(channels=16, extra_levels=1, extra_source="pool"),
             rpn=RPNHead(num_anchors=1, channels=16),
             box_heads=(head,) * stages,
         ),
-        stages=CASCADE_RCNN if stages == 3 else FASTER_RCNN,
         anchor_sizes=((16.0,), (24.0,), (32.0,), (48.0,)),
         anchor_ratios=(1.0,),
-        candidates_per_level=(60, 40),
-        proposals=(50, 30),
-        rois_per_image=16,
-        anchors_per_image=32,
+        proposals=Proposals(
+            candidates_per_level=(60, 40), per_image=(50, 30), anchors_per_image=32
+        ),
+        roi_heads=RoiHeads(stages=CASCADE_RCNN if stages == 3 else FASTER_RCNN, rois_per_image=16),
     )
 
 
@@ -75,7 +74,7 @@ def test_every_parameter_learns_and_the_parts_make_the_loss(stages):
     assert still == []
     suffixes = [""] if stages == 1 else ["_0", "_1", "_2"]
     parts = metrics["loss_objectness"] + metrics["loss_proposal"]
-    for stage, suffix in zip(make_task(stages).stages, suffixes, strict=True):
+    for stage, suffix in zip(make_task(stages).roi_heads.stages, suffixes, strict=True):
         head = metrics[f"loss_class{suffix}"] + metrics[f"loss_box{suffix}"]
         parts += stage.loss_weight * head
         assert metrics[f"positive_rois{suffix}"] > 0
@@ -127,17 +126,18 @@ def test_samples_need_a_key():
 
 
 def test_stages_and_heads_must_agree():
+    cascade = RoiHeads(stages=CASCADE_RCNN)
     with pytest.raises(ValueError, match="3 stages for 1 box heads"):
-        dataclasses.replace(make_task(), stages=CASCADE_RCNN)
+        dataclasses.replace(make_task(), roi_heads=cascade)
     model = make_task().model
     with pytest.raises(ValueError, match="class_agnostic"):
         dataclasses.replace(
-            make_task(), stages=CASCADE_RCNN, model=model.clone(box_heads=model.box_heads * 3)
+            make_task(), roi_heads=cascade, model=model.clone(box_heads=model.box_heads * 3)
         )
 
 
 def test_proposals_by_hand():
-    task = dataclasses.replace(make_task(), candidates_per_level=(2, 2), proposals=(4, 3))
+    proposals = Proposals(candidates_per_level=(2, 2), per_image=(4, 3))
     anchors = (
         jnp.array([[0.0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30]]),
         jnp.array([[0.0, 0, 10, 10]]),
@@ -149,7 +149,7 @@ def test_proposals_by_hand():
         DenseOutputs(jnp.array(level)[None, :, None], jnp.zeros((1, len(level), 4)))
         for level in logits
     )
-    found = task._proposals(dense, anchors, jnp.array([[64, 64]]), train=True)
+    found = proposals.select(dense, anchors, jnp.array([[64, 64]]), train=True)
     # Of the first level the two best, of which the second overlaps the first; the third level's
     # has no extent; levels do not suppress each other.
     np.testing.assert_array_equal(found.valid, [[True, True, True, False]])
@@ -159,22 +159,23 @@ def test_proposals_by_hand():
 
 
 def test_rois_hold_the_objects_and_at_most_a_quarter_of_positives():
-    task = make_task()
-    image = jax.tree.map(lambda x: x[0], make_batch())
-    far = jnp.tile(jnp.array([[0.0, 0.0, 3.0, 3.0]]), (50, 1))
-    rois = task._sample(Rois(far, jnp.arange(50) < 20), image, jax.random.key(0))
-    positive = ops.pairwise_iou(rois.boxes, image.boxes).max(1) >= 0.5
+    batch = make_batch(images=1)
+    far = jnp.tile(jnp.array([0.0, 0.0, 3.0, 3.0]), (1, 50, 1))
+    proposals = Rois(far, jnp.arange(50)[None] < 20)
+    rois = RoiHeads(rois_per_image=16).sample(
+        proposals, batch, jax.random.split(jax.random.key(0), 1)
+    )
+    positive = ops.pairwise_iou(rois.boxes[0], batch.boxes[0]).max(1) >= 0.5
     assert positive.sum() == 3  # the objects themselves, of at most 4
     assert rois.valid.sum() == 16
 
 
 def test_refined_rois_by_hand():
-    task = make_task(3)
     rois = Rois(jnp.array([[[10.0, 10, 20, 20], [0, 0, 10, 10]]]), jnp.array([[True, False]]))
     # With weights (10, 10, 5, 5): half a width to the right, twice as high.
     deltas = jnp.array([5.0, 0.0, 0.0, 5 * np.log(2)])
     outputs = BoxOutputs(jnp.zeros((1, 2, 4)), jnp.broadcast_to(deltas, (1, 2, 1, 4)))
-    refined = task._refine(outputs, rois, task.stages[0], jnp.array([[64, 22]]))
+    refined = refine(rois, outputs, CASCADE_RCNN[0].weights, jnp.array([[64, 22]]))
     np.testing.assert_allclose(refined.boxes[0], [[15, 5, 22, 25], [0, 0, 0, 0]], rtol=1e-6)
     np.testing.assert_array_equal(refined.valid, rois.valid)
 
@@ -190,7 +191,10 @@ def test_detections_by_hand():
     )
     # Class 1 of the first roi moves by a tenth of the width.
     deltas = jnp.zeros((4, CLASSES, 4)).at[0, 1, 0].set(1.0)
-    found = task._image_detections(deltas, scores, rois, jnp.array([64, 64]))
+    size = jnp.array([64, 64])
+    one = jax.tree.map(lambda x: x[None], (deltas, scores, rois, size))
+    boxes, scores, labels = RoiHeads().candidates(*one)
+    found = task.select(boxes[0], scores[0], labels[0], size)
     np.testing.assert_array_equal(found.valid, [True, True, False])
     np.testing.assert_allclose(found.boxes[:2], [[0, 0, 10, 11], [1, 0, 11, 10]], atol=1e-5)
     np.testing.assert_allclose(found.scores[:2], [0.6, 0.4])

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import pathlib
@@ -11,8 +12,8 @@ import numpy as np
 import pytest
 from tiny_run import as_flags, make_tiny_config, process_environments
 
-from ipg_jax.training import benchmark
-from ipg_jax.training.benchmark import Throughput
+from ipg_jax.training.benchmark import Throughput, measure
+from ipg_jax.training.build_runs import build_train_run
 from ipg_jax.types import Batch
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -37,7 +38,7 @@ def test_rates_leave_compilation_out(tiny_config, monkeypatch):
     now = [0.0]
     read = []
 
-    def batches(config, task, source, mesh):
+    def batches(start_step):
         for number in range(10**6):
             now[0] += 0.1
             read.append(number)
@@ -55,11 +56,14 @@ def test_rates_leave_compilation_out(tiny_config, monkeypatch):
 
     programs, compiled_after = [], []
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
-    monkeypatch.setattr(benchmark, "build_train_batches", batches)
-    monkeypatch.setattr(benchmark, "build_state", lambda *_: lambda key: jnp.zeros(()))
-    monkeypatch.setattr(benchmark, "abstract_state", lambda *_: jax.eval_shape(jnp.zeros, ()))
-    monkeypatch.setattr(benchmark, "build_train_step", lambda *_: train_step)
-    found = benchmark.measure(tiny_config, seconds=10.0)
+    run = dataclasses.replace(
+        build_train_run(tiny_config, evaluate=False),
+        batches=batches,
+        init_state=lambda key: jnp.zeros(()),
+        template=jax.eval_shape(jnp.zeros, ()),
+        train_step=train_step,
+    )
+    found = measure(run, seconds=10.0)
     # Eight images in 0.1 s, 0.05 s, and 0.15 s.
     np.testing.assert_allclose(found, (80, 160, 8 / 0.15), rtol=1e-4)
     assert found.bottleneck == "input"
@@ -136,15 +140,15 @@ def test_two_processes_find_the_same_rates():
         for environment in process_environments((1, 1))
     ]
     try:
-        (chief, errors), (other, _) = [process.communicate(timeout=300) for process in processes]
+        (primary, errors), (other, _) = [process.communicate(timeout=300) for process in processes]
     finally:
         for process in processes:
             process.kill()
     assert [process.returncode for process in processes] == [0, 0], errors
-    assert chief.splitlines()[-1] == other.splitlines()[-1]
-    rates = Throughput(*map(float, chief.split("\n")[-2].split()))
+    assert primary.splitlines()[-1] == other.splitlines()[-1]
+    rates = Throughput(*map(float, primary.split("\n")[-2].split()))
     # Eight images at most each tenth of a second, however fast process 0 reads.
     assert 0 < rates.input < 80
     assert 0 < rates.together < 80
-    assert "bottleneck" in chief
+    assert "bottleneck" in primary
     assert "bottleneck" not in other

@@ -18,7 +18,6 @@ from PIL import Image
 from configs.common import two_stage
 from ipg_jax import Batch, Detections, build_task
 from ipg_jax.data import CocoSource, DigitsSource, eval_batches, train_batches
-from ipg_jax.training import sharding
 from ipg_jax.training.build import build_optimizer
 from ipg_jax.training.checkpoint import Checkpoints
 from ipg_jax.training.sharding import (
@@ -29,14 +28,11 @@ from ipg_jax.training.sharding import (
     state_sharding,
 )
 from ipg_jax.training.state import TrainState
-from ipg_jax.training.steps import make_predict_step, make_train_step, split_batch
+from ipg_jax.training.steps import Policy, make_predict_step, make_train_step, split_batch
+from ipg_jax.types import PackedImage
 
 STEPS = 20
-
-
-@pytest.fixture(autouse=True)
-def arrays_of_tiny_models_are_divided_too(monkeypatch):
-    monkeypatch.setattr(sharding, "_SMALL", 2**10)
+MIN_SIZE = 2**10  # so that arrays of tiny models are divided too
 
 
 def mesh_of(batch: int, space: int = 1, fsdp: int = 1) -> Mesh:
@@ -66,13 +62,21 @@ def _begin(config: FrozenConfigDict, mesh: Mesh, **kwargs):
     task = build_task(config)
     optimizer, schedule = build_optimizer(config, num_steps=STEPS, steps_per_epoch=1.0)
     first = _first_state(config, ema="ema_decay" in kwargs)
-    placement = state_sharding(mesh, first)
+    placement = state_sharding(mesh, first, min_size=MIN_SIZE)
     template = jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
         first,
         placement,
     )
-    step = make_train_step(task, optimizer, schedule, mesh, placement=placement, **kwargs)
+    step = make_train_step(
+        task.loss_and_updates,
+        optimizer,
+        mesh,
+        schedule=schedule,
+        policy=Policy(task.dtype),
+        placement=placement,
+        **kwargs,
+    )
     return task, template, lambda: jax.device_put(first, placement, may_alias=False), step
 
 
@@ -130,16 +134,15 @@ def of_one_device():
 def two_stage_config(steady_config):
     with steady_config.unlocked():
         two_stage(steady_config, "faster_rcnn")
-        steady_config.model.update(
-            head_norm="none", head_fc_channels=32, rpn_proposals=(60, 30), rois_per_image=16
-        )
+        steady_config.model.rpn.proposals = (60, 30)
+        steady_config.model.box_head.update(fc_channels=32, rois_per_image=16)
     return steady_config
 
 
 def test_a_state_that_is_made_divided_is_that_of_one_device(steady_config, caplog):
     config, mesh = FrozenConfigDict(steady_config), mesh_of(2, 4, fsdp=2)
     one = _first_state(config, ema=False)
-    placement = state_sharding(mesh, one)
+    placement = state_sharding(mesh, one, min_size=MIN_SIZE)
     divided = jax.jit(state_maker(config, ema=False), out_shardings=placement)(jax.random.key(0))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), divided, one)
     kernel = divided.params["backbone"]["layer4"]["block1"]["conv2"]["kernel"]
@@ -223,7 +226,7 @@ def test_divided_images_give_the_boxes_of_one_device(detector, request):
     def detect(mesh: Mesh) -> Detections:
         task, _, create, _ = begin(config, mesh)
         batch = shard_batch(mesh, next(batches_of(config, task)))
-        return jax.device_get(make_predict_step(task, mesh)(create().variables, batch)[0])
+        return jax.device_get(make_predict_step(task.predict, mesh)(create().variables, batch)[0])
 
     one, divided = detect(mesh_of(1)), detect(mesh_of(2, 4, fsdp=2))
     np.testing.assert_array_equal(divided.valid, one.valid)
@@ -261,7 +264,7 @@ def test_two_shapes_of_images_make_two_programs(frozen_config, tmp_path, caplog)
     mesh = mesh_of(1)
     task, _, create, step = begin(frozen_config, mesh)
     state = create()
-    predict = make_predict_step(task, mesh)
+    predict = make_predict_step(task.predict, mesh)
     source = CocoSource(tmp_path, tmp_path / "instances.json")
     sizes = {"batch_size": 2, "image_size": (64, 96), "levels": task.pyramid_levels}
     training = itertools.islice(train_batches(source, seed=0, **sizes), 8)
@@ -331,8 +334,8 @@ def test_the_mesh_takes_all_devices():
     assert shape() == (8, 1, 1)
     assert shape(space=2) == (4, 1, 2)
     assert shape(fsdp=4) == (2, 4, 1)
-    assert shape(fsdp=-1, space=2) == (1, 4, 2)
-    assert shape(data=2, fsdp=-1) == (2, 4, 1)
+    assert shape(data=1, space=2) == (1, 4, 2)
+    assert shape(data=2) == (2, 4, 1)
     assert shape(data=2, fsdp=2, space=2) == (2, 2, 2)
     for wrong in (
         {"data": 3},
@@ -341,7 +344,8 @@ def test_the_mesh_takes_all_devices():
         {"fsdp": 16},
         {"fsdp": 0},
         {"space": -1},
-        {"data": 3, "fsdp": -1},
+        {"data": 0},
+        {"data": 3, "space": 2},
         {"data": -2, "fsdp": -4},
         {"data": 8, "fsdp": 2},
     ):
@@ -367,16 +371,19 @@ def test_tpus_get_a_hint_of_batches_that_are_slow_there(caplog):
     assert caplog.text.endswith("batch_size=32\n")
 
 
-@pytest.mark.parametrize(("block", "sides", "multiple"), [(1, (20, 10), 8), (4, (8, 4, 2), 64)])
-def test_levels_must_divide_over_the_devices(block: int, sides: tuple[int, ...], multiple: int):
+@pytest.mark.parametrize(
+    ("packed", "sides", "multiple"), [(False, (20, 10), 8), (True, (32, 16, 8), 64)]
+)
+def test_levels_must_divide_over_the_devices(packed: bool, sides: tuple[int, ...], multiple: int):
+    pyramid = tuple(np.zeros((1, side, side, 3), np.uint8) for side in sides)
     batch = Batch(
-        pyramid=tuple(np.zeros((1, side, side, 3 * block**2), np.uint8) for side in sides),
+        pyramid=tuple(map(PackedImage.pack, pyramid)) if packed else pyramid,
         **dict.fromkeys(
             ("boxes", "labels", "valid", "ignore", "image_size", "scale", "image_id", "weight"),
             np.zeros((1,), np.float32),
         ),
     )
-    heights = re.escape(str([block * side for side in sides]))
+    heights = re.escape(str(list(sides)))
     message = f"{heights} .* mesh.space=4: .* a multiple of {multiple} "
     with pytest.raises(ValueError, match=message):
         shard_batch(mesh_of(1, 4), batch)

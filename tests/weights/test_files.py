@@ -128,7 +128,7 @@ def test_the_published_files_without_epsilon_are_known(tmp_path, monkeypatch):
 
 def command(*arguments: str | os.PathLike) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "ipg_jax.weights", *arguments],
+        [sys.executable, "-m", "ipg_jax.cli.weights", *arguments],
         cwd=pathlib.Path(__file__).parents[2],
         capture_output=True,
         text=True,

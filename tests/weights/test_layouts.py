@@ -5,11 +5,13 @@ import json
 import pathlib
 import re
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ipg_jax.models import FrozenBatchNorm
+from ipg_jax.layers import FrozenBatchNorm
+from ipg_jax.models import BACKBONES, IPGNet
 from ipg_jax.weights import COCO_CLASSES, convert
 
 SHAPES = json.loads(
@@ -93,6 +95,26 @@ def test_transformers_resnet_is_torchvisions_by_other_names(prefix):
     assert_same(converted, convert(state))
     assert len(converted.arrays) == 5 * 53  # 53 convolutions, each with a batch norm
     assert set(converted.left_out) >= {"classifier.1.weight", "classifier.1.bias"}
+
+
+@pytest.mark.parametrize("model", ["convnext_tiny", "convnext_small"])
+def test_every_array_of_a_convnext_has_its_place(model: str):
+    state = {name: np.zeros(shape, np.float32) for name, shape in SHAPES[model].items()}
+    converted = convert(state)
+    net = IPGNet(BACKBONES[model](), fusion_stages=())
+    image = jnp.zeros((1, 32, 32, 3))
+    shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), (image,), train=False))
+    want = {
+        "backbone/" + jax.tree_util.keystr(path, simple=True, separator="/"): x.shape
+        for path, x in jax.tree_util.tree_leaves_with_path(shapes["params"])
+    }
+    assert {path: x.shape for path, x in converted.arrays.items()} == want
+    assert converted.left_out == dict.fromkeys(
+        (f"classifier.{i}.{leaf}" for i in (0, 2) for leaf in ("weight", "bias")),
+        "classifier of whole images",
+    )
+    assert re.fullmatch(converted.absent, "backbone/ipg2/conv1/kernel")
+    assert not re.fullmatch(converted.absent, "backbone/norm1/scale")
 
 
 OLDER = {  # names of the first files that torchvision published, by those of today

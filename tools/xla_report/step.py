@@ -10,11 +10,11 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ipg_jax.models import IMAGE_BLOCK, fold_fusion
+from ipg_jax.models import fold_fusion
 from ipg_jax.tasks import DetectionTask
 from ipg_jax.training import build, sharding, steps
 from ipg_jax.training.state import TrainState
-from ipg_jax.types import Batch
+from ipg_jax.types import Batch, PackedImage
 
 Mode = Literal["train", "predict"]
 
@@ -49,12 +49,15 @@ def lower_step(
       max_boxes: rows for objects.
       fold: whether prediction gets variables with the fusions folded.
     """
-    mesh = sharding.make_mesh(**config.mesh, devices=devices)
+    mesh = build.build_mesh(config, devices)
     config.batch_size = batch_per_device * sharding.batch_devices(mesh)
     accumulation = config.optimizer.accumulation if mode == "train" else 1
     sharding.check_batch_size(mesh, config.batch_size, accumulation)
     task, step, state = build_step(config, mesh, mode)
-    batch = abstract_batch(config.batch_size, image_size, task.pyramid_levels, max_boxes)
+    packed = build.space_to_depth(config, mesh)
+    batch = abstract_batch(
+        config.batch_size, image_size, task.pyramid_levels, max_boxes, packed=packed
+    )
     batch = jax.tree.map(placed, batch, sharding.batch_sharding(mesh, batch))
     replicated = sharding.replicated(mesh)
     if mode == "train":
@@ -74,14 +77,14 @@ def build_step(config: ConfigDict, mesh: Mesh, mode: Mode) -> tuple[DetectionTas
     optimizer, schedule = build.build_optimizer(config, num_steps=1000, steps_per_epoch=80.0)
     state = build.abstract_state(config, task, optimizer, mesh)
     if mode == "predict":
-        return task, steps.make_predict_step(task, mesh), state
+        return task, steps.make_predict_step(task.predict, mesh), state
     placement = jax.tree.map(lambda x: x.sharding, state)
     step = build.build_train_step(config, task, optimizer, schedule, mesh, placement)
     return task, step, state
 
 
 def abstract_batch(
-    batch_size: int, image_size: tuple[int, int], levels: int, max_boxes: int
+    batch_size: int, image_size: tuple[int, int], levels: int, max_boxes: int, *, packed: bool
 ) -> Batch:
     """Returns the shapes of a batch of padded images with `levels` levels of their pyramid."""
 
@@ -89,16 +92,13 @@ def abstract_batch(
         return jax.ShapeDtypeStruct((batch_size, *shape), dtype)
 
     height, width = image_size
+    pyramid = tuple(
+        rows(height >> level, width >> level, 3, dtype=np.uint8) for level in range(levels)
+    )
+    if packed:
+        pyramid = jax.eval_shape(lambda images: tuple(map(PackedImage.pack, images)), pyramid)
     return Batch(
-        pyramid=tuple(
-            rows(
-                (height >> level) // IMAGE_BLOCK,
-                (width >> level) // IMAGE_BLOCK,
-                3 * IMAGE_BLOCK**2,
-                dtype=np.uint8,
-            )
-            for level in range(levels)
-        ),
+        pyramid=pyramid,
         boxes=rows(max_boxes, 4, dtype=np.float32),
         labels=rows(max_boxes, dtype=np.int32),
         valid=rows(max_boxes, dtype=np.bool_),

@@ -19,10 +19,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int32, Int64, Integer, UInt8
 
 from ipg_jax.data.images import Size
+from ipg_jax.types import ImageId
 
 logger = logging.getLogger(__name__)
-
-ImageId = int | str
 
 
 class Rule(enum.Enum):

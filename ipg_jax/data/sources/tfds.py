@@ -24,13 +24,13 @@ from jaxtyping import UInt8
 from ipg_jax.data.images import Size, decode_image, read_image_size
 from ipg_jax.data.sources.base import (
     DataReport,
-    ImageId,
     Rule,
     Source,
     build_records,
     check_class_names,
 )
 from ipg_jax.data.sources.files import Verify
+from ipg_jax.types import ImageId
 
 
 class TfdsSource(Source):

@@ -1,4 +1,4 @@
-"""What a network must have to be guided."""
+"""What a network must have to be guided, and what a detector needs of one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
 
-from ipg_jax.types import Array, PackedImage
+from ipg_jax.types import Array, PackedImage, PackedPyramid, Pyramid
 
 
 @runtime_checkable
@@ -46,4 +46,31 @@ class Backbone(Protocol):
           number: of the stage, from 1.
           x: the output of the stage before, which guidance may have changed; or of the stem.
           train: as for `stem`.
+        """
+
+
+@runtime_checkable
+class PyramidBackbone(Protocol):
+    """A Linen module from an image pyramid to features, `IPGNet` or another: a detector's first."""
+
+    @property
+    def dtype(self) -> Any:
+        """Type of the computation."""
+
+    @property
+    def strides(self) -> dict[str, int]:
+        """Stride of each output, `{"c2": 4, "c3": 8, ...}`."""
+
+    @property
+    def pyramid_levels(self) -> int:
+        """How many levels of the image pyramid are read."""
+
+    def __call__(
+        self, pyramid: Pyramid | PackedPyramid, *, train: bool
+    ) -> dict[str, Float[Array, "b _ _ _"]]:
+        """Returns the outputs by name.
+
+        Args:
+          pyramid: normalised images, level `i` at `1 / 2^i` of the size.
+          train: whether norms use and update statistics of the batch.
         """

@@ -2,10 +2,9 @@
 
 from collections.abc import Callable
 
-import flax.linen as nn
-
+from ipg_jax.models.necks.base import Neck
 from ipg_jax.models.necks.fpn import FPN
 
-NECKS: dict[str, Callable[..., nn.Module]] = {"fpn": FPN}
+NECKS: dict[str, Callable[..., Neck]] = {"fpn": FPN}
 
-__all__ = ["FPN", "NECKS"]
+__all__ = ["FPN", "NECKS", "Neck"]

@@ -1,6 +1,7 @@
 """Whole runs: what they leave behind, and that nothing that happens to them changes the result."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
@@ -17,9 +18,13 @@ import pytest
 from PIL import Image
 from tiny_run import as_flags, make_tiny_config, process_environments
 
-from ipg_jax.training import loop
+from ipg_jax.inference.predict import predict
+from ipg_jax.training.build_runs import build_eval_run, build_predict_run, build_train_run
 from ipg_jax.training.checkpoint import load_variables
+from ipg_jax.training.evaluate import evaluate
 from ipg_jax.training.metrics import DivergedError
+from ipg_jax.training.train import train
+from ipg_jax.training.workdir import load_initial
 from ipg_jax.weights import save_weights
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -29,7 +34,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 def uninterrupted(tmp_path_factory) -> pathlib.Path:
     """The workdir of a run of the tiny config that nothing happened to."""
     workdir = tmp_path_factory.mktemp("uninterrupted")
-    loop.train(make_tiny_config(), workdir)
+    assert train(build_train_run(make_tiny_config()), workdir)
     return workdir
 
 
@@ -84,9 +89,13 @@ def test_a_run_leaves_a_complete_workdir(uninterrupted):
 
 def test_evaluating_and_predicting_from_the_workdir(uninterrupted, tiny_config, tmp_path, caplog):
     during = json.loads((uninterrupted / "eval" / "metrics.json").read_text())
-    after = loop.evaluate(tiny_config, uninterrupted, "latest")
-    assert after["coco"] == during["coco"]
-    assert after["coco"]["AR100"] > 0
+    run = build_eval_run(tiny_config)
+    after = evaluate(run, uninterrupted, "latest")
+    assert after.coco == during["coco"]
+    assert after.coco["AR100"] > 0
+    assert after.samples == []
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint 5.*\[2, 4, 6\]"):
+        evaluate(run, uninterrupted, "5")
 
     picture = np.random.default_rng(0).integers(0, 255, (50, 70, 3), np.uint8)
     for folder in ("a", "b"):
@@ -94,7 +103,8 @@ def test_evaluating_and_predicting_from_the_workdir(uninterrupted, tiny_config, 
         Image.fromarray(picture).save(tmp_path / folder / "same.png")
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     paths = [tmp_path / "a/same.png", tmp_path / "b/same.png", tmp_path / "broken.jpg"]
-    failed = loop.predict(tiny_config, uninterrupted, paths, tmp_path / "out", checkpoint="6")
+    run = build_predict_run(tiny_config)
+    failed = predict(run, uninterrupted, paths, tmp_path / "out", checkpoint="6")
     assert failed == [str(tmp_path / "broken.jpg")]
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
         "same.png",
@@ -110,8 +120,6 @@ def test_evaluating_and_predicting_from_the_workdir(uninterrupted, tiny_config, 
         assert y >= 0
         assert x + width <= 70 + 1e-4
         assert y + height <= 50 + 1e-4
-    with pytest.raises(FileNotFoundError, match=r"no checkpoint 5.*\[2, 4, 6\]"):
-        loop.evaluate(tiny_config, uninterrupted, "5")
 
 
 def final_parameters(workdir: pathlib.Path):
@@ -157,7 +165,7 @@ def test_a_run_stopped_and_then_killed_ends_with_the_same_bits(
 ):
     caplog.set_level("INFO")
     with sigterm_after_first_step(tmp_path):
-        assert loop.train(tiny_config, tmp_path) is None
+        assert not train(build_train_run(tiny_config), tmp_path)
     assert "stopped at step" in caplog.text
     saved = checkpoints_of(tmp_path)
     assert max(saved) < 4  # the next run has one to save before it ends
@@ -170,11 +178,13 @@ def test_a_run_stopped_and_then_killed_ends_with_the_same_bits(
     saved = checkpoints_of(tmp_path)
     assert 6 not in saved
 
-    assert loop.train(tiny_config, tmp_path)
+    run = build_train_run(tiny_config)
+    assert train(run, tmp_path)
     assert f"resumed {tmp_path} at step {max(saved)}" in caplog.text
     assert_same_bits(final_parameters(tmp_path), final_parameters(uninterrupted))
     assert losses(tmp_path) == losses(uninterrupted)
-    assert loop.train(tiny_config, tmp_path) == {}
+    assert "nothing to do" not in caplog.text
+    assert train(run, tmp_path)
     assert "nothing to do" in caplog.text
 
 
@@ -192,79 +202,83 @@ def test_two_processes_equal_one_though_one_is_told_to_stop(uninterrupted, tmp_p
     saved = checkpoints_of(tmp_path)
     assert max(saved) < 6
 
-    chief, _ = [finish(process) for process in start_two(tmp_path)]
-    assert "8 cpu device(s) in 2 process(es)" in chief
-    assert f"at step {max(saved)}" in chief
+    primary, _ = [finish(process) for process in start_two(tmp_path)]
+    assert "8 cpu device(s) in 2 process(es)" in primary
+    assert f"at step {max(saved)}" in primary
     np.testing.assert_allclose(losses(tmp_path), losses(uninterrupted), rtol=1e-4)
     want = json.loads((uninterrupted / "eval" / "metrics.json").read_text())["coco"]
     got = json.loads((tmp_path / "eval" / "metrics.json").read_text())["coco"]
     assert got["AR100"] == pytest.approx(want["AR100"], abs=0.02)
 
 
-def test_a_run_can_start_from_another(uninterrupted, tiny_config, tmp_path, monkeypatch):
+def test_a_run_can_start_from_another(uninterrupted, tiny_config, tmp_path):
     class BegunError(Exception):
         """Holds what the first step is given."""
 
     def first_step(*args):
         raise BegunError(*args)
 
-    monkeypatch.setattr(loop, "build_train_step", lambda *_: first_step)
     with tiny_config.unlocked():
         tiny_config.init_from = str(uninterrupted / "checkpoints" / "6")
+    run = dataclasses.replace(build_train_run(tiny_config), train_step=first_step)
     with pytest.raises(BegunError) as begun:
-        loop.train(tiny_config, tmp_path)
+        train(run, tmp_path)
     state, *_ = begun.value.args
     assert int(state.step) == 0
     assert_same_bits(state.variables, final_parameters(uninterrupted))
 
 
 def test_initial_weights_know_their_classes(uninterrupted, tmp_path):
-    of_run = loop.load_initial(uninterrupted / "checkpoints" / "6")
+    of_run = load_initial(uninterrupted / "checkpoints" / "6")
     assert of_run.class_names == tuple("0123456789")
     path = tmp_path / "weights.safetensors"
     save_weights(path, of_run)
-    of_file = loop.load_initial(path)
+    of_file = load_initial(path)
     assert of_file.class_names == of_run.class_names
     assert_same_bits(of_file.arrays, of_run.arrays)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_images(
-    tiny_config, tmp_path, monkeypatch
-):
-    build_train_step = loop.build_train_step
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_images(tiny_config, tmp_path):
+    run = build_train_run(tiny_config)
 
-    def build_poisoned(*args):
-        step = build_train_step(*args)
+    def poisoned(state, batch, key):
+        if state.step == 2:
+            head = jax.tree.map(lambda x: x * np.float32(np.nan), state.params["head"])
+            state = state.replace(params=state.params | {"head": head})
+        return run.train_step(state, batch, key)
 
-        def poisoned(state, batch, key):
-            if state.step == 2:
-                head = jax.tree.map(lambda x: x * np.float32(np.nan), state.params["head"])
-                state = state.replace(params=state.params | {"head": head})
-            return step(state, batch, key)
-
-        return poisoned
-
-    monkeypatch.setattr(loop, "build_train_step", build_poisoned)
     with pytest.raises(DivergedError, match=r"step 3: .*its images were \d+ \(.*learning_rate"):
-        loop.train(tiny_config, tmp_path)
+        train(dataclasses.replace(run, train_step=poisoned), tmp_path)
     assert checkpoints_of(tmp_path) == {2}
 
 
-def test_a_batch_that_does_not_divide_is_refused_with_a_size_that_does(tiny_config, tmp_path):
+def test_a_batch_that_does_not_divide_is_refused_with_a_size_that_does(tiny_config):
     with tiny_config.unlocked():
         tiny_config.batch_size = 12
     with pytest.raises(ValueError, match=r"multiple of 8 .*try (8|16)"):
-        loop.train(tiny_config, tmp_path)
+        build_train_run(tiny_config)
     with tiny_config.unlocked():
         tiny_config.batch_size, tiny_config.eval.batch_size = 8, 12
-    for run in (loop.train, loop.evaluate):  # a run says so before its first step
+    for build in (build_train_run, build_eval_run):  # a run says so before its first step
         with pytest.raises(ValueError, match=r"eval.batch_size=12 is not a multiple of 8 "):
-            run(tiny_config, tmp_path)
-    assert not checkpoints_of(tmp_path)
+            build(tiny_config)
 
 
-def test_data_with_other_classes_is_refused(tiny_config, tmp_path):
+def test_data_with_other_classes_is_refused(tiny_config):
     with tiny_config.unlocked():
         tiny_config.model.num_classes = 9
     with pytest.raises(ValueError, match=r"10 classes \(0, 1, .*num_classes=10"):
-        loop.train(tiny_config, tmp_path)
+        build_train_run(tiny_config)
+
+
+def test_a_run_may_do_without_evaluations(tiny_config, tmp_path):
+    with tiny_config.unlocked():
+        tiny_config.num_steps = 1
+
+    def step(state, batch, key):
+        return state, {"loss": np.float32(1), "grad_norm": np.float32(1)}
+
+    run = build_train_run(tiny_config, evaluate=False)
+    assert train(dataclasses.replace(run, train_step=step), tmp_path)
+    assert checkpoints_of(tmp_path) == {1}
+    assert not (tmp_path / "eval").exists()

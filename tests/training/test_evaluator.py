@@ -7,41 +7,31 @@ import numpy as np
 import pytest
 from etils import epath
 
-from ipg_jax import ops
-from ipg_jax.models import IMAGE_BLOCK
-from ipg_jax.training import loop
-from ipg_jax.training.build import View, build_source, build_task, build_views
-from ipg_jax.training.metrics import MetricWriter
+from ipg_jax.training.build import build_task
+from ipg_jax.training.build_runs import build_eval_run, build_train_run, build_views
+from ipg_jax.training.evaluator import View
+from ipg_jax.training.workdir import write_evaluation
 from ipg_jax.types import Detections
 
 
 @pytest.fixture
-def evaluate(tiny_config, tmp_path):
-    """Evaluates a detector that finds what is there; returns metrics and the views' shapes."""
+def evaluate(tiny_config):
+    """Evaluates a detector that finds what is there; returns it, the views' shapes and the data."""
 
-    def run(config=tiny_config, annotated: bool = True):
-        source = build_source(config, train=False)
+    def run(config=tiny_config, annotated: bool = True, samples: int = 0):
+        evaluator = build_eval_run(config).evaluator
+        source = evaluator.source
         source.records = dataclasses.replace(source.records, annotated=annotated)
         shapes = []
 
         def predict_step(variables, batch):
-            shapes.append(ops.from_blocks(batch.pyramid[0], IMAGE_BLOCK).shape[1:3])
+            shapes.append(batch.pyramid[0].shape[1:3])
             scores = np.where(batch.valid, np.float32(0.9), np.float32(0))
             found = Detections(batch.boxes, scores, batch.labels, batch.valid)
             return found, batch.replace(pyramid=())
 
-        metrics = loop.evaluate_variables(
-            config,
-            build_task(config),
-            predict_step,
-            {},
-            source,
-            build_views(config),
-            loop.make_mesh(),
-            MetricWriter(tmp_path, enabled=False),
-            step=3,
-        )
-        return metrics, shapes, source
+        evaluator = dataclasses.replace(evaluator, predict_step=predict_step, num_samples=samples)
+        return evaluator({}, step=3), shapes, source
 
     return run
 
@@ -50,11 +40,11 @@ def test_views_of_all_scales_and_mirrored_fall_on_one_another(evaluate, tiny_con
     with tiny_config.unlocked():
         tiny_config.eval.scales = ((64, 64), (96, 128))
         tiny_config.eval.flips = True
-    metrics, shapes, source = evaluate(tiny_config)
+    found, shapes, source = evaluate(tiny_config)
     # Ten scenes make two batches for each of four views.
     assert shapes == [(64, 64)] * 2 + [(96, 128)] * 2 + [(64, 64)] * 2 + [(96, 128)] * 2
-    assert metrics["coco"]["AP"] == pytest.approx(1.0)
-    assert len(metrics["results"]) == len(source.records.boxes)  # once each, not four times
+    assert found.coco["AP"] == pytest.approx(1.0)
+    assert len(found.results) == len(source.records.boxes)  # once each, not four times
 
 
 def test_one_view_changes_nothing(evaluate, tiny_config):
@@ -63,40 +53,56 @@ def test_one_view_changes_nothing(evaluate, tiny_config):
         tiny_config.eval.scales = (tuple(tiny_config.image_size),)
     assert evaluate(tiny_config)[0] == plain
     np.testing.assert_allclose(
-        [result["bbox"][:2] for result in plain["results"]], source.records.boxes[:, :2], rtol=1e-6
+        [result["bbox"][:2] for result in plain.results], source.records.boxes[:, :2], rtol=1e-6
     )
 
 
 def test_data_without_annotations_is_not_scored(evaluate, caplog):
     caplog.set_level("INFO")
-    metrics, _, source = evaluate(annotated=False)
-    assert (metrics["coco"], metrics["voc"]) == (None, None)
-    assert len(metrics["results"]) == len(source.records.boxes)
+    found, _, source = evaluate(annotated=False)
+    assert (found.coco, found.voc) == (None, None)
+    assert found.scalars() == {}
+    assert len(found.results) == len(source.records.boxes)
     assert f"{source.name} has no annotations" in caplog.text
 
 
 def test_results_without_annotations_are_named_as_coco_wants(evaluate, tmp_path):
     workdir = epath.Path(tmp_path) / "ipg101"
-    metrics, _, source = evaluate(annotated=False)
+    found, _, source = evaluate(annotated=False)
     source.name = "image_info_test-dev2017.json"
-    loop.write_evaluation(workdir, 3, metrics, source)
+    write_evaluation(workdir, 3, found, source)
     written = {path.name: json.loads(path.read_text()) for path in (workdir / "eval").iterdir()}
     assert written == {
         "metrics.json": {"step": 3, "coco": None, "voc": None},
-        "detections.json": metrics["results"],
-        "detections_test-dev2017_ipg101_results.json": metrics["results"],
+        "detections.json": found.results,
+        "detections_test-dev2017_ipg101_results.json": found.results,
     }
 
 
-def test_training_needs_annotations(tiny_config, tmp_path, monkeypatch):
-    def without_annotations(config, *, train):
-        source = build_source(config, train=train)
-        source.records = dataclasses.replace(source.records, annotated=train)
-        return source
+def test_samples_are_drawn_of_the_first_view_alone(evaluate, tiny_config):
+    with tiny_config.unlocked():
+        tiny_config.eval.flips = True
+    found, _, _ = evaluate(tiny_config, samples=9)  # of two batches
+    assert len(found.samples) == 9
+    # Two pictures side by side, enlarged to 480 rows and more.
+    assert all(picture.shape[0] >= 448 for picture in found.samples)
+    assert evaluate(tiny_config)[0].samples == []
 
-    monkeypatch.setattr(loop, "build_source", without_annotations)
-    with pytest.raises(ValueError, match="has no annotations: training needs"):
-        loop.train(tiny_config, tmp_path)
+
+def test_training_needs_annotations(tiny_config, tmp_path):
+    images = [{"id": i, "file_name": f"{i}.png", "height": 64, "width": 64} for i in range(8)]
+    categories = [{"id": i, "name": str(i)} for i in range(10)]
+    content = {"images": images, "categories": categories}
+    (tmp_path / "without.json").write_text(json.dumps(content))
+    annotation = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [4, 4, 20, 20], "iscrowd": 0}
+    (tmp_path / "with.json").write_text(json.dumps(content | {"annotations": [annotation]}))
+    with tiny_config.unlocked():
+        tiny_config.data.source, tiny_config.data.verify = "coco", "none"
+        tiny_config.data.train_annotations = str(tmp_path / "with.json")
+        tiny_config.data.eval_annotations = str(tmp_path / "without.json")
+    with pytest.raises(ValueError, match=r"without\.json has no annotations: training needs"):
+        build_train_run(tiny_config)
+    build_train_run(tiny_config, evaluate=False)  # reads the training data alone
 
 
 def test_views(tiny_config):

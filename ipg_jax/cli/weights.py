@@ -1,7 +1,7 @@
 """Shows what a file of weights holds, and writes it in this package's layout.
 
-    python -m ipg_jax.weights resnet50.pth
-    python -m ipg_jax.weights detector.pth --config=configs/NAME.py --out=detector.safetensors
+    python -m ipg_jax.cli.weights resnet50.pth
+    python -m ipg_jax.cli.weights detector.pth --config=configs/NAME.py --out=detector.safetensors
 
 With a config, the weights are also put into its model, as `config.init_from` would.
 """
@@ -52,14 +52,15 @@ def check(weights: Weights) -> None:
     import jax
     import numpy as np
 
-    from ipg_jax.training import build, command_line
+    from ipg_jax.training import command_line
+    from ipg_jax.training.build import build_task
 
     command_line.start()
     config = CONFIG.value
-    task = build.build_task(config)
+    task = build_task(config)
     abstract = jax.eval_shape(task.init, jax.random.key(0))
     fresh = jax.device_put(jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract))
-    names = tuple(config.data.class_names)
+    names = tuple(config.data.class_names or ())
     if not names and task.num_classes == len(weights.class_names):
         names = weights.class_names
     elif not names and weights.class_names:
@@ -70,8 +71,8 @@ def check(weights: Weights) -> None:
             fresh,
             weights,
             class_names=names,
-            missing=config.init_missing,
-            unexpected=config.init_unexpected,
+            missing=config.init_missing or "",
+            unexpected=config.init_unexpected or "",
         )
     except ValueError as error:
         sys.exit(str(error))

@@ -1,0 +1,328 @@
+"""From a config to a whole run: what the command lines call, once."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Generator
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from ipg_jax import data
+from ipg_jax.tasks import DetectionTask
+from ipg_jax.training.build import (
+    abstract_state,
+    build_mesh,
+    build_optimizer,
+    build_state,
+    build_task,
+    build_train_step,
+    run_length,
+    space_to_depth,
+)
+from ipg_jax.training.build_compat import current_values
+from ipg_jax.training.evaluator import Evaluator, View
+from ipg_jax.training.runs import EvalRun, PredictRun, TrainRun
+from ipg_jax.training.sharding import check_batch_size, make_mesh, process_rows
+from ipg_jax.training.state import TrainState
+from ipg_jax.training.steps import make_predict_step
+from ipg_jax.types import Batch
+
+logger = logging.getLogger(__name__)
+
+
+def build_train_run(config: ConfigDict, *, evaluate: bool = True) -> TrainRun:
+    """Returns the training run that a config describes.
+
+    Args:
+      config: a config of `configs/`.
+      evaluate: whether the run is evaluated, for which the evaluation data are read.
+
+    Raises:
+      ValueError: the config does not fit the data or the devices; the message names the field.
+    """
+    config = current_values(config)
+    mesh = log_mesh(build_mesh(config))
+    check_batch_size(mesh, config.batch_size, config.optimizer.accumulation)
+    if evaluate:  # now, and not after the first epoch
+        check_eval_batch_size(config, mesh)
+    task = build_task(config)
+    source = build_source(config, train=True)
+    evaluator = None
+    if evaluate:
+        eval_source = build_source(config, train=False)
+        check_training_data(source, eval_source)
+        evaluator = build_evaluator(config, task, eval_source, mesh)
+    num_steps, steps_per_epoch = run_length(config, len(source))
+    optimizer, schedule = build_optimizer(
+        config, num_steps=num_steps, steps_per_epoch=steps_per_epoch
+    )
+    template = abstract_state(config, task, optimizer, mesh)
+    placement = jax.tree.map(lambda x: x.sharding, template)
+    eval_every = config.eval_every or max(1, round(steps_per_epoch))
+    return TrainRun(
+        config=json.loads(config.to_json()),
+        seed=config.seed,
+        mesh=mesh,
+        source=source,
+        image_size=tuple(config.image_size),
+        batch_size=config.batch_size,
+        batches=build_train_batches(config, source, mesh, levels=task.pyramid_levels),
+        init_state=build_state(config, task, optimizer),
+        template=template,
+        optimizer=optimizer,
+        train_step=build_train_step(config, task, optimizer, schedule, mesh, placement),
+        init_from=config.init_from,
+        init_missing=config.init_missing or "",
+        init_unexpected=config.init_unexpected or "",
+        num_steps=num_steps,
+        steps_per_epoch=steps_per_epoch,
+        log_every=config.log_every,
+        eval_every=None if config.eval_only_at_end else eval_every,
+        checkpoint_every=config.checkpoint_every,
+        keep_checkpoints=config.keep_checkpoints,
+        evaluator=evaluator,
+    )
+
+
+def build_eval_run(config: ConfigDict) -> EvalRun:
+    """Returns the evaluation that a config describes; it draws no samples.
+
+    Raises:
+      ValueError: the config does not fit the data or the devices; the message names the field.
+    """
+    config = current_values(config)
+    mesh = log_mesh(build_mesh(config))
+    check_eval_batch_size(config, mesh)
+    task = build_task(config)
+    source = build_source(config, train=False)
+    return EvalRun(
+        evaluator=build_evaluator(config, task, source, mesh, samples=0),
+        template=build_template(config, task, mesh),
+    )
+
+
+def build_predict_run(config: ConfigDict) -> PredictRun:
+    """Returns the prediction that a config describes.
+
+    Raises:
+      ValueError: there are fewer devices than `config.mesh.space`.
+    """
+    config = current_values(config)
+    # One image at a time can be divided by its height alone.
+    space = config.mesh.space
+    mesh = make_mesh(data=1, space=space, devices=jax.local_devices()[:space])
+    task = build_task(config)
+    return PredictRun(
+        task=task,
+        mesh=mesh,
+        template=build_template(config, task, mesh),
+        image_size=tuple(config.image_size),
+    )
+
+
+def log_mesh(mesh: Mesh) -> Mesh:
+    """Logs the devices and returns the mesh over them."""
+    logger.info(
+        "%d %s device(s) in %d process(es), mesh %s",
+        jax.device_count(),
+        jax.devices()[0].platform,
+        jax.process_count(),
+        dict(mesh.shape),
+    )
+    return mesh
+
+
+def check_eval_batch_size(config: ConfigDict, mesh: Mesh) -> None:
+    """Raises ValueError unless the evaluation's batch divides over the devices."""
+    field = "eval.batch_size" if config.eval.batch_size else "batch_size"
+    check_batch_size(mesh, config.eval.batch_size or config.batch_size, field=field)
+
+
+def build_template(config: ConfigDict, task: DetectionTask, mesh: Mesh) -> TrainState:
+    """Returns the state that the run's checkpoints hold, without values."""
+    # The state's structure is the same for any length of the run.
+    optimizer, _ = build_optimizer(config, num_steps=1, steps_per_epoch=1.0)
+    return abstract_state(config, task, optimizer, mesh)
+
+
+def build_evaluator(
+    config: ConfigDict,
+    task: DetectionTask,
+    source: data.Source,
+    mesh: Mesh,
+    *,
+    samples: int | None = None,
+) -> Evaluator:
+    """Returns the evaluator that `config.eval` describes.
+
+    Args:
+      config: the run's.
+      task: its detector.
+      source: the data to evaluate on.
+      mesh: the devices.
+      samples: how many samples it draws; by default `config.eval.samples`.
+
+    Raises:
+      ValueError: `config.eval.metric` or `config.eval.scales` is out of range.
+    """
+    if config.eval.metric not in ("coco", "voc"):
+        raise ValueError(f"config.eval.metric is coco or voc, not {config.eval.metric!r}")
+    return Evaluator(
+        task=task,
+        mesh=mesh,
+        source=source,
+        views=build_views(config),
+        batch_size=config.eval.batch_size or config.batch_size,
+        metric=config.eval.metric,
+        num_samples=config.eval.samples if samples is None else samples,
+        space_to_depth=space_to_depth(config, mesh),
+        predict_step=make_predict_step(task.predict, mesh),
+    )
+
+
+def _common(c: ConfigDict, train: bool) -> dict[str, Any]:
+    """Returns the arguments of all sources that read files."""
+    return {
+        "class_names": tuple(c.class_names or ()),
+        "drop_empty": train and c.drop_empty,
+        "verify": c.verify,
+    }
+
+
+def coco_source(c: ConfigDict, train: bool) -> data.Source:
+    """COCO's format: a folder of images and a JSON file."""
+    return data.CocoSource(
+        images=c.train_images if train else c.eval_images,
+        annotations=c.train_annotations if train else c.eval_annotations,
+        **_common(c, train),
+    )
+
+
+def voc_source(c: ConfigDict, train: bool) -> data.Source:
+    """VOC's format: folders with an XML file for each image."""
+    root, split = _needed(c, "root"), c.train_split if train else c.eval_split
+    return data.VocSource(root=root, split=split, **_common(c, train))
+
+
+def tfds_source(c: ConfigDict, train: bool) -> data.Source:
+    """A prepared TFDS data set."""
+    name, split = _needed(c, "name"), c.train_split if train else c.eval_split
+    return data.TfdsSource(name=name, split=split, data_dir=c.data_dir, **_common(c, train))
+
+
+def digits_source(c: ConfigDict, train: bool) -> data.Source:
+    """Scenes of handwritten digits."""
+    return data.DigitsSource(
+        split=c.train_split if train else c.eval_split,
+        num_scenes=c.train_scenes if train else c.eval_scenes,
+        scene_size=c.scene_size,
+    )
+
+
+SOURCES: dict[str, Callable[[ConfigDict, bool], data.Source]] = {
+    "tfds": tfds_source,
+    "coco": coco_source,
+    "voc": voc_source,
+    "digits": digits_source,
+}
+"""What `config.data.source` names: functions of `config.data` and whether it is for training."""
+
+
+def _needed(c: ConfigDict, field: str) -> str:
+    if c[field] is None:
+        raise ValueError(f"config.data.{field} is not set: config.data.source={c.source} needs it")
+    return c[field]
+
+
+def build_source(config: ConfigDict, *, train: bool) -> data.Source:
+    """Returns the training or the evaluation data that `config.data` describes; logs its report.
+
+    Raises:
+      ValueError: `config.data.source` is unknown, or the data has other classes than the config.
+    """
+    c = config.data
+    if c.source not in SOURCES:
+        raise ValueError(f"config.data.source is one of {', '.join(SOURCES)}, not {c.source!r}")
+    source = SOURCES[c.source](c, train)
+    if len(source.class_names) != config.model.num_classes:
+        raise ValueError(
+            f"{source.name} has {len(source.class_names)} classes ({', '.join(source.class_names)})"
+            f", config.model.num_classes is {config.model.num_classes}: "
+            f"set --config.model.num_classes={len(source.class_names)}, or name the classes in "
+            "config.data.class_names"
+        )
+    logger.info("%s: %d images", source.name, len(source))
+    for line in source.report.lines():
+        logger.info("  %s", line)
+    return source
+
+
+def check_training_data(source: data.Source, eval_source: data.Source) -> None:
+    """Raises ValueError unless both have annotations, of the same classes in the same order."""
+    if source.class_names != eval_source.class_names:
+        raise ValueError(
+            f"training and evaluation data have different classes.\n"
+            f"{source.name}: {', '.join(source.class_names)}\n"
+            f"{eval_source.name}: {', '.join(eval_source.class_names)}"
+        )
+    for which in (source, eval_source):
+        if not which.records.annotated:
+            raise ValueError(
+                f"{which.report.origin} has no annotations: training needs a file that has them, "
+                "for config.data.train_annotations and config.data.eval_annotations; eval.py "
+                "writes detections without them"
+            )
+
+
+def build_train_batches(
+    config: ConfigDict, source: data.Source, mesh: Mesh, *, levels: int
+) -> Callable[[int], Generator[Batch, None, None]]:
+    """Returns the function from a step to this process's rows of the run's batches from there on.
+
+    Args:
+      config: the run's.
+      source: its training data.
+      mesh: of the devices that divide a batch.
+      levels: of the image pyramid.
+    """
+
+    def batches(start_step: int) -> Generator[Batch, None, None]:
+        return data.train_batches(
+            source,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            start_step=start_step,
+            image_size=tuple(config.image_size),
+            levels=levels,
+            max_boxes=config.data.max_boxes,
+            flip=config.data.flip,
+            augmentations=tuple(config.data.augmentations),
+            pad_multiple=data.padding_multiple(levels, mesh.shape["space"]),
+            space_to_depth=space_to_depth(config, mesh),
+            rows=process_rows(mesh, config.batch_size),
+        )
+
+    return batches
+
+
+def build_views(config: ConfigDict) -> list[View]:
+    """Returns the ways in which an evaluation looks at every image, plain ones before mirrored.
+
+    One, `config.image_size` as it is, unless `config.eval.scales` and `config.eval.flips` ask for
+    test-time augmentation.
+
+    Raises:
+      ValueError: `config.eval.scales` does not hold pairs (short, long).
+    """
+    scales = config.eval.scales or (tuple(config.image_size),)
+    if not all(isinstance(s, (tuple, list)) and len(s) == 2 and 0 < s[0] <= s[1] for s in scales):
+        raise ValueError(
+            "config.eval.scales holds pairs (short, long) with 0 < short <= long, such as "
+            f"((500, 800), (600, 1000)), not {config.eval.scales}"
+        )
+    mirrored = (False, True) if config.eval.flips else (False,)
+    return [View((short, long), flip) for flip in mirrored for short, long in scales]

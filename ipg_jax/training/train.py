@@ -1,0 +1,175 @@
+"""Training."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import time
+
+import jax
+import numpy as np
+from etils import epath
+
+from ipg_jax import data
+from ipg_jax.training.checkpoint import Checkpoints, config_digest
+from ipg_jax.training.metrics import DivergedError, MetricWriter, Progress, duration, log_progress
+from ipg_jax.training.preemption import StopSignal
+from ipg_jax.training.prefetch import prefetch_to_device
+from ipg_jax.training.runs import TrainRun
+from ipg_jax.training.sharding import gathered, shard_batch
+from ipg_jax.training.state import TrainState
+from ipg_jax.training.steps import Metrics
+from ipg_jax.training.workdir import load_initial, write_evaluation, write_run_files
+from ipg_jax.weights import initialize
+
+logger = logging.getLogger(__name__)
+
+
+def train(run: TrainRun, workdir: epath.PathLike) -> bool:
+    """Trains, or goes on with the run that `workdir` holds.
+
+    The batches, and with them the whole run, are a function of the config alone: a run that was
+    killed and started again ends with the same parameters as one that was not. On SIGTERM it saves
+    and returns.
+
+    Args:
+      run: what to train, on what and how (`build_runs.build_train_run`).
+      workdir: folder of the run (see the README for what it holds); made if need be.
+
+    Returns:
+      Whether the run is at its end: False if SIGTERM stopped it before.
+
+    Raises:
+      DivergedError: a loss was not finite; the message names the step and the images.
+      ValueError: the run does not fit what `workdir` holds, or the weights it starts from.
+    """
+    workdir = epath.Path(workdir)
+    primary = jax.process_index() == 0
+    begin = time.perf_counter()
+
+    # ------------------------------------------------------------------ workdir
+    if primary:
+        write_run_files(workdir, run.config, run.source)
+    checkpoints = Checkpoints(
+        workdir / "checkpoints", keep=run.keep_checkpoints, digest=config_digest(run.config)
+    )
+
+    # ------------------------------------------------------------------ state: resume, else
+    # init_from, else scratch
+    key = jax.random.key(run.seed)
+    if checkpoints.latest is not None:
+        state = checkpoints.restore(run.template)
+        logger.info("resumed %s at step %d", workdir, state.step)
+    else:
+        state = first_state(run, key)
+    logger.info("%.2f M parameters", sum(x.size for x in jax.tree.leaves(state.params)) / 1e6)
+    start = int(state.step)
+    if start >= run.num_steps:
+        checkpoints.close()
+        logger.info("nothing to do: %s is at step %d of %d", workdir, start, run.num_steps)
+        return True
+
+    # ------------------------------------------------------------------ input and metrics
+    placed = prefetch_to_device(run.batches(start), functools.partial(shard_batch, run.mesh))
+    writer = MetricWriter(workdir, start_step=start, enabled=primary)
+    progress = Progress(start, run.num_steps, run.batch_size)
+    window: list[dict[str, float]] = []
+    pending: Metrics | None = None
+
+    def finish(step: int) -> None:
+        """Waits for `step`, checks that its loss is finite and counts it."""
+        nonlocal pending
+        if pending is None:
+            return
+        values = {name: float(value) for name, value in jax.device_get(pending).items()}
+        pending = None
+        if not np.isfinite([values["loss"], values["grad_norm"]]).all():
+            raise diverged(run, step, values, checkpoints.latest)
+        window.append(values)
+        progress.tick(step)
+
+    # ------------------------------------------------------------------ loop
+    with (
+        contextlib.closing(placed),
+        contextlib.closing(checkpoints),
+        contextlib.closing(writer),
+        StopSignal() as stop,
+    ):
+        for step in range(start + 1, run.num_steps + 1):
+            state, metrics = run.train_step(state, next(placed), key)
+            # One step is in flight while its predecessor is looked at: the device never waits for
+            # the host, and a bad loss is seen at once.
+            finish(step - 1)
+            pending = metrics
+            if step == start + 1:
+                finish(step)
+                logger.info("first step after %s", duration(time.perf_counter() - begin))
+
+            last = step == run.num_steps
+            stopping = stop.requested or checkpoints.reached_preemption(step)
+            due = last or (run.eval_every is not None and step % run.eval_every == 0)
+            if step % run.log_every == 0 or due or stopping:
+                finish(step)
+                means = {k: float(np.mean([w[k] for w in window])) for k in window[0]}
+                window.clear()
+                log_progress(step, run.num_steps, step / run.steps_per_epoch, means, progress)
+                speed = {"images_per_second": progress.images_per_second}
+                unreadable = {"unreadable_images": float(run.source.unreadable)}
+                writer.scalars(
+                    step, {f"train/{k}": v for k, v in (means | speed | unreadable).items()}
+                )
+            found = None
+            if due and run.evaluator is not None and (last or not stopping):
+                found = run.evaluator(state.eval_variables, step)
+                writer.scalars(step, {f"eval/{k}": v for k, v in found.scalars().items()})
+                for number, picture in enumerate(found.samples):
+                    writer.image(step, f"sample{number}", picture)
+                if primary:
+                    write_evaluation(workdir, step, found, run.evaluator.source)
+            if due or stopping or step % run.checkpoint_every == 0:
+                finish(step)
+                checkpoints.save(step, state, found.coco if found else None)
+                progress.pause()
+            if stopping and not last:
+                logger.info("stopped at step %d: start the same command again to go on", step)
+                return False
+    return True
+
+
+def first_state(run: TrainRun, key: jax.Array) -> TrainState:
+    """Returns the state of a run that begins: from `run.init_from`, or from scratch."""
+    placement = jax.tree.map(lambda x: x.sharding, run.template)
+    state = jax.jit(run.init_state, out_shardings=placement)(key)
+    if run.init_from is None:
+        return state
+    variables = initialize(
+        gathered(run.mesh, state.variables),
+        load_initial(run.init_from),
+        class_names=run.source.class_names,
+        missing=run.init_missing,
+        unexpected=run.init_unexpected,
+    )
+    logger.info("started from %s", run.init_from)
+    state = TrainState.create(variables, run.optimizer, ema=state.ema is not None)
+    return jax.device_put(state, placement)
+
+
+def diverged(
+    run: TrainRun, step: int, values: dict[str, float], checkpoint: int | None
+) -> DivergedError:
+    """Returns the error of a step whose loss or gradient is not finite."""
+    records = data.global_batch_records(
+        run.source,
+        step - 1,
+        batch_size=run.batch_size,
+        seed=run.seed,
+        image_size=run.image_size,
+    )
+    images = ", ".join(f"{number} ({name})" for number, name in records)
+    return DivergedError(
+        f"step {step}: {', '.join(f'{k}={v:.4g}' for k, v in values.items())}; "
+        f"its images were {images}. The last good checkpoint is {checkpoint}. "
+        "Lower config.optimizer.learning_rate, set config.optimizer.clip_norm, or look "
+        "at these images."
+    )
