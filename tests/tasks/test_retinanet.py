@@ -10,6 +10,7 @@ from noise_batch import CLASSES, SIDE, ShallowBackbone, make_batch
 from ipg_jax import Batch, ops
 from ipg_jax.models import FPN, DenseOutputs, RetinaNet, RetinaNetHead
 from ipg_jax.tasks import RetinaNetTask
+from ipg_jax.tasks.retinanet import level_candidates
 
 
 @functools.cache
@@ -176,15 +177,14 @@ def outputs_with(boxes: list[tuple[int, int, float]]) -> tuple[DenseOutputs, ...
 
 def detect(outputs, **kwargs):
     task = dataclasses.replace(make_task(), **kwargs)
-    one = jax.tree.map(lambda x: x[0], outputs)
-    found = task._image_detections(
-        one, tuple(map(jnp.asarray, anchors())), jnp.array([SIDE, SIDE], jnp.int32)
+    found = task.detections(
+        outputs, tuple(map(jnp.asarray, anchors())), jnp.array([[SIDE, SIDE]], jnp.int32)
     )
-    keep = np.asarray(found.valid)
+    keep = np.asarray(found.valid)[0]
     return (
-        np.asarray(found.boxes)[keep],
-        np.asarray(found.scores)[keep],
-        np.asarray(found.labels)[keep],
+        np.asarray(found.boxes)[0, keep],
+        np.asarray(found.scores)[0, keep],
+        np.asarray(found.labels)[0, keep],
     )
 
 
@@ -215,11 +215,8 @@ def test_candidates_are_those_of_one_sort_over_all_pairs(candidates: int):
     logits, deltas = (rng.normal(size=(images, rows, n)).astype(np.float32) for n in (CLASSES, 4))
     corner, size = rng.uniform(1, 9, (2, rows, 2))
     anchors = np.concatenate([corner, corner + size], axis=1).astype(np.float32)
-    task = dataclasses.replace(make_task(), candidates_per_level=candidates)
-    level, of_images = task._best_positions(
-        DenseOutputs(*map(jnp.asarray, (logits, deltas))), anchors
-    )
-    boxes, scores, labels = jax.vmap(task._level_candidates)(level, of_images)
+    level = DenseOutputs(*map(jnp.asarray, (logits, deltas)))
+    boxes, scores, labels = level_candidates(level, anchors, candidates, per_position=2)
     for image in range(images):
         order = np.argsort(-logits[image].reshape(-1), kind="stable")[:candidates]
         row = order // CLASSES
