@@ -129,8 +129,9 @@ class RetinaNetTask(DetectionTask):
         ]
 
         def of_image(candidates: list[Candidates], image_size: Array) -> Detections:
-            joined = tuple(jnp.concatenate(x) for x in zip(*candidates, strict=True))
-            return self.select(*replicate(joined), image_size)
+            joined = Candidates(*map(jnp.concatenate, zip(*candidates, strict=True)))
+            boxes, scores, labels = replicate(joined)
+            return self.select(boxes, scores, labels, image_size)
 
         return jax.vmap(of_image)(candidates, image_size)
 
@@ -208,9 +209,9 @@ def level_candidates(
 ) -> Candidates:
     """Returns the best (anchor, class) pairs of a level for each image.
 
-    The best k pairs lie on the k positions with the best maxima, and on the k anchors there with the
-    best: small sorts instead of one over all pairs, with the same result. A TPU finds the maxima
-    over all pairs of a position while it convolves.
+    The best k pairs lie on the k positions with the best maxima, and on the k anchors there with
+    the best: small sorts instead of one over all pairs, with the same result. A TPU finds the
+    maxima over all pairs of a position while it convolves.
 
     Args:
       level: the head's outputs.
