@@ -72,7 +72,7 @@ def run(
         "num_steps": steps,
         "batch_size": BATCH,
         "optimizer.batch_size": BATCH,
-        "eval_every": -1,
+        "eval_only_at_end": True,
         "checkpoint_every": 100,
         "eval.samples": 0,
         **{f"model.{field}": value for field, value in (FIELDS | variant.fields).items()},

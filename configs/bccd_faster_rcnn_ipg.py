@@ -18,10 +18,9 @@ def get_config(argument: str | None = None) -> ConfigDict:
     """Returns the config; `argument` is what stands behind the colon."""
     config = get_retinanet_config(argument).unlock()
     two_stage(config, "faster_rcnn")
-    config.model.head_norm = "none"
-    config.model.head_fc_channels = 256
     config.model.anchor_scale = 4.0
-    config.model.rpn_candidates = (500, 300)
-    config.model.rpn_proposals = (500, 300)
-    config.model.rois_per_image = 128
+    config.model.rpn.candidates = (500, 300)
+    config.model.rpn.proposals = (500, 300)
+    config.model.box_head.fc_channels = 256
+    config.model.box_head.rois_per_image = 128
     return config.lock()

@@ -1,12 +1,13 @@
 """The baseline of `cascade_rcnn_ipg.py`: the same Cascade R-CNN, recipe and code, unguided.
 
-    python train.py --config=configs/cascade_rcnn_resnet.py --workdir=runs/cascade_rcnn_resnet \
+    python train.py --config=configs/cascade_rcnn_resnet.py:norm=frozen_batch_norm \
+        --workdir=runs/cascade_rcnn_resnet --config.init_from=resnet101.pth \
         --config.data.train_images=... --config.data.train_annotations=... \
         --config.data.eval_images=... --config.data.eval_annotations=...
 
-The result on COCO has not been measured: it needs accelerators. Published figures for this model
-with ImageNet weights and this recipe: 40.4 AP with ResNet-50, 42.0 with ResNet-101 (mmdetection's
-model zoo, version 1).
+From ImageNet weights with frozen norms, as the paper. The result on COCO has not been measured: it
+needs accelerators. Published figures for this model with ImageNet weights and this recipe: 40.4 AP
+with ResNet-50, 42.0 with ResNet-101 (mmdetection's model zoo, version 1).
 """
 
 from ml_collections import ConfigDict

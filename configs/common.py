@@ -2,14 +2,47 @@
 
 A config file changes what it needs and documents the command and the result to expect. Fields can
 be overridden on the command line (`--config.batch_size=16`); the config is locked, so a misspelt
-name is an error.
+name is an error. A field of `placeholder(type)` is None, not set, until it gets a value.
 """
 
 import difflib
 from collections.abc import Callable
 from typing import Any
 
-from ml_collections import ConfigDict, config_dict
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+MOVED = {
+    "depth": "backbone, such as resnet50",
+    "head_convs": "retinanet_head.convs or config.model.box_head.convs",
+    "head_channels": "retinanet_head.channels or config.model.box_head.conv_channels",
+    "head_norm": "retinanet_head.norm or config.model.box_head.norm",
+    "box_loss": "retinanet_head.box_loss",
+    "head_fcs": "box_head.fcs",
+    "head_fc_channels": "box_head.fc_channels",
+    "rois_per_image": "box_head.rois_per_image",
+    "rpn_convs": "rpn.convs",
+    "rpn_candidates": "rpn.candidates",
+    "rpn_proposals": "rpn.proposals",
+}
+"""Fields of `config.model` in version 0.1, and what they are called now."""
+
+
+class ModelConfig(ConfigDict):
+    """`config.model`, in which a name of version 0.1 is an error that says the new one."""
+
+    def __getitem__(self, key: str) -> Any:
+        _check_name(key)
+        return super().__getitem__(key)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        _check_name(key)
+        super().__setitem__(key, value)
+
+
+def _check_name(key: str) -> None:
+    if key in MOVED:
+        raise KeyError(f"config.model.{key} is now config.model.{MOVED[key]}")
 
 
 def default_config() -> ConfigDict:
@@ -18,16 +51,17 @@ def default_config() -> ConfigDict:
     config.seed = 0
     config.batch_size = 32  # of all devices together
     config.num_epochs = 12.0
-    config.num_steps = 0  # if not 0, instead of num_epochs
+    config.num_steps = placeholder(int)  # if set, instead of num_epochs
     config.image_size = (800, 1333)  # short side at least this, long side at most that, in pixels
     # To start from: a workdir or checkpoints/<step> of another run, or a file of weights
-    config.init_from = ""
-    config.init_missing = ""  # arrays it may lack: regular expression of whole paths
-    config.init_unexpected = ""  # arrays it may have for nothing: the same
+    config.init_from = placeholder(str)
+    config.init_missing = placeholder(str)  # arrays it may lack: regular expression of whole paths
+    config.init_unexpected = placeholder(str)  # arrays of it to ignore: the same
 
     config.log_every = 50  # in steps, as the next two
-    config.eval_every = 0  # 0: after each epoch; -1: only at the end
     config.checkpoint_every = 1000
+    config.eval_every = placeholder(int)  # not set: after each epoch
+    config.eval_only_at_end = False  # whatever eval_every is
     config.keep_checkpoints = 3  # the newest, besides the best
 
     config.data = ConfigDict()
@@ -38,10 +72,10 @@ def default_config() -> ConfigDict:
     config.data.eval_images = "data/coco/val2017"
     config.data.eval_annotations = "data/coco/annotations/instances_val2017.json"
     # voc: a folder with JPEGImages, Annotations and ImageSets/Main, or a folder of such folders
-    config.data.root = ""
-    # tfds: name of a prepared data set, and where it lies (local or gs://; empty: TFDS's default)
-    config.data.name = ""
-    config.data.data_dir = ""
+    config.data.root = placeholder(str)
+    # tfds: name of a prepared data set, and where it lies (local or gs://; not set: TFDS's default)
+    config.data.name = placeholder(str)
+    config.data.data_dir = placeholder(str)
     # voc, tfds and digits (train | eval): which splits; voc and tfds join them by "+"
     config.data.train_split = "train"
     config.data.eval_split = "val"
@@ -49,52 +83,67 @@ def default_config() -> ConfigDict:
     config.data.train_scenes = 4000
     config.data.eval_scenes = 200
     config.data.scene_size = 192
-    config.data.class_names = ()  # empty: read from the data
+    config.data.class_names = placeholder(tuple)  # not set: read from the data
     config.data.drop_empty = False  # leave images without objects out of training
-    config.data.max_boxes = 0  # objects per image; 0: as many as the data has
+    config.data.max_boxes = placeholder(int)  # objects per image; not set: as the data has
     config.data.flip = 0.5  # probability of a horizontal flip
-    # Deliver images in blocks of 4x4 pixels, which TPUs read faster; None: on TPUs
-    config.data.space_to_depth = config_dict.placeholder(bool)
+    # Further random changes of training images: names of ipg_jax.data.AUGMENTATIONS
+    config.data.augmentations = ()
+    # Deliver images in blocks of 4x4 pixels, which TPUs read faster; not set: on TPUs
+    config.data.space_to_depth = placeholder(bool)
     config.data.verify = "headers"  # at start-up: headers | decode | none
 
-    config.model = ConfigDict()
+    config.model = ModelConfig()
     config.model.detector = "retinanet"  # retinanet | faster_rcnn | cascade_rcnn
     config.model.num_classes = 80
-    config.model.depth = 50  # 18 | 34 | 50 | 101
-    config.model.base_channels = 64  # of the stem, doubled at each stage; fewer: a narrow ResNet
-    config.model.num_stages = 4  # 4 to 7
+    # resnet18 | resnet34 | resnet50 | resnet101 | convnext_tiny | convnext_small
+    config.model.backbone = "resnet50"
+    # Channels of stage 1 (within its blocks), doubled at each stage; not set: the standard ones
+    config.model.base_channels = placeholder(int)
+    config.model.num_stages = 4  # 4 to 7; ResNets only, as the next two
     config.model.keep = False  # stages beyond the fourth keep the resolution
     config.model.dilation = 1  # of the stages beyond the fourth
-    config.model.norm = "batch_norm"  # frozen_batch_norm | batch_norm | group_norm
+    # Of a ResNet and of the transformations: frozen_batch_norm | batch_norm | group_norm
+    config.model.norm = "batch_norm"
     config.model.fusion = "sum"  # sum | product | concat | attention
     config.model.fusion_stages = (2, 3, 4)  # () for the plain ResNet
     config.model.fusion_init = "default"  # default | identity
-    config.model.guidance_channels = 0  # C1; 0: the width of stage 1
-    config.model.fpn_levels = (3, 7)  # first and last, P2 to P8
+    config.model.guidance_channels = placeholder(int)  # C1; not set: the width of stage 1
+    # First and last level; not set: P3 to P(num_stages + 3) for retinanet, for the others P2 to
+    # P(num_stages + 2)
+    config.model.fpn_levels = placeholder(tuple)
     config.model.fpn_channels = 256
     config.model.fpn_extra = "c"  # coarser levels from: c (backbone) | p (last output) | pool
     config.model.fpn_norm = "none"  # none, or one of those of model.norm
-    config.model.head_convs = 4
-    config.model.head_channels = 256
-    config.model.head_norm = "none"  # none; retinanet: group_norm; the others: batch_norm
     config.model.anchor_scale = 4.0  # side of a level's smallest anchor, in strides
     config.model.anchor_octaves = 3  # sizes per level, 2^(i / octaves) apart
     config.model.anchor_ratios = (0.5, 1.0, 2.0)  # height / width
-    config.model.box_loss = "l1"  # of retinanet: l1 | smooth_l1 | giou
-    # Two-stage detectors only: the box head's fully connected layers, the proposal network, how
-    # many of a level's anchors and then of an image's proposals it keeps (training, prediction),
-    # and how many of them the box head is trained on
-    config.model.head_fcs = 2
-    config.model.head_fc_channels = 1024
-    config.model.rpn_convs = 1
-    config.model.rpn_candidates = (2000, 1000)
-    config.model.rpn_proposals = (2000, 1000)
-    config.model.rois_per_image = 512
+    # Form of the kernels: reference | fast; not set: what is faster on the platform
+    config.model.kernels = placeholder(str)
     config.model.dtype = "bfloat16"  # of the computation: bfloat16 | float32
     config.model.param_dtype = "float32"
     # Activations to compute again in the backward pass, for less memory: none | stages (keep what
     # leaves a stage) | full (also go block by block, and compute RetinaNet's towers again)
     config.model.remat = "none"
+
+    config.model.retinanet_head = ConfigDict()  # of retinanet
+    config.model.retinanet_head.convs = 4  # of each of the two towers
+    config.model.retinanet_head.channels = 256
+    config.model.retinanet_head.norm = "none"  # none | group_norm
+    config.model.retinanet_head.box_loss = "l1"  # l1 | smooth_l1 | giou
+
+    config.model.rpn = ConfigDict()  # of faster_rcnn and cascade_rcnn, as the next
+    config.model.rpn.convs = 1
+    config.model.rpn.candidates = (2000, 1000)  # of a level, in training and in prediction
+    config.model.rpn.proposals = (2000, 1000)  # of an image, after NMS: the same
+
+    config.model.box_head = ConfigDict()
+    config.model.box_head.convs = 0  # before the fully connected layers
+    config.model.box_head.conv_channels = 256
+    config.model.box_head.fcs = 2
+    config.model.box_head.fc_channels = 1024
+    config.model.box_head.norm = "none"  # of its convolutions: none | batch_norm
+    config.model.box_head.rois_per_image = 512  # proposals that it is trained on
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "sgd"  # sgd | adamw
@@ -102,18 +151,20 @@ def default_config() -> ConfigDict:
     config.optimizer.batch_size = 32  # the learning rate is for this batch, and scaled linearly
     config.optimizer.momentum = 0.9
     config.optimizer.weight_decay = 1e-4
-    config.optimizer.no_decay = ""  # parameters without decay: regular expression of whole paths
-    config.optimizer.frozen = ""  # parameters that are not trained: the same
-    config.optimizer.clip_norm = 0.0  # 0: no clipping
+    # Parameters without decay, and those that are not trained: regular expressions of whole paths
+    config.optimizer.no_decay = placeholder(str)
+    config.optimizer.frozen = placeholder(str)
+    config.optimizer.clip_norm = placeholder(float)  # largest norm of the gradient
     config.optimizer.schedule = "step"  # step | cosine
     config.optimizer.milestones = (7.0, 11.0)  # epochs at which the rate is multiplied by 0.1
     config.optimizer.warmup_steps = 500
     config.optimizer.warmup_factor = 1 / 3
     config.optimizer.accumulation = 1  # micro-batches per step
-    config.optimizer.ema_decay = 0.0  # of an average of the parameters to evaluate with; 0: none
+    # If set, the decay of an average of the parameters that is evaluated in their place
+    config.optimizer.ema_decay = placeholder(float)
 
     config.eval = ConfigDict()
-    config.eval.batch_size = 0  # 0: that of training
+    config.eval.batch_size = placeholder(int)  # not set: that of training
     config.eval.metric = "coco"  # coco | voc: which table is printed; AP is always COCO's
     config.eval.score_threshold = 0.05
     config.eval.nms = "greedy"  # greedy | soft_linear | soft_gaussian
@@ -122,13 +173,16 @@ def default_config() -> ConfigDict:
     config.eval.max_detections = 100
     # Test-time augmentation: ((500, 800), (600, 1000)), say, in the place of image_size; and
     # whether every image is looked at mirrored as well
-    config.eval.scales = ()
+    config.eval.scales = placeholder(tuple)
     config.eval.flips = False
     config.eval.samples = 4  # pictures of predictions beside the ground truth
 
     config.mesh = ConfigDict()
-    config.mesh.data = -1  # groups of devices that divide the batch; -1: all the rest
-    config.mesh.fsdp = 1  # devices of such a group, which hold one copy of the state; -1: all
+    # Groups of devices, each with a copy of the state, and devices of such a group, which hold one
+    # together; both divide the batch. One that is not set takes all the other leaves; if neither
+    # is set, every device has a copy
+    config.mesh.data = placeholder(int)
+    config.mesh.fsdp = placeholder(int)
     config.mesh.space = 1  # devices along the image height
     return config
 
@@ -136,20 +190,19 @@ def default_config() -> ConfigDict:
 def two_stage(config: ConfigDict, detector: str) -> None:
     """Sets the model of Faster or Cascade R-CNN with an FPN: P2 to P5, and P6 for proposals."""
     config.model.detector = detector
-    config.model.fpn_levels = (2, config.model.num_stages + 2)
+    config.model.fpn_levels = None
     config.model.fpn_extra = "pool"
-    config.model.head_convs = 0
     config.model.anchor_scale = 8.0
     config.model.anchor_octaves = 1
 
 
 def small_from_scratch(config: ConfigDict) -> None:
     """Sets a narrow ResNet-18 detector and a recipe that trains it from scratch in minutes."""
-    config.model.depth = 18
+    config.model.backbone = "resnet18"
     config.model.fpn_channels = 64
-    config.model.head_convs = 2
-    config.model.head_channels = 64
-    config.model.head_norm = "group_norm"
+    config.model.retinanet_head.convs = 2
+    config.model.retinanet_head.channels = 64
+    config.model.retinanet_head.norm = "group_norm"
     config.model.dtype = "float32"
 
     config.optimizer.name = "adamw"
@@ -195,7 +248,8 @@ def model_arguments(config: ConfigDict) -> dict[str, Callable[[str], None]]:
         return lambda text: config.model.__setitem__(name, kind(text))
 
     return {
-        "depth": set_field("depth", int),
+        "backbone": set_field("backbone", str),
+        "depth": set_field("backbone", lambda text: f"resnet{int(text)}"),
         "num_stages": set_field("num_stages", int),
         "keep": set_field("keep", lambda text: bool(int(text))),
         "fusion": set_field("fusion", str),

@@ -14,6 +14,8 @@ too small for an image (the second command):
     python -m tools.xla_report --config=configs/retinanet_ipg_4k.py --topology=v5e:2x4 \
         --batch_per_device=1 --image_size=4096x4096 --config.mesh.space=1
 
+The paper's recipe starts from ImageNet weights with frozen norms:
+`configs/retinanet_ipg_4k.py:norm=frozen_batch_norm` and `--config.init_from=resnet50.pth`.
 Variants by arguments as in `configs/retinanet_ipg.py`; `--config.model.remat=stages` saves more
 memory. No result has been measured: it needs accelerators.
 """

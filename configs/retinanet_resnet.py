@@ -1,12 +1,13 @@
 """The baseline of `retinanet_ipg.py`: the same RetinaNet, recipe and code without guidance.
 
-    python train.py --config=configs/retinanet_resnet.py --workdir=runs/retinanet_resnet \
+    python train.py --config=configs/retinanet_resnet.py:norm=frozen_batch_norm \
+        --workdir=runs/retinanet_resnet --config.init_from=resnet50.pth \
         --config.data.train_images=... --config.data.train_annotations=... \
         --config.data.eval_images=... --config.data.eval_annotations=...
 
-The result on COCO has not been measured: it needs accelerators. Published figures for this model
-with ImageNet weights and this recipe: 35.6 AP with ResNet-50, 37.7 with ResNet-101 (mmdetection's
-model zoo, version 1).
+From ImageNet weights with frozen norms, as the paper. The result on COCO has not been measured: it
+needs accelerators. Published figures for this model with ImageNet weights and this recipe: 35.6 AP
+with ResNet-50, 37.7 with ResNet-101 (mmdetection's model zoo, version 1).
 """
 
 from ml_collections import ConfigDict

@@ -1,13 +1,15 @@
 """The paper's Pascal VOC experiment (Table 6): IPG RCNN, VOC07+12 trainval -> VOC07 test.
 
-    python train.py --config=configs/voc_faster_rcnn_ipg.py --workdir=runs/voc_faster_rcnn_ipg \
+    python train.py --config=configs/voc_faster_rcnn_ipg.py:norm=frozen_batch_norm \
+        --workdir=runs/voc_faster_rcnn_ipg --config.init_from=resnet50.pth \
         --config.data.root=VOCdevkit
 
-`VOCdevkit` holds the folders VOC2007 and VOC2012. 1000x600, guided at stage 3. `stages=` is the
-table's baseline, `depth=101` its larger model. The "++" rows are tests at three scales:
+`VOCdevkit` holds the folders VOC2007 and VOC2012. 1000x600, guided at stage 3, from ImageNet
+weights with frozen norms, as the paper. `stages=` is the table's baseline, `depth=101` its larger
+model. The "++" rows are tests at three scales:
 
-    python eval.py --config=configs/voc_faster_rcnn_ipg.py --workdir=runs/voc_faster_rcnn_ipg \
-        --config.data.root=VOCdevkit \
+    python eval.py --config=configs/voc_faster_rcnn_ipg.py:norm=frozen_batch_norm \
+        --workdir=runs/voc_faster_rcnn_ipg --config.data.root=VOCdevkit \
         --config.eval.scales="((500, 800), (600, 1000), (800, 1333))"
 
 The paper reports AP50 80.5 and, with three scales, 81.6; with ResNet-101, fine-tuned from COCO,

@@ -31,6 +31,7 @@ from jaxtyping import install_import_hook
 TRAINING = (
     "benchmark",
     "build",
+    "build_compat",
     "build_runs",
     "checkpoint",
     "command_line",

@@ -1,5 +1,6 @@
 """The command lines as a user meets them, in processes of their own."""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -36,9 +37,44 @@ def test_required_flags_are_named(script: str):
 
 def test_a_misspelt_override_suggests_the_nearest_name(tmp_path):
     config = "--config=configs/digits_ipg.py"
-    result = run("train.py", config, f"--workdir={tmp_path}", "--config.model.dpeth=18")
+    result = run("train.py", config, f"--workdir={tmp_path}", "--config.model.backbnoe=18")
     assert result.returncode != 0
-    assert 'Did you mean "depth" instead of "dpeth"?' in result.stderr
+    assert 'Did you mean "backbone" instead of "backbnoe"?' in result.stderr
+
+
+def test_an_override_by_an_old_name_says_the_new_one(tmp_path):
+    config = "--config=configs/digits_ipg.py"
+    result = run("train.py", config, f"--workdir={tmp_path}", "--config.model.head_convs=1")
+    assert result.returncode != 0
+    assert "config.model.head_convs is now config.model.retinanet_head.convs" in result.stderr
+
+
+def test_fields_that_are_not_set_can_be_overridden():
+    program = (
+        "import json, train; from absl import app; app.run(lambda _: print("
+        "train.CONFIG.value.to_json()))"
+    )
+    flags = {
+        "num_steps": 7,
+        "init_from": "a/b.pth",
+        "data.class_names": "('a', 'b')",
+        "model.fpn_levels": "(3, 5)",
+        "model.guidance_channels": 32,
+        "optimizer.clip_norm": 2,
+        "eval.scales": "((500, 800), (600, 1000))",
+        "mesh.data": 2,
+    }
+    overrides = [f"--config.{name}={value}" for name, value in flags.items()]
+    result = run("-c", program, "--config=configs/retinanet_ipg.py", *overrides)
+    config = json.loads(result.stdout)
+    assert config["num_steps"] == 7
+    assert config["init_from"] == "a/b.pth"
+    assert config["data"]["class_names"] == ["a", "b"]
+    assert config["model"]["fpn_levels"] == [3, 5]
+    assert config["model"]["guidance_channels"] == 32
+    assert config["optimizer"]["clip_norm"] == 2.0
+    assert config["eval"]["scales"] == [[500, 800], [600, 1000]]
+    assert config["mesh"] == {"data": 2, "fsdp": None, "space": 1}
 
 
 def test_the_package_imports_without_tensorflow():

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from configs.common import default_config
+from configs.common import MOVED, default_config
 from ipg_jax import Batch, build_task
 
 NAMES = sorted(
@@ -82,7 +82,7 @@ def test_the_commands_for_the_papers_tables_make_models():
 def test_arguments_choose_the_variant():
     config = get_config("retinanet_ipg", "fusion=product,depth=101,stages=3")
     assert config.model.fusion == "product"
-    assert config.model.depth == 101
+    assert config.model.backbone == "resnet101"
     assert config.model.fusion_stages == (3,)
     assert get_config("retinanet_ipg", "stages=").model.fusion_stages == ()
     assert get_config("retinanet_ipg_deep", "keep=1").model.keep is True
@@ -128,13 +128,46 @@ def test_two_stage_detectors_are_torchvisions_and_the_papers():
     assert [stage.iou for stage in cascade.roi_heads.stages] == [0.5, 0.6, 0.7]
 
 
+@pytest.mark.parametrize("name", ["retinanet_ipg", "faster_rcnn_ipg", "cascade_rcnn_ipg"])
+@pytest.mark.parametrize("num_stages", [4, 5, 7])
+def test_the_fpn_follows_the_number_of_stages_however_it_is_set(name: str, num_stages: int):
+    by_argument = get_config(name, f"num_stages={num_stages}")
+    by_override = get_config(name)
+    by_override.model.num_stages = num_stages
+    task = build_task(by_override)
+    assert task == build_task(by_argument)
+    features = tuple(f"c{i}" for i in range(3 if name == "retinanet_ipg" else 2, num_stages + 2))
+    assert task.model.fpn.in_features == features
+    assert task.model.fpn.extra_levels == (2 if name == "retinanet_ipg" else 1)
+
+
+def test_levels_that_are_set_are_kept():
+    assert get_config("retinanet_ipg_deep").model.fpn_levels == (5, 8)
+    model = build_task(get_config("retinanet_ipg_deep")).model
+    assert model.fpn.in_features == ("c5", "c6", "c7", "c8")
+    assert model.fpn.extra_levels == 0
+
+
+@pytest.mark.parametrize("name", sorted(MOVED))
+def test_a_name_of_version_0_1_is_an_error_that_says_the_new_one(name: str):
+    message = rf"config\.model\.{name} is now config\.model\.{MOVED[name]}"
+    for config in (default_config(), get_config("retinanet_ipg")):
+        with pytest.raises(AttributeError, match=message):
+            getattr(config.model, name)
+        with pytest.raises(AttributeError, match=message):
+            setattr(config.model, name, 1)
+        for path in re.findall(r"[a-z_]+\.[a-z_]+$|^[a-z_]+\.[a-z_]+", MOVED[name]):
+            section, field = path.split(".")
+            assert field in config.model[section]
+
+
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
         ("dtype", "float16", "dtype"),
         ("detector", "ssd", "detector"),
         ("fpn_levels", (6, 7), "fpn_levels"),
-        ("depth", 20, "depth"),
+        ("backbone", "resnet20", "backbone"),
         ("fusion", "max", "fusion"),
     ],
 )

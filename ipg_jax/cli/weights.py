@@ -60,7 +60,7 @@ def check(weights: Weights) -> None:
     task = build_task(config)
     abstract = jax.eval_shape(task.init, jax.random.key(0))
     fresh = jax.device_put(jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract))
-    names = tuple(config.data.class_names)
+    names = tuple(config.data.class_names or ())
     if not names and task.num_classes == len(weights.class_names):
         names = weights.class_names
     elif not names and weights.class_names:
@@ -71,8 +71,8 @@ def check(weights: Weights) -> None:
             fresh,
             weights,
             class_names=names,
-            missing=config.init_missing,
-            unexpected=config.init_unexpected,
+            missing=config.init_missing or "",
+            unexpected=config.init_unexpected or "",
         )
     except ValueError as error:
         sys.exit(str(error))

@@ -3,6 +3,7 @@
 Importing this package imports TensorFlow and hides its GPUs.
 """
 
+from ipg_jax.data.augment import AUGMENTATIONS, Augmentation, Example
 from ipg_jax.data.images import decode_image, read_file, read_image_size
 from ipg_jax.data.input_pipeline import (
     eval_batches,
@@ -24,9 +25,12 @@ from ipg_jax.data.sources import (
 from ipg_jax.data.transforms import padding_multiple
 
 __all__ = [
+    "AUGMENTATIONS",
+    "Augmentation",
     "CocoSource",
     "DataReport",
     "DigitsSource",
+    "Example",
     "Objects",
     "Records",
     "Rule",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import dataclasses
+import functools
 import logging
 import weakref
 from collections.abc import Callable, Generator, Sequence
@@ -17,12 +18,12 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Float32, Int32, UInt8
 
+from ipg_jax.data.augment import Example, augment, check_augmentations, mirror
 from ipg_jax.data.images import Size
-from ipg_jax.data.sampler import BatchSampler, SequentialSampler, flips
+from ipg_jax.data.sampler import BatchSampler, SequentialSampler, augmentation_rng, flips
 from ipg_jax.data.sources.base import Objects, Source
 from ipg_jax.data.transforms import (
     Geometry,
-    flip_horizontal,
     make_geometry,
     pad_objects,
     padded_pyramid,
@@ -43,8 +44,9 @@ def train_batches(
     image_size: Size,
     levels: int,
     start_step: int = 0,
-    max_boxes: int = 0,
+    max_boxes: int | None = None,
     flip: float = 0.5,
+    augmentations: Sequence[str] = (),
     pad_multiple: int = 0,
     space_to_depth: bool = False,
     rows: Sequence[int] | None = None,
@@ -59,9 +61,10 @@ def train_batches(
       image_size: limits of the (short, long) side of the resized images.
       levels: number of levels of the pyramid.
       start_step: the step of the first batch, to resume a run.
-      max_boxes: rows of ground truth for each image; 0 takes as many as the data need. Objects
+      max_boxes: rows of ground truth for each image; by default as many as the data need. Objects
         beyond it are cut off, which is logged.
       flip: probability of mirroring an image.
+      augmentations: names of further random changes, in their order (`data.augment`).
       pad_multiple: see `make_geometry`.
       space_to_depth: whether levels are delivered packed (`types.PackedImage`), for TPUs.
       rows: which rows of each batch this process produces, in this order; all by default.
@@ -73,8 +76,15 @@ def train_batches(
       pipeline.
 
     Raises:
-      ValueError: the sizes contradict each other.
+      ValueError: the sizes contradict each other, or there is no such augmentation.
     """
+    check_augmentations(augmentations)
+
+    def random_changes(epoch: int, index: int, example: Example) -> Example:
+        if flips(seed, epoch, index, flip):
+            example = mirror(example)
+        return augment(example, augmentations, augmentation_rng(seed, epoch, index))
+
     geometry = make_geometry(image_size, levels, pad_multiple)
     sampler = BatchSampler(geometry.buckets(source.records.sizes), batch_size, seed)
     return _batches(
@@ -85,7 +95,7 @@ def train_batches(
         geometry=geometry,
         space_to_depth=space_to_depth,
         max_boxes=_resolve_max_boxes(source, max_boxes),
-        flip=lambda epoch, index: flips(seed, epoch, index, flip),
+        augment=random_changes,
         prefetch=prefetch,
     )
 
@@ -96,7 +106,7 @@ def eval_batches(
     batch_size: int,
     image_size: Size,
     levels: int,
-    max_boxes: int = 0,
+    max_boxes: int | None = None,
     flip: bool = False,
     pad_multiple: int = 0,
     space_to_depth: bool = False,
@@ -119,7 +129,7 @@ def eval_batches(
         geometry=geometry,
         space_to_depth=space_to_depth,
         max_boxes=_resolve_max_boxes(source, max_boxes),
-        flip=lambda epoch, index: flip,
+        augment=lambda epoch, index, example: mirror(example) if flip else example,
         prefetch=prefetch,
     )
 
@@ -174,7 +184,7 @@ def _batches(
     geometry: Geometry,
     space_to_depth: bool,
     max_boxes: int,
-    flip: Callable[[int, int], bool],
+    augment: Callable[[int, int, Example], Example],
     prefetch: int,
 ) -> Generator[Batch, None, None]:
     """The given rows of the given steps of a sampler."""
@@ -184,7 +194,8 @@ def _batches(
         step, row = divmod(int(position), len(rows))
         bucket, indices, epochs = sampler.batch(step)
         index, epoch = int(indices[rows[row]]), int(epochs[rows[row]])
-        example = _example(source, index, flip(epoch, index), bucket, geometry, max_boxes)
+        change = functools.partial(augment, epoch, index)
+        example = _example(source, index, change, bucket, geometry, max_boxes)
         return [example[name] for name in _FIELDS]
 
     @tf.autograph.experimental.do_not_convert  # its loops are Python's, not the graph's
@@ -247,7 +258,12 @@ _FIELDS = {
 
 
 def _example(
-    source: Source, index: int, flipped: bool, bucket: int, geometry: Geometry, max_boxes: int
+    source: Source,
+    index: int,
+    change: Callable[[Example], Example],
+    bucket: int,
+    geometry: Geometry,
+    max_boxes: int,
 ) -> dict[str, np.ndarray]:
     """One image and its ground truth; blank if it cannot be read or `index` is -1."""
     canvas = geometry.canvases[bucket]
@@ -260,11 +276,9 @@ def _example(
     objects = source.records.objects(index) if readable else _NO_OBJECTS
     if image is None:
         image = np.zeros((1, 1, 3), np.uint8)  # blank at any size
-    boxes = objects.boxes
-    if flipped:
-        image, boxes = flip_horizontal(image, boxes)
+    image, objects = change(Example(image, objects))
     scale = _scale(size, resized)
-    boxes = boxes * np.tile(scale[::-1], 2)
+    boxes = objects.boxes * np.tile(scale[::-1], 2)
     padded = pad_objects(dataclasses.replace(objects, boxes=boxes), max_boxes)
     return {
         "image": image,
@@ -290,9 +304,9 @@ def _scale(size: Size, resized: Size) -> Float32[np.ndarray, " 2"]:
     return np.divide(resized, size).astype(np.float32)
 
 
-def _resolve_max_boxes(source: Source, max_boxes: int) -> int:
+def _resolve_max_boxes(source: Source, max_boxes: int | None) -> int:
     """Rows of ground truth for each image: as asked, or enough for all in multiples of eight."""
-    if not max_boxes:
+    if max_boxes is None:
         return max(-(-source.records.max_objects // 8) * 8, 8)
     counts = np.diff(source.records.offsets)
     over = np.flatnonzero(counts > max_boxes)

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int64, Integer
 
-_ORDER, _INTERLEAVING, _FLIP = range(3)
+_ORDER, _INTERLEAVING, _FLIP, _AUGMENT = range(4)
 """What a random number is for; the streams are independent."""
 
 
@@ -110,6 +110,12 @@ class SequentialSampler:
 def flips(seed: int, epoch: int, index: int, probability: float) -> bool:
     """Whether image `index` is mirrored in an epoch."""
     return int(_draws(seed, (_FLIP, epoch, index), 1)[0]) < probability * 2**64
+
+
+def augmentation_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
+    """The generator for further random changes of image `index` in an epoch."""
+    sequence = np.random.SeedSequence(seed, spawn_key=(_AUGMENT, epoch, index))
+    return np.random.Generator(np.random.Philox(sequence))
 
 
 def _draws(seed: int, stream: tuple[int, ...], count: int) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from jaxtyping import Bool, Float32, Int32, Integer, UInt8
+from jaxtyping import Bool, Float32, Int32, Integer
 
 from ipg_jax.data.images import Size
 from ipg_jax.data.sources.base import Objects
@@ -86,15 +86,6 @@ def padding_multiple(levels: int, height_parts: int = 1) -> int:
       height_parts: how many parts.
     """
     return height_parts * max(32, 2 ** (levels + 1))
-
-
-def flip_horizontal(
-    image: UInt8[np.ndarray, "h w 3"], boxes: Float32[np.ndarray, "m 4"]
-) -> tuple[UInt8[np.ndarray, "h w 3"], Float32[np.ndarray, "m 4"]]:
-    """Mirrors an image and its boxes; x becomes `w - x`."""
-    x0, y0, x1, y1 = boxes.T
-    width = np.float32(image.shape[1])
-    return image[:, ::-1], np.stack([width - x1, y0, width - x0, y1], axis=1)
 
 
 def pad_objects(

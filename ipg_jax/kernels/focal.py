@@ -40,7 +40,7 @@ def dense_focal_loss(
         labels,
         valid,
         reference=functools.partial(_reference, alpha=alpha, gamma=gamma),
-        fast=functools.partial(_early, alpha, gamma),
+        fast=functools.partial(_fast, alpha=alpha, gamma=gamma),
         platforms=("cpu", "tpu"),
         implementation=implementation,
     )
@@ -54,10 +54,20 @@ def _reference(
     return jnp.where(valid[..., None], loss, 0.0).sum()
 
 
-def _summed(alpha: float | None, gamma: float, logits: Array, labels: Array, valid: Array) -> Array:
-    # The logits of a position lie side by side, as the head's convolution makes them. Labels come
-    # to them by a 1x1 convolution, exactly: a TPU is slow at moving values between lanes.
+def _fast(
+    logits: Array, labels: Array, valid: Array, *, alpha: float | None, gamma: float
+) -> Array:
+    # The logits of a position lie side by side, as the head's convolution makes them, and there
+    # their gradient stays, too.
     height, width, anchors, classes = logits.shape
+    return _early(alpha, gamma, logits.reshape(height, width, anchors * classes), labels, valid)
+
+
+def _summed(alpha: float | None, gamma: float, logits: Array, labels: Array, valid: Array) -> Array:
+    # Labels come to the logits by a 1x1 convolution, exactly: a TPU is slow at moving values
+    # between lanes.
+    anchors = labels.shape[-1]
+    classes = logits.shape[-1] // anchors
     exact = jnp.bfloat16 if classes <= 256 else jnp.float32
     of_anchors = jnp.where(valid, jnp.asarray(labels, exact), jnp.asarray(-1, exact))
     spread = jax.lax.conv_general_dilated(
@@ -68,12 +78,8 @@ def _summed(alpha: float | None, gamma: float, logits: Array, labels: Array, val
         dimension_numbers=("NCHW", "HWIO", "NHWC"),
         precision=jax.lax.Precision.HIGHEST,
     )[0]
-    loss = sigmoid_focal_loss(
-        logits.reshape(height, width, anchors * classes),
-        spread == jnp.tile(jnp.arange(classes, dtype=exact), anchors),
-        alpha=alpha,
-        gamma=gamma,
-    )
+    targets = spread == jnp.tile(jnp.arange(classes, dtype=exact), anchors)
+    loss = sigmoid_focal_loss(logits, targets, alpha=alpha, gamma=gamma)
     return jnp.where(spread >= 0, loss, 0.0).sum()
 
 

@@ -1,12 +1,14 @@
 """From a config to its task, optimizer, state and training step.
 
-This module and `build_runs` are the only ones that read a `ConfigDict`. This one does not import
-TensorFlow.
+This module, `build_runs` and `build_compat` are the only ones that read a `ConfigDict`. This one
+does not import TensorFlow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -16,11 +18,12 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ipg_jax.models import (
+    BACKBONES,
     FPN,
+    Backbone,
     BoxHead,
     FasterRCNN,
     IPGNet,
-    ResNet,
     RetinaNet,
     RetinaNetHead,
     RPNHead,
@@ -36,8 +39,9 @@ from ipg_jax.tasks import (
     RoiHeads,
     TwoStageTask,
 )
+from ipg_jax.training.build_compat import current_values
 from ipg_jax.training.optimizer import make_optimizer, make_schedule
-from ipg_jax.training.sharding import state_sharding
+from ipg_jax.training.sharding import make_mesh, state_sharding
 from ipg_jax.training.state import TrainState
 from ipg_jax.training.steps import Policy, TrainStep, make_train_step
 
@@ -53,6 +57,7 @@ def build_task(config: ConfigDict) -> DetectionTask:
     Raises:
       ValueError: a field is out of range; the message names it.
     """
+    config = current_values(config)
     model = config.model
     for field in ("dtype", "param_dtype"):
         if model[field] not in DTYPES:
@@ -68,26 +73,16 @@ def build_task(config: ConfigDict) -> DetectionTask:
             f"config.eval.nms is one of {', '.join(NMS_CHOICES)}, not {config.eval.nms!r}"
         )
     types = {"dtype": DTYPES[model.dtype], "param_dtype": DTYPES[model.param_dtype]}
-    resnet = ResNet(
-        depth=model.depth,
-        base_channels=model.base_channels,
-        num_stages=model.num_stages,
-        keep=model.keep,
-        dilation=model.dilation,
-        norm=model.norm,
-        remat=model.remat == "full",
-        **types,
-    )
     backbone = IPGNet(
-        backbone=resnet,
+        backbone=build_backbone(model, types),
         fusion=model.fusion,
         fusion_stages=tuple(model.fusion_stages),
         fusion_init=model.fusion_init,
-        guidance_channels=model.guidance_channels or None,
+        guidance_channels=model.guidance_channels,
         norm=model.norm,
         remat=model.remat,
     )
-    first, last = model.fpn_levels
+    first, last = model.fpn_levels or default_fpn_levels(model.detector, model.num_stages)
     last_stage = min(last, model.num_stages + 1)
     if not 2 <= first <= last_stage:
         raise ValueError(
@@ -117,43 +112,44 @@ def build_task(config: ConfigDict) -> DetectionTask:
         "nms_iou": config.eval.nms_iou,
         "nms_sigma": config.eval.nms_sigma,
         "max_detections": config.eval.max_detections,
+        "kernels": model.kernels,
     }
     num_anchors = model.anchor_octaves * len(model.anchor_ratios)
     if model.detector == "retinanet":
         head = RetinaNetHead(
             num_classes=model.num_classes,
             num_anchors=num_anchors,
-            channels=model.head_channels,
-            num_convs=model.head_convs,
-            norm=model.head_norm,
+            channels=model.retinanet_head.channels,
+            num_convs=model.retinanet_head.convs,
+            norm=model.retinanet_head.norm,
             remat=model.remat == "full",
             **types,
         )
         retinanet = RetinaNet(backbone=backbone, fpn=fpn, head=head)
-        return RetinaNetTask(model=retinanet, box_loss=model.box_loss, **common)
+        return RetinaNetTask(model=retinanet, box_loss=model.retinanet_head.box_loss, **common)
 
     stages = DETECTORS[model.detector]
     box_head = BoxHead(
         num_classes=model.num_classes,
-        num_convs=model.head_convs,
-        conv_channels=model.head_channels,
-        num_fcs=model.head_fcs,
-        fc_channels=model.head_fc_channels,
-        norm=model.head_norm,
+        num_convs=model.box_head.convs,
+        conv_channels=model.box_head.conv_channels,
+        num_fcs=model.box_head.fcs,
+        fc_channels=model.box_head.fc_channels,
+        norm=model.box_head.norm,
         class_agnostic=len(stages) > 1,
         **types,
     )
     rpn = RPNHead(
-        num_anchors=num_anchors, channels=model.fpn_channels, num_convs=model.rpn_convs, **types
+        num_anchors=num_anchors, channels=model.fpn_channels, num_convs=model.rpn.convs, **types
     )
     rcnn = FasterRCNN(backbone=backbone, fpn=fpn, rpn=rpn, box_heads=(box_head,) * len(stages))
     return TwoStageTask(
         model=rcnn,
         proposals=Proposals(
-            candidates_per_level=tuple(model.rpn_candidates),
-            per_image=tuple(model.rpn_proposals),
+            candidates_per_level=tuple(model.rpn.candidates),
+            per_image=tuple(model.rpn.proposals),
         ),
-        roi_heads=RoiHeads(stages=stages, rois_per_image=model.rois_per_image),
+        roi_heads=RoiHeads(stages=stages, rois_per_image=model.box_head.rois_per_image),
         **common,
     )
 
@@ -165,12 +161,63 @@ def space_to_depth(config: ConfigDict, mesh: Mesh) -> bool:
     return config.data.space_to_depth
 
 
+def build_backbone(model: ConfigDict, types: dict[str, Any]) -> Backbone:
+    """Returns the network of `config.model` that is guided.
+
+    Args:
+      model: `config.model`.
+      types: `dtype` and `param_dtype`.
+
+    Raises:
+      ValueError: there is no such backbone, or it does not have what another field asks for.
+    """
+    if model.backbone not in BACKBONES:
+        raise ValueError(
+            f"config.model.backbone is one of {', '.join(BACKBONES)}, not {model.backbone!r}"
+        )
+    make = BACKBONES[model.backbone]
+    module: Any = make.func if isinstance(make, functools.partial) else make
+    known = {field.name for field in dataclasses.fields(module)}
+    options = {**types, "remat": model.remat == "full"}
+    if model.base_channels is not None:
+        options["base_channels"] = model.base_channels
+    for name, usual in (("norm", None), ("num_stages", 4), ("keep", False), ("dilation", 1)):
+        if name in known:
+            options[name] = model[name]
+        elif usual is not None and model[name] != usual:
+            raise ValueError(f"{model.backbone} has no config.model.{name}: leave it at {usual}")
+    return make(**options)
+
+
+def default_fpn_levels(detector: str, num_stages: int) -> tuple[int, int]:
+    """Returns the first and the last level of the FPN where `config.model.fpn_levels` is not set.
+
+    RetinaNet's go two beyond the backbone's last, as P6 and P7 of four stages; of the others the
+    last is for proposals alone, as P6.
+    """
+    return (3, num_stages + 3) if detector == "retinanet" else (2, num_stages + 2)
+
+
+def build_mesh(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Returns the mesh of `config.mesh`.
+
+    Args:
+      config: the run's.
+      devices: other devices than those of the processes, see `make_mesh`.
+
+    Raises:
+      ValueError: the mesh does not fit the devices.
+    """
+    return make_mesh(**current_values(config).mesh, devices=devices)
+
+
 def run_length(config: ConfigDict, num_images: int) -> tuple[int, float]:
     """Returns the steps of a run and the steps of one epoch of its data.
 
     Raises:
       ValueError: the run has no step.
     """
+    config = current_values(config)
     steps_per_epoch = num_images / config.batch_size
     num_steps = config.num_steps or round(config.num_epochs * steps_per_epoch)
     if num_steps < 1:
@@ -190,7 +237,7 @@ def build_optimizer(
       num_steps: length of the run.
       steps_per_epoch: to turn the milestones, which are in epochs, into steps.
     """
-    c = config.optimizer
+    c = current_values(config).optimizer
     schedule = make_schedule(
         c.learning_rate * config.batch_size / c.batch_size,
         kind=c.schedule,
@@ -205,8 +252,8 @@ def build_optimizer(
         momentum=c.momentum,
         weight_decay=c.weight_decay,
         clip_norm=c.clip_norm,
-        no_decay=c.no_decay,
-        frozen=c.frozen,
+        no_decay=c.no_decay or "",
+        frozen=c.frozen or "",
     )
     return optimizer, schedule
 
@@ -215,9 +262,10 @@ def build_state(
     config: ConfigDict, task: DetectionTask, optimizer: optax.GradientTransformation
 ) -> Callable[[jax.Array], TrainState]:
     """Returns the function from a random key to the state of a run from scratch."""
+    ema = current_values(config).optimizer.ema_decay is not None
 
     def create(rng: jax.Array) -> TrainState:
-        return TrainState.create(task.init(rng), optimizer, ema=config.optimizer.ema_decay > 0)
+        return TrainState.create(task.init(rng), optimizer, ema=ema)
 
     return create
 
@@ -252,5 +300,5 @@ def build_train_step(
         policy=Policy(task.dtype),
         placement=placement,
         accumulation=config.optimizer.accumulation,
-        ema_decay=config.optimizer.ema_decay,
+        ema_decay=config.optimizer.ema_decay or 0.0,  # not used by a state without an average
     )

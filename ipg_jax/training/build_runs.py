@@ -15,6 +15,7 @@ from ipg_jax import data
 from ipg_jax.tasks import DetectionTask
 from ipg_jax.training.build import (
     abstract_state,
+    build_mesh,
     build_optimizer,
     build_state,
     build_task,
@@ -22,6 +23,7 @@ from ipg_jax.training.build import (
     run_length,
     space_to_depth,
 )
+from ipg_jax.training.build_compat import current_values
 from ipg_jax.training.evaluator import Evaluator, View
 from ipg_jax.training.runs import EvalRun, PredictRun, TrainRun
 from ipg_jax.training.sharding import check_batch_size, make_mesh, process_rows
@@ -42,7 +44,8 @@ def build_train_run(config: ConfigDict, *, evaluate: bool = True) -> TrainRun:
     Raises:
       ValueError: the config does not fit the data or the devices; the message names the field.
     """
-    mesh = build_mesh(config)
+    config = current_values(config)
+    mesh = log_mesh(build_mesh(config))
     check_batch_size(mesh, config.batch_size, config.optimizer.accumulation)
     if evaluate:  # now, and not after the first epoch
         check_eval_batch_size(config, mesh)
@@ -72,13 +75,13 @@ def build_train_run(config: ConfigDict, *, evaluate: bool = True) -> TrainRun:
         template=template,
         optimizer=optimizer,
         train_step=build_train_step(config, task, optimizer, schedule, mesh, placement),
-        init_from=config.init_from or None,
-        init_missing=config.init_missing,
-        init_unexpected=config.init_unexpected,
+        init_from=config.init_from,
+        init_missing=config.init_missing or "",
+        init_unexpected=config.init_unexpected or "",
         num_steps=num_steps,
         steps_per_epoch=steps_per_epoch,
         log_every=config.log_every,
-        eval_every=eval_every if eval_every > 0 else None,
+        eval_every=None if config.eval_only_at_end else eval_every,
         checkpoint_every=config.checkpoint_every,
         keep_checkpoints=config.keep_checkpoints,
         evaluator=evaluator,
@@ -91,7 +94,8 @@ def build_eval_run(config: ConfigDict) -> EvalRun:
     Raises:
       ValueError: the config does not fit the data or the devices; the message names the field.
     """
-    mesh = build_mesh(config)
+    config = current_values(config)
+    mesh = log_mesh(build_mesh(config))
     check_eval_batch_size(config, mesh)
     task = build_task(config)
     source = build_source(config, train=False)
@@ -107,6 +111,7 @@ def build_predict_run(config: ConfigDict) -> PredictRun:
     Raises:
       ValueError: there are fewer devices than `config.mesh.space`.
     """
+    config = current_values(config)
     # One image at a time can be divided by its height alone.
     space = config.mesh.space
     mesh = make_mesh(data=1, space=space, devices=jax.local_devices()[:space])
@@ -119,9 +124,8 @@ def build_predict_run(config: ConfigDict) -> PredictRun:
     )
 
 
-def build_mesh(config: ConfigDict) -> Mesh:
-    """Returns the mesh of `config.mesh` over all devices, and logs it."""
-    mesh = make_mesh(**config.mesh)
+def log_mesh(mesh: Mesh) -> Mesh:
+    """Logs the devices and returns the mesh over them."""
     logger.info(
         "%d %s device(s) in %d process(es), mesh %s",
         jax.device_count(),
@@ -180,6 +184,60 @@ def build_evaluator(
     )
 
 
+def _common(c: ConfigDict, train: bool) -> dict[str, Any]:
+    """Returns the arguments of all sources that read files."""
+    return {
+        "class_names": tuple(c.class_names or ()),
+        "drop_empty": train and c.drop_empty,
+        "verify": c.verify,
+    }
+
+
+def coco_source(c: ConfigDict, train: bool) -> data.Source:
+    """COCO's format: a folder of images and a JSON file."""
+    return data.CocoSource(
+        images=c.train_images if train else c.eval_images,
+        annotations=c.train_annotations if train else c.eval_annotations,
+        **_common(c, train),
+    )
+
+
+def voc_source(c: ConfigDict, train: bool) -> data.Source:
+    """VOC's format: folders with an XML file for each image."""
+    root, split = _needed(c, "root"), c.train_split if train else c.eval_split
+    return data.VocSource(root=root, split=split, **_common(c, train))
+
+
+def tfds_source(c: ConfigDict, train: bool) -> data.Source:
+    """A prepared TFDS data set."""
+    name, split = _needed(c, "name"), c.train_split if train else c.eval_split
+    return data.TfdsSource(name=name, split=split, data_dir=c.data_dir, **_common(c, train))
+
+
+def digits_source(c: ConfigDict, train: bool) -> data.Source:
+    """Scenes of handwritten digits."""
+    return data.DigitsSource(
+        split=c.train_split if train else c.eval_split,
+        num_scenes=c.train_scenes if train else c.eval_scenes,
+        scene_size=c.scene_size,
+    )
+
+
+SOURCES: dict[str, Callable[[ConfigDict, bool], data.Source]] = {
+    "tfds": tfds_source,
+    "coco": coco_source,
+    "voc": voc_source,
+    "digits": digits_source,
+}
+"""What `config.data.source` names: functions of `config.data` and whether it is for training."""
+
+
+def _needed(c: ConfigDict, field: str) -> str:
+    if c[field] is None:
+        raise ValueError(f"config.data.{field} is not set: config.data.source={c.source} needs it")
+    return c[field]
+
+
 def build_source(config: ConfigDict, *, train: bool) -> data.Source:
     """Returns the training or the evaluation data that `config.data` describes; logs its report.
 
@@ -187,31 +245,9 @@ def build_source(config: ConfigDict, *, train: bool) -> data.Source:
       ValueError: `config.data.source` is unknown, or the data has other classes than the config.
     """
     c = config.data
-    split = c.train_split if train else c.eval_split
-    common: dict[str, Any] = {
-        "class_names": tuple(c.class_names),
-        "drop_empty": train and c.drop_empty,
-        "verify": c.verify,
-    }
-    source: data.Source
-    if c.source == "coco":
-        source = data.CocoSource(
-            images=c.train_images if train else c.eval_images,
-            annotations=c.train_annotations if train else c.eval_annotations,
-            **common,
-        )
-    elif c.source == "voc":
-        source = data.VocSource(root=c.root, split=split, **common)
-    elif c.source == "tfds":
-        source = data.TfdsSource(name=c.name, split=split, data_dir=c.data_dir or None, **common)
-    elif c.source == "digits":
-        source = data.DigitsSource(
-            split=split,
-            num_scenes=c.train_scenes if train else c.eval_scenes,
-            scene_size=c.scene_size,
-        )
-    else:
-        raise ValueError(f"config.data.source is one of tfds, coco, voc, digits, not {c.source!r}")
+    if c.source not in SOURCES:
+        raise ValueError(f"config.data.source is one of {', '.join(SOURCES)}, not {c.source!r}")
+    source = SOURCES[c.source](c, train)
     if len(source.class_names) != config.model.num_classes:
         raise ValueError(
             f"{source.name} has {len(source.class_names)} classes ({', '.join(source.class_names)})"
@@ -264,6 +300,7 @@ def build_train_batches(
             levels=levels,
             max_boxes=config.data.max_boxes,
             flip=config.data.flip,
+            augmentations=tuple(config.data.augmentations),
             pad_multiple=data.padding_multiple(levels, mesh.shape["space"]),
             space_to_depth=space_to_depth(config, mesh),
             rows=process_rows(mesh, config.batch_size),
@@ -281,7 +318,7 @@ def build_views(config: ConfigDict) -> list[View]:
     Raises:
       ValueError: `config.eval.scales` does not hold pairs (short, long).
     """
-    scales = config.eval.scales or (config.image_size,)
+    scales = config.eval.scales or (tuple(config.image_size),)
     if not all(isinstance(s, (tuple, list)) and len(s) == 2 and 0 < s[0] <= s[1] for s in scales):
         raise ValueError(
             "config.eval.scales holds pairs (short, long) with 0 < short <= long, such as "

@@ -74,7 +74,7 @@ def make_optimizer(
     name: str,
     weight_decay: float,
     momentum: float = 0.9,
-    clip_norm: float = 0.0,
+    clip_norm: float | None = None,
     no_decay: str = "",
     frozen: str = "",
 ) -> optax.GradientTransformation:
@@ -87,7 +87,7 @@ def make_optimizer(
       name: `sgd` or `adamw`.
       weight_decay: decay of the parameters that `no_decay` does not name.
       momentum: of `sgd`.
-      clip_norm: largest global norm of the gradient; 0 does not clip.
+      clip_norm: largest global norm of the gradient; None does not clip.
       no_decay: regular expression of whole parameter paths without decay.
       frozen: regular expression of whole parameter paths that are not trained.
 
@@ -99,7 +99,7 @@ def make_optimizer(
         mask=lambda params: jax.tree.map(lambda hit: not hit, matching(params, no_decay)),
     )
     parts: list[optax.GradientTransformation] = []
-    if clip_norm:
+    if clip_norm is not None:
         parts.append(optax.clip_by_global_norm(clip_norm))
     if name == "sgd":
         parts += [decay, optax.trace(momentum)]

@@ -16,8 +16,8 @@ from ipg_jax.types import Array, Batch, PyTree
 
 logger = logging.getLogger(__name__)
 
-_SMALL = 2**18
-"""Elements of an array below which sharding saves less memory than it costs in messages.
+MIN_SIZE = 2**18
+"""Elements of an array below which dividing it saves less memory than it costs in messages.
 
 Together such arrays are 4 % of a RetinaNet with ResNet-50. Those of the first layers would be
 gathered while these convolve the largest maps, which slows TPUs down (`docs/dev/xla_log.md`).
@@ -30,8 +30,8 @@ BATCH = ("data", "fsdp")
 
 def make_mesh(
     *,
-    data: int = -1,
-    fsdp: int = 1,
+    data: int | None = None,
+    fsdp: int | None = None,
     space: int = 1,
     devices: Sequence[jax.Device] | None = None,
 ) -> Mesh:
@@ -40,9 +40,9 @@ def make_mesh(
     The first two divide a batch, `space` the height of images, `fsdp` parameters too.
 
     Args:
-      data: groups of devices with a copy of the state each; -1 takes all that the others leave.
-      fsdp: neighbours that hold one copy of the state together; -1 takes all that `space` leaves,
-        and `data` if it is set.
+      data: groups of devices with a copy of the state each; by default all that the others leave.
+      fsdp: neighbours that hold one copy of the state together; by default all that the others
+        leave where `data` is given, else 1.
       space: devices along the image height.
       devices: other devices than those of the processes, such as those of a topology that is only
         compiled for.
@@ -54,21 +54,20 @@ def make_mesh(
     devices = jax.devices() if devices is None else devices
     check_processes(devices)
     count = len(devices)
-    wanted = {"data": data, "fsdp": fsdp, "space": space}
-    if fsdp == -1 and data == -1:
-        wanted["data"] = 1
-    free = [axis for axis in BATCH if wanted[axis] == -1]
-    if free:
-        wanted[free[0]] = count // max(1, abs(math.prod(wanted.values())))
-    if min(wanted.values()) < 1 or math.prod(wanted.values()) != count:
+    if data is None:
+        fsdp = 1 if fsdp is None else fsdp
+        data = count // max(1, fsdp * space)
+    elif fsdp is None:
+        fsdp = count // max(1, data * space)
+    if min(data, fsdp, space) < 1 or data * fsdp * space != count:
         raise ValueError(
             f"mesh.data={data}, mesh.fsdp={fsdp} and mesh.space={space} do not divide the {count} "
-            "devices: their product must be the number of devices (mesh.data=-1 or mesh.fsdp=-1 "
-            "takes all the rest)"
+            "devices: their product must be the number of devices (of mesh.data and mesh.fsdp, one "
+            "that is not set takes all the rest)"
         )
     return jax.make_mesh(
-        tuple(wanted.values()),
-        tuple(wanted),
+        (data, fsdp, space),
+        (*BATCH, "space"),
         axis_types=(jax.sharding.AxisType.Auto,) * 3,
         devices=devices,
     )
@@ -107,22 +106,23 @@ def _unchanged(arrays: PyTree) -> PyTree:  # a function by name, so that JAX kno
     return arrays
 
 
-def state_sharding(mesh: Mesh, state: PyTree) -> PyTree:
+def state_sharding(mesh: Mesh, state: PyTree, *, min_size: int = MIN_SIZE) -> PyTree:
     """Returns a sharding for each array of `state`: parameters, their average, the optimizer's.
 
     Each is divided over `fsdp` along its longest axis that divides: of equally long ones of a
-    matrix the first, of a convolution's kernel the last. Small arrays are on every device.
+    matrix the first, of a convolution's kernel the last. Small arrays are on every device whole.
 
     Args:
       mesh: where.
       state: a state, or some of its arrays, or their shapes.
+      min_size: elements of the smallest array that is divided.
     """
     parts = mesh.shape["fsdp"]
 
     def sharding(array: Array | jax.ShapeDtypeStruct) -> NamedSharding:
         shape = array.shape
         axes = [axis for axis, length in enumerate(shape) if length % parts == 0]
-        if parts == 1 or not axes or math.prod(shape) < _SMALL:
+        if parts == 1 or not axes or math.prod(shape) < min_size:
             return replicated(mesh)
         axis = max(axes, key=lambda axis: (shape[axis], axis if len(shape) > 2 else -axis))
         return NamedSharding(mesh, PartitionSpec(*(None,) * axis, "fsdp"))

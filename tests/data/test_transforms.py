@@ -7,7 +7,6 @@ from made_files import random_image
 
 from ipg_jax.data.sources.base import Objects
 from ipg_jax.data.transforms import (
-    flip_horizontal,
     make_geometry,
     pad_objects,
     padded_pyramid,
@@ -117,18 +116,6 @@ def test_rounding_is_half_up():
     pyramid = run_pyramid(image, (2, 2), (2, 2), levels=2)
     np.testing.assert_array_equal(pyramid[0], image)
     np.testing.assert_array_equal(pyramid[1], [[[0, 1, 2]]])  # of 0.25, 0.5 and 1.5
-
-
-def test_flip_is_an_involution_and_moves_boxes_with_pixels():
-    image = random_image(6, 9)
-    boxes = np.array([[2, 1, 5, 4], [0, 0, 9, 6]], np.float32)
-    flipped, moved = flip_horizontal(image, boxes)
-    np.testing.assert_array_equal(moved, [[4, 1, 7, 4], [0, 0, 9, 6]])
-    np.testing.assert_array_equal(flipped[1:4, 4:7], image[1:4, 2:5][:, ::-1])
-    again, back = flip_horizontal(flipped, moved)
-    np.testing.assert_array_equal(again, image)
-    np.testing.assert_array_equal(back, boxes)
-    assert flip_horizontal(image, boxes[:0])[1].shape == (0, 4)
 
 
 @pytest.mark.parametrize("count", [0, 2, 3, 5])

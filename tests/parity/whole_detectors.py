@@ -63,19 +63,19 @@ def make_task(name: str) -> DetectionTask:
     config.model.norm = "batch_norm" if name.endswith("v2") else "frozen_batch_norm"
     if name.startswith("fasterrcnn"):
         two_stage(config, "faster_rcnn")
-        config.model.rpn_proposals = (100, 100)
+        config.model.rpn.proposals = (100, 100)
     else:
         config.eval.max_detections = 300
     if name == "retinanet_resnet50_fpn":
         config.model.fpn_extra = "p"
     if name == "retinanet_resnet50_fpn_v2":
-        config.model.head_norm = "group_norm"
-        config.model.box_loss = "giou"
+        config.model.retinanet_head.norm = "group_norm"
+        config.model.retinanet_head.box_loss = "giou"
     if name == "fasterrcnn_resnet50_fpn_v2":
-        config.model.fpn_norm = config.model.head_norm = "batch_norm"
-        config.model.rpn_convs = 2
-        config.model.head_convs = 4
-        config.model.head_fcs = 1
+        config.model.fpn_norm = config.model.box_head.norm = "batch_norm"
+        config.model.rpn.convs = 2
+        config.model.box_head.convs = 4
+        config.model.box_head.fcs = 1
     return build_task(config)
 
 

@@ -30,12 +30,13 @@ def equations(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
 @pytest.mark.parametrize("box_loss", ["l1", "giou", "faster_rcnn"])
 def test_only_the_model_computes_in_bfloat16(box_loss: str):
     config = default_config()
-    config.model.update(depth=18, num_classes=CLASSES, fusion_stages=(2,), fpn_channels=32)
+    config.model.update(backbone="resnet18", num_classes=CLASSES, fusion_stages=(2,), fpn_channels=32)
     if box_loss == "faster_rcnn":
         two_stage(config, box_loss)
-        config.model.update(rpn_proposals=(20, 20), rois_per_image=16, head_fc_channels=32)
+        config.model.rpn.proposals = (20, 20)
+        config.model.box_head.update(rois_per_image=16, fc_channels=32)
     else:
-        config.model.update(box_loss=box_loss, head_channels=32)
+        config.model.retinanet_head.update(box_loss=box_loss, channels=32)
     assert config.model.dtype == "bfloat16"
     task = build_task(config)
     variables = jax.eval_shape(task.init, jax.random.key(0))

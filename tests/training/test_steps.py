@@ -18,7 +18,6 @@ from PIL import Image
 from configs.common import two_stage
 from ipg_jax import Batch, Detections, build_task
 from ipg_jax.data import CocoSource, DigitsSource, eval_batches, train_batches
-from ipg_jax.training import sharding
 from ipg_jax.training.build import build_optimizer
 from ipg_jax.training.checkpoint import Checkpoints
 from ipg_jax.training.sharding import (
@@ -33,11 +32,7 @@ from ipg_jax.training.steps import Policy, make_predict_step, make_train_step, s
 from ipg_jax.types import PackedImage
 
 STEPS = 20
-
-
-@pytest.fixture(autouse=True)
-def arrays_of_tiny_models_are_divided_too(monkeypatch):
-    monkeypatch.setattr(sharding, "_SMALL", 2**10)
+MIN_SIZE = 2**10  # so that arrays of tiny models are divided too
 
 
 def mesh_of(batch: int, space: int = 1, fsdp: int = 1) -> Mesh:
@@ -67,7 +62,7 @@ def _begin(config: FrozenConfigDict, mesh: Mesh, **kwargs):
     task = build_task(config)
     optimizer, schedule = build_optimizer(config, num_steps=STEPS, steps_per_epoch=1.0)
     first = _first_state(config, ema="ema_decay" in kwargs)
-    placement = state_sharding(mesh, first)
+    placement = state_sharding(mesh, first, min_size=MIN_SIZE)
     template = jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
         first,
@@ -139,16 +134,15 @@ def of_one_device():
 def two_stage_config(steady_config):
     with steady_config.unlocked():
         two_stage(steady_config, "faster_rcnn")
-        steady_config.model.update(
-            head_norm="none", head_fc_channels=32, rpn_proposals=(60, 30), rois_per_image=16
-        )
+        steady_config.model.rpn.proposals = (60, 30)
+        steady_config.model.box_head.update(fc_channels=32, rois_per_image=16)
     return steady_config
 
 
 def test_a_state_that_is_made_divided_is_that_of_one_device(steady_config, caplog):
     config, mesh = FrozenConfigDict(steady_config), mesh_of(2, 4, fsdp=2)
     one = _first_state(config, ema=False)
-    placement = state_sharding(mesh, one)
+    placement = state_sharding(mesh, one, min_size=MIN_SIZE)
     divided = jax.jit(state_maker(config, ema=False), out_shardings=placement)(jax.random.key(0))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), divided, one)
     kernel = divided.params["backbone"]["layer4"]["block1"]["conv2"]["kernel"]
@@ -340,8 +334,8 @@ def test_the_mesh_takes_all_devices():
     assert shape() == (8, 1, 1)
     assert shape(space=2) == (4, 1, 2)
     assert shape(fsdp=4) == (2, 4, 1)
-    assert shape(fsdp=-1, space=2) == (1, 4, 2)
-    assert shape(data=2, fsdp=-1) == (2, 4, 1)
+    assert shape(data=1, space=2) == (1, 4, 2)
+    assert shape(data=2) == (2, 4, 1)
     assert shape(data=2, fsdp=2, space=2) == (2, 2, 2)
     for wrong in (
         {"data": 3},
@@ -350,7 +344,8 @@ def test_the_mesh_takes_all_devices():
         {"fsdp": 16},
         {"fsdp": 0},
         {"space": -1},
-        {"data": 3, "fsdp": -1},
+        {"data": 0},
+        {"data": 3, "space": 2},
         {"data": -2, "fsdp": -4},
         {"data": 8, "fsdp": 2},
     ):

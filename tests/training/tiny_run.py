@@ -16,7 +16,7 @@ def make_tiny_config() -> ConfigDict:
     config.num_steps = 6
     config.image_size = (64, 64)
     config.log_every = 1
-    config.eval_every = -1
+    config.eval_only_at_end = True
     config.checkpoint_every = 2
     config.data.scene_size = 64
     config.data.train_scenes = 20
@@ -24,8 +24,8 @@ def make_tiny_config() -> ConfigDict:
     config.model.base_channels = 16
     config.model.fpn_levels = (3, 4)
     config.model.fpn_channels = 32
-    config.model.head_convs = 1
-    config.model.head_channels = 32
+    config.model.retinanet_head.convs = 1
+    config.model.retinanet_head.channels = 32
     # Adam's first steps are sign(gradient), which turns rounding into differences of order one.
     config.optimizer.name = "sgd"
     config.optimizer.learning_rate = 0.01

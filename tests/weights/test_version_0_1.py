@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from configs import faster_rcnn_ipg, retinanet_ipg
 from ipg_jax import build_task
 from ipg_jax.training.build import abstract_state, build_optimizer
 from ipg_jax.training.checkpoint import Checkpoints, load_variables
@@ -21,6 +22,32 @@ make = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(make)
 
 
+# The configs of `make_v0_1.py`, by the names that fields have now.
+def narrow(config):
+    with config.unlocked():
+        config.model.base_channels = 4
+        config.model.num_classes = 3
+        config.model.fpn_channels = 8
+        config.model.dtype = "float32"
+    return config
+
+
+def retinanet_config():
+    config = narrow(retinanet_ipg.get_config("depth=18,stages=23,fusion=concat"))
+    config.model.retinanet_head.convs = 1
+    config.model.retinanet_head.channels = 8
+    config.optimizer.ema_decay = 0.9
+    return config
+
+
+def faster_rcnn_config():
+    config = narrow(
+        faster_rcnn_ipg.get_config("num_stages=5,stages=24,fusion=product,norm=frozen_batch_norm")
+    )
+    config.model.box_head.fc_channels = 16
+    return config
+
+
 def check(task, variables, name: str) -> None:
     want = dict(np.load(WRITTEN / f"{name}.npz"))
     got = make.outputs(task, variables)
@@ -30,7 +57,7 @@ def check(task, variables, name: str) -> None:
 
 
 def test_a_workdir_of_retinanet():
-    config = make.retinanet()
+    config = retinanet_config()
     task = build_task(config)
     optimizer, _ = build_optimizer(config, num_steps=10, steps_per_epoch=1.0)
     mesh = make_mesh(devices=jax.devices()[:1])
@@ -47,7 +74,7 @@ def test_a_workdir_of_retinanet():
 
 
 def test_a_weight_file_of_faster_rcnn():
-    task = build_task(make.faster_rcnn())
+    task = build_task(faster_rcnn_config())
     fresh = jax.jit(task.init)(jax.random.key(1))
     weights = load_weights(WRITTEN / "faster_rcnn.safetensors")
     assert weights.class_names == ("a", "b", "c")

@@ -49,7 +49,7 @@ def lower_step(
       max_boxes: rows for objects.
       fold: whether prediction gets variables with the fusions folded.
     """
-    mesh = sharding.make_mesh(**config.mesh, devices=devices)
+    mesh = build.build_mesh(config, devices)
     config.batch_size = batch_per_device * sharding.batch_devices(mesh)
     accumulation = config.optimizer.accumulation if mode == "train" else 1
     sharding.check_batch_size(mesh, config.batch_size, accumulation)

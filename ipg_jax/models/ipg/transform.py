@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from ipg_jax.kernels import relu_max_pool
 from ipg_jax.layers import Conv, NormKind, StemConv, norm_layer
-from ipg_jax.models.backbones.resnet import Bottleneck
+from ipg_jax.models.backbones.blocks import Bottleneck
 from ipg_jax.types import Array, PackedImage
 
 
