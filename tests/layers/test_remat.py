@@ -101,7 +101,7 @@ def test_less_is_kept_of_blocks_and_towers():
 @pytest.mark.parametrize(
     ("make", "off", "on", "args", "implementation"),
     [  # whole backbones compile much faster without the forms of CPUs
-        (make_backbone, "none", "stages", random_pyramid(32), "reference"),
+        (make_backbone, "none", "stages", random_pyramid(64), "reference"),
         (make_stage, False, True, np.ones((2, 8, 8, 64), np.float32), None),
     ],
     ids=["stages", "blocks"],
