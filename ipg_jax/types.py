@@ -50,9 +50,9 @@ class PackedImage(flax.struct.PyTreeNode):
     @property
     def pixels(self) -> Array:
         """The images, `[B, H, W, 3]`."""
-        b, h, w, _ = self.blocks.shape
-        x = self.blocks.reshape(b, h, w, IMAGE_BLOCK, IMAGE_BLOCK, -1).swapaxes(2, 3)
-        return x.reshape(self.shape)
+        b, h, w, channels = self.blocks.shape
+        pixels = (IMAGE_BLOCK, IMAGE_BLOCK, channels // IMAGE_BLOCK**2)
+        return self.blocks.reshape(b, h, w, *pixels).swapaxes(2, 3).reshape(self.shape)
 
     @classmethod
     def pack(cls, image: Array) -> PackedImage:
@@ -61,13 +61,33 @@ class PackedImage(flax.struct.PyTreeNode):
         Raises:
           ValueError: height or width is not a multiple of 4.
         """
-        b, h, w, channels = image.shape
-        if h % IMAGE_BLOCK or w % IMAGE_BLOCK:
+        b, height, width, channels = image.shape
+        if height % IMAGE_BLOCK or width % IMAGE_BLOCK:
             raise ValueError(
-                f"height and width must be multiples of {IMAGE_BLOCK}, got {h} x {w}: pad the image"
+                f"height and width must be multiples of {IMAGE_BLOCK}, got {height} x {width}: "
+                "pad the image"
             )
-        x = image.reshape(b, h // IMAGE_BLOCK, IMAGE_BLOCK, w // IMAGE_BLOCK, IMAGE_BLOCK, channels)
-        return cls(x.swapaxes(2, 3).reshape(b, h // IMAGE_BLOCK, w // IMAGE_BLOCK, -1))
+        h, w = height // IMAGE_BLOCK, width // IMAGE_BLOCK
+        x = image.reshape(b, h, IMAGE_BLOCK, w, IMAGE_BLOCK, channels).swapaxes(2, 3)
+        return cls(x.reshape(b, h, w, IMAGE_BLOCK**2 * channels))
+
+
+class PackedFeatures(flax.struct.PyTreeNode):
+    """Features `[b, 2 h, 4 w, c]` in blocks of 2x4 pixels.
+
+    Attributes:
+      upper: the first rows of the blocks, `[b, h, w, 4 c]`, whose channels run over the columns 0,
+        2, 1 and 3 of a block, then features.
+      lower: the second rows.
+    """
+
+    upper: Array
+    lower: Array
+
+    @property
+    def features(self) -> int:
+        """The number of features of a pixel, `c`."""
+        return self.upper.shape[-1] // 4
 
 
 Pyramid: TypeAlias = tuple[Array, ...]

@@ -14,13 +14,12 @@ from ipg_jax.kernels.packed import LANES, pack_columns, packed_conv2d, unpack_co
 from ipg_jax.kernels.pooling import relu_max_pool
 from ipg_jax.kernels.relu import relu
 from ipg_jax.kernels.spatial import height_shards, replicate, shard_height
-from ipg_jax.kernels.stem import PackedFeatures, stem_conv
+from ipg_jax.kernels.stem import stem_conv
 from ipg_jax.kernels.upsample import upsample_add
 
 __all__ = [
     "LANES",
     "Implementation",
-    "PackedFeatures",
     "add_bias",
     "conv2d",
     "dense_focal_loss",

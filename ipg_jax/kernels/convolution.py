@@ -228,7 +228,7 @@ def _fast(spec: Spec, x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _fast_forward(spec: Spec, x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, Saved]:
-    return _fast(spec, x, kernel), (x, kernel)
+    return _form(x, kernel, spec)(x, kernel, spec), (x, kernel)  # not `_fast`, which has no jvp
 
 
 def _fast_backward(spec: Spec, saved: Saved, gradient: jax.Array) -> Saved:
@@ -281,6 +281,8 @@ def kernel_gradient_by_rows(
       precision: of the matrix products.
     """
     images, rows, columns, features = gradient.shape
+    if gradient.size == 0:
+        return jnp.zeros((*kernel_size, x.shape[-1], features), gradient.dtype)
     chunks = max(1, min(rows, images * rows * columns // _POSITIONS))
     chunk = -(-rows // chunks)
     # Rows without gradient make the chunks equal.

@@ -27,16 +27,21 @@ def use(implementation: Implementation | None) -> contextlib.AbstractContextMana
     Raises:
       ValueError: `implementation` is none of these.
     """
-    if implementation is not None and implementation not in get_args(Implementation):
-        raise ValueError(
-            f"implementation is None or one of {get_args(Implementation)}, not {implementation!r}"
-        )
+    _check(implementation)
     return _in_use(implementation)
 
 
 def chosen(implementation: Implementation | None = None) -> Implementation | None:
     """Returns the form that an argument or `use` asks for; None leaves it to the platform."""
+    _check(implementation)
     return implementation or _in_use.value
+
+
+def _check(name: object) -> None:
+    if name is not None and name not in get_args(Implementation):
+        raise ValueError(
+            f"implementation is None or one of {get_args(Implementation)}, not {name!r}"
+        )
 
 
 def dispatch(
@@ -54,6 +59,9 @@ def dispatch(
       fast: another form of it, with the same results but for rounding.
       platforms: where `fast` is known to be faster: measured, or estimated by the compiler.
       implementation: the form to take; by default that of `use`, or else by platform.
+
+    Raises:
+      ValueError: `implementation` is none of these.
     """
     form = chosen(implementation)
     if form is not None:

@@ -17,8 +17,7 @@ from jaxtyping import Float, Int8
 from ipg_jax.kernels import packed
 from ipg_jax.kernels.dispatch import Implementation, dispatch
 from ipg_jax.kernels.spatial import height_shards
-from ipg_jax.kernels.stem import PackedFeatures
-from ipg_jax.types import Array
+from ipg_jax.types import Array, PackedFeatures
 
 _BEFORE, _EVEN, _ODD, _NOWHERE = range(4)
 """Positions in a window: the odd pixel before, the two of the block itself, and none."""

@@ -2,7 +2,7 @@
 
 Three channels, or 64, fill a small part of a TPU's 128 lanes. Of an image in blocks of 4x4 pixels
 (`types.PackedImage`) the 7x7 convolution of stride 2 takes two blocks side by side, 96 channels, to
-2x4 pixels of its output, whose two rows are arrays of their own: `PackedFeatures`. Values and
+2x4 pixels of its output, whose two rows are arrays of their own: `types.PackedFeatures`. Values and
 parameters are those of the plain layer; the taps by which the wider kernel exceeds it are zeros.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 from jaxtyping import Float
@@ -18,27 +17,9 @@ from jaxtyping import Float
 from ipg_jax.kernels import packed
 from ipg_jax.kernels.convolution import conv2d
 from ipg_jax.kernels.dispatch import Implementation, chosen
-from ipg_jax.types import Array, PackedImage
+from ipg_jax.types import Array, PackedFeatures, PackedImage
 
 _COLUMNS = (0, 2, 1, 3)  # of a block of outputs: the even ones first, for the pooling
-
-
-class PackedFeatures(flax.struct.PyTreeNode):
-    """Features `[b, 2 h, 4 w, c]` in blocks of 2x4 pixels.
-
-    Attributes:
-      upper: the first rows of the blocks, `[b, h, w, 4 c]`, whose channels run over the columns 0,
-        2, 1 and 3 of a block, then features.
-      lower: the second rows.
-    """
-
-    upper: Array
-    lower: Array
-
-    @property
-    def features(self) -> int:
-        """The number of features of a pixel, `c`."""
-        return self.upper.shape[-1] // 4
 
 
 def stem_conv(
@@ -69,7 +50,9 @@ def stem_conv(
         if fast and geometry == (7, 2, 3) and image.shape[2] % 8 == 0:
             return _in_blocks(image.blocks, kernel, precision)
         if fast and geometry == (4, 4, 0):
-            return conv2d(image.blocks, kernel.reshape(1, 1, -1, kernel.shape[-1]))
+            return conv2d(
+                image.blocks, kernel.reshape(1, 1, -1, kernel.shape[-1]), precision=precision
+            )
         image = image.pixels
     return conv2d(
         image,

@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from ipg_jax import kernels
 from ipg_jax.layers.initializers import kaiming_normal
-from ipg_jax.types import Array, PackedImage
+from ipg_jax.types import Array, PackedFeatures, PackedImage
 
 
 class Conv(nn.Module):
@@ -126,7 +126,7 @@ class StemConv(nn.Module):
     @nn.compact
     def __call__(
         self, image: Float[Array, "b h w 3"] | PackedImage
-    ) -> Float[Array, "b h2 w2 f"] | kernels.PackedFeatures:
+    ) -> Float[Array, "b h2 w2 f"] | PackedFeatures:
         """Returns the convolution of an image in `dtype`."""
         shape = (self.kernel_size, self.kernel_size, image.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)

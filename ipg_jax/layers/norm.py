@@ -11,8 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
-from ipg_jax.kernels import PackedFeatures
-from ipg_jax.types import Array
+from ipg_jax.types import Array, PackedFeatures
 
 NormKind: TypeAlias = Literal["frozen_batch_norm", "batch_norm", "group_norm"]
 
@@ -82,7 +81,11 @@ class BatchNorm(nn.BatchNorm):
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group norm of 32 groups. What `mask` leaves out does not count in the statistics."""
+    """Group norm of 32 groups.
+
+    What `mask`, broadcast to the input, leaves out does not count in the statistics of its image,
+    unless that is all of it.
+    """
 
     num_groups: int | None = 32
     epsilon: float = 1e-5
@@ -96,6 +99,9 @@ class GroupNorm(nn.GroupNorm):
     ) -> Float[Array, "b *n c"] | PackedFeatures:
         """Returns `x`, normalised by each image and group of channels."""
         del train
+        if mask is not None and not isinstance(x, PackedFeatures):
+            mask = jnp.broadcast_to(mask, x.shape)
+            mask |= ~mask.any(range(1, x.ndim), keepdims=True)  # whose statistics would be NaN
         return _of_pixels(functools.partial(super().__call__, mask=mask), x)
 
 

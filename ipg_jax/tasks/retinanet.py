@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,20 @@ from ipg_jax.kernels import dense_focal_loss, replicate
 from ipg_jax.models import DenseOutputs, RetinaNet
 from ipg_jax.tasks.base import DetectionTask, LossAndUpdates
 from ipg_jax.types import Array, Batch, Detections, PackedPyramid, Pyramid, PyTree
+
+
+class Candidates(NamedTuple):
+    """Scored boxes that enter NMS.
+
+    Attributes:
+      boxes: in pixels of the network input.
+      scores: probabilities.
+      labels: classes.
+    """
+
+    boxes: Float[Array, "*b k 4"]
+    scores: Float[Array, "*b k"]
+    labels: Int[Array, "*b k"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,12 +103,37 @@ class RetinaNetTask(DetectionTask):
     ) -> Detections:
         images = self._normalize(pyramid, image_size)
         outputs: Any = self.model.apply(variables, images, train=False)
-        best = [
-            self._best_positions(level, anchors)
-            for level, anchors in zip(outputs, self._anchors(pyramid[0]), strict=True)
+        return self.detections(outputs, self._anchors(pyramid[0]), image_size)
+
+    def detections(
+        self,
+        outputs: tuple[DenseOutputs, ...],
+        anchors: tuple[Float[Array, "_ 4"], ...],
+        image_size: Int[Array, "b 2"],
+    ) -> Detections:
+        """Returns the detections of a batch from the head's outputs.
+
+        Args:
+          outputs: of each level.
+          anchors: of each level.
+          image_size: height and width of each image's content.
+        """
+        candidates = [
+            level_candidates(
+                level,
+                boxes,
+                self.candidates_per_level,
+                per_position=self._anchors_per_position,
+            )
+            for level, boxes in zip(outputs, anchors, strict=True)
         ]
-        outputs, anchors = zip(*best, strict=True)
-        return jax.vmap(self._image_detections)(outputs, anchors, image_size)
+
+        def of_image(candidates: list[Candidates], image_size: Array) -> Detections:
+            joined = Candidates(*map(jnp.concatenate, zip(*candidates, strict=True)))
+            boxes, scores, labels = replicate(joined)
+            return self.select(boxes, scores, labels, image_size)
+
+        return jax.vmap(of_image)(candidates, image_size)
 
     def _image_losses(
         self,
@@ -164,55 +203,50 @@ class RetinaNetTask(DetectionTask):
             return ops.l1_loss(deltas, targets).sum(-1)
         return ops.smooth_l1_loss(deltas, targets, beta=1 / 9).sum(-1)
 
-    def _best_positions(
-        self, level: DenseOutputs, anchors: Float[Array, "n 4"]
-    ) -> tuple[DenseOutputs, Float[Array, "b m 4"]]:
-        """Returns a level's outputs and anchors at the positions of each image's best pairs.
 
-        The best k pairs of anchor and class lie on the k positions with the best maxima. These are
-        small sorts, and a TPU finds the maxima over all pairs of a position while it convolves.
-        """
-        images, k = len(level.logits), self.candidates_per_level
-        positions = len(anchors) // self._anchors_per_position
-        if positions <= k:
-            return level, jnp.broadcast_to(anchors, (images, *anchors.shape))
-        _, best = jax.lax.top_k(level.logits.reshape(images, positions, -1).max(axis=-1), k)
+def level_candidates(
+    level: DenseOutputs, anchors: Float[Array, "n 4"], limit: int, *, per_position: int
+) -> Candidates:
+    """Returns the best (anchor, class) pairs of a level for each image.
+
+    The best k pairs lie on the k positions with the best maxima, and on the k anchors there with
+    the best: small sorts instead of one over all pairs, with the same result. A TPU finds the
+    maxima over all pairs of a position while it convolves.
+
+    Args:
+      level: the head's outputs.
+      anchors: of the level, those of a position one after another.
+      limit: how many pairs at most.
+      per_position: how many anchors a position has.
+
+    Returns:
+      Decoded boxes, scores and labels, best first.
+    """
+    images = len(level.logits)
+    positions = len(anchors) // per_position
+    if positions > limit:
+        _, best = jax.lax.top_k(level.logits.reshape(images, positions, -1).max(axis=-1), limit)
 
         def taken(x: Array) -> Array:
             # With the positions first, as a TPU lays out feature maps, no map is copied.
             rows = x.reshape(images, positions, -1).swapaxes(0, 1)
             return rows[best, jnp.arange(images)[:, None]].reshape(images, -1, x.shape[-1])
 
-        boxes = anchors.reshape(positions, -1)[best].reshape(images, -1, 4)
-        return DenseOutputs(taken(level.logits), taken(level.deltas)), boxes
+        level = DenseOutputs(taken(level.logits), taken(level.deltas))
+        anchors = anchors.reshape(positions, -1)[best].reshape(images, -1, 4)
+    return jax.vmap(functools.partial(_image_candidates, limit=limit))(
+        level, jnp.broadcast_to(anchors, (images, *anchors.shape[-2:]))
+    )
 
-    def _image_detections(
-        self,
-        outputs: tuple[DenseOutputs, ...],
-        anchors: tuple[Float[Array, "_ 4"], ...],
-        image_size: Int[Array, " 2"],
-    ) -> Detections:
-        """Returns the detections of one image."""
-        candidates = [
-            self._level_candidates(level, boxes)
-            for level, boxes in zip(outputs, anchors, strict=True)
-        ]
-        boxes, scores, labels = replicate(
-            tuple(jnp.concatenate(x) for x in zip(*candidates, strict=True))
-        )
-        return self.select(boxes, scores, labels, image_size)
 
-    def _level_candidates(
-        self, level: DenseOutputs, anchors: Float[Array, "n 4"]
-    ) -> tuple[Float[Array, "k 4"], Float[Array, " k"], Int[Array, " k"]]:
-        """Returns decoded boxes, scores and labels of a level's best (anchor, class) pairs."""
-        # The best k pairs lie on the k anchors with the best maxima: two small sorts instead of
-        # one over all pairs, with the same result.
-        k = min(self.candidates_per_level, len(anchors))
-        _, rows = jax.lax.top_k(level.logits.max(axis=-1), k)
-        scores = jax.nn.sigmoid(level.logits[rows].astype(jnp.float32))
-        k = min(self.candidates_per_level, scores.size)
-        scores, pairs = jax.lax.top_k(scores.reshape(-1), k)
-        rows, labels = rows[pairs // self.num_classes], pairs % self.num_classes
-        boxes = ops.decode_boxes(level.deltas[rows].astype(jnp.float32), anchors[rows])
-        return boxes, scores, labels
+def _image_candidates(
+    level: DenseOutputs, anchors: Float[Array, "n 4"], *, limit: int
+) -> Candidates:
+    """Returns boxes, scores and labels of the best (anchor, class) pairs of one image."""
+    _, rows = jax.lax.top_k(level.logits.max(axis=-1), min(limit, len(anchors)))
+    scores = jax.nn.sigmoid(level.logits[rows].astype(jnp.float32))
+    scores, pairs = jax.lax.top_k(scores.reshape(-1), min(limit, scores.size))
+    classes = level.logits.shape[-1]
+    rows, labels = rows[pairs // classes], pairs % classes
+    boxes = ops.decode_boxes(level.deltas[rows].astype(jnp.float32), anchors[rows])
+    return Candidates(boxes, scores, labels)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 
 from ipg_jax import ops
+from ipg_jax.types import PackedImage
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -83,23 +84,13 @@ def test_normalize(dtype):
         )
 
 
-def test_blocks_by_hand():
-    image = np.arange(24).reshape(2, 4, 3)
-    blocks = ops.to_blocks(image, 2)
-    assert blocks.shape == (1, 2, 12)
-    np.testing.assert_array_equal(blocks[0, 1], [6, 7, 8, 9, 10, 11, 18, 19, 20, 21, 22, 23])
-    np.testing.assert_array_equal(ops.from_blocks(blocks, 2), image)
-    with pytest.raises(ValueError, match="multiples of 4, got 2 x 4"):
-        ops.to_blocks(image, 4)
-
-
-def test_blocks_are_normalized_like_images():
+def test_packed_images_are_normalized_like_plain_ones():
     images = np.random.default_rng(0).integers(0, 256, (2, 16, 24, 3), np.uint8)
     sizes = np.int32([[16, 24], [9, 13]])
     pyramid = ops.image_pyramid(images, 2)
     want = ops.normalize_pyramid(pyramid, sizes, MEAN, STD)
-    got = ops.normalize_pyramid([ops.to_blocks(x, 4) for x in pyramid], sizes, MEAN, STD)
+    packed = tuple(map(PackedImage.pack, pyramid))
+    got = ops.normalize_pyramid(packed, sizes, MEAN, STD)
     for a, b in zip(got, want, strict=True):
-        np.testing.assert_array_equal(ops.from_blocks(a, 4), b)
-    with pytest.raises(ValueError, match="6 channels are not 3 of each pixel"):
-        ops.normalize_pyramid([np.zeros((1, 4, 4, 6), np.uint8)], sizes[:1], MEAN, STD)
+        assert (a.shape, a.dtype) == (b.shape, b.dtype)
+        np.testing.assert_array_equal(a.pixels, b)

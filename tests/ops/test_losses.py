@@ -108,34 +108,3 @@ def test_giou_gradients_are_finite_for_boxes_without_extent():
     targets = np.float32([[1, 1, 1, 1], [3, 3, 3, 3], [4, 4, 4, 4]])
     gradient = jax.grad(lambda b, t: ops.giou_loss(b, t).sum(), argnums=(0, 1))(boxes, targets)
     assert np.isfinite(np.asarray(gradient)).all()
-
-
-def cubes(predictions, targets):
-    return ((jnp.asarray(predictions, jnp.float32) - targets) ** 3).sum()
-
-
-def test_an_early_gradient_is_the_gradient():
-    predictions, targets, scale = np.float32([[1, 2], [3, 5]]), np.float32([[1, 0], [1, 1]]), 0.5
-
-    def scaled(loss):
-        each = jax.vmap(loss)  # one value for each row
-        return jax.jit(jax.value_and_grad(lambda x: scale * each(x, targets)[1]))
-
-    value, gradient = scaled(ops.with_early_gradient(cubes))(predictions)
-    assert value == scale * (2**3 + 4**3)
-    np.testing.assert_array_equal(gradient, [[0, 0], [scale * 3 * 2**2, scale * 3 * 4**2]])
-    plain, of_plain = scaled(cubes)(predictions)
-    assert value == plain
-    np.testing.assert_array_equal(gradient, of_plain)
-
-
-def test_an_early_gradient_is_kept_instead_of_the_predictions():
-    predictions, targets = jnp.asarray([1.5, 4.0], jnp.bfloat16), jnp.zeros(2)
-    _, pull = jax.vjp(ops.with_early_gradient(cubes), predictions, targets)
-    (kept,) = jax.tree.leaves(pull)
-    assert kept.dtype == jnp.bfloat16
-    np.testing.assert_array_equal(kept.astype(jnp.float32), [6.75, 48])
-    by_predictions, by_targets = pull(jnp.float32(2))
-    assert by_predictions.dtype == jnp.bfloat16
-    np.testing.assert_array_equal(by_predictions.astype(jnp.float32), [13.5, 96])
-    np.testing.assert_array_equal(by_targets, 0)

@@ -30,7 +30,9 @@ def equations(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
 @pytest.mark.parametrize("box_loss", ["l1", "giou", "faster_rcnn"])
 def test_only_the_model_computes_in_bfloat16(box_loss: str):
     config = default_config()
-    config.model.update(backbone="resnet18", num_classes=CLASSES, fusion_stages=(2,), fpn_channels=32)
+    config.model.update(
+        backbone="resnet18", num_classes=CLASSES, fusion_stages=(2,), fpn_channels=32
+    )
     if box_loss == "faster_rcnn":
         two_stage(config, box_loss)
         config.model.rpn.proposals = (20, 20)

@@ -1,0 +1,135 @@
+"""Maps whose height is divided over devices, against the same on one device."""
+
+import contextlib
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from forms import assert_close, every_form, normal
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from ipg_jax import kernels
+from ipg_jax.kernels import (
+    add_bias,
+    conv2d,
+    height_shards,
+    relu,
+    relu_max_pool,
+    replicate,
+    shard_height,
+    stem_conv,
+    upsample_add,
+)
+from ipg_jax.kernels.spatial import num_devices
+from ipg_jax.types import PackedImage
+
+
+def make_mesh(data, space):
+    types = (AxisType.Auto,) * 2
+    return jax.make_mesh((data, space), ("data", "space"), axis_types=types)
+
+
+def under(mesh, function):
+    """Returns the function, jitted, as a training step calls it."""
+
+    @jax.jit
+    def traced(*args):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*args)
+
+    return traced
+
+
+def divide(mesh, image):
+    return jax.device_put(image, NamedSharding(mesh, PartitionSpec("data", "space")))
+
+
+def shard_shapes(tree):
+    return [x.sharding.shard_shape(x.shape) for x in jax.tree.leaves(tree)]
+
+
+def test_nothing_is_constrained_without_the_axis():
+    x, mesh = jnp.ones((2, 8, 4, 3)), jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    for context, devices in (
+        (contextlib.nullcontext(), 1),
+        (jax.sharding.use_abstract_mesh(mesh.abstract_mesh), 8),
+    ):
+        with context:
+            assert (height_shards(), num_devices()) == (1, devices)
+            assert shard_height(x)[0] is x
+            assert replicate(x) is x
+
+
+def test_the_mesh_at_hand_is_read():
+    with jax.sharding.use_abstract_mesh(make_mesh(2, 4).abstract_mesh):
+        assert (height_shards(), num_devices()) == (4, 8)
+
+
+def test_heights_are_divided_all_or_none():
+    mesh = make_mesh(2, 4)
+    maps = [divide(mesh, normal(0, 2, height, 4, 3)) for height in (8, 16)]
+    assert shard_shapes(under(mesh, shard_height)(*maps)) == [(1, 2, 4, 3), (1, 4, 4, 3)]
+    odd = normal(1, 2, 6, 4, 3)
+    whole = under(mesh, shard_height)(*maps, odd)
+    assert [shape[1] for shape in shard_shapes(whole)] == [8, 16, 6]
+    assert_close(whole, (*maps, odd), 0)
+
+
+def test_replicated_arrays_of_mapped_images():
+    mesh = make_mesh(2, 4)
+    x = divide(mesh, normal(0, 2, 8, 3))
+    got = under(mesh, jax.vmap(replicate))(x)
+    assert shard_shapes(got) == [(1, 8, 3)]
+    np.testing.assert_array_equal(got, x)
+
+
+@every_form
+@pytest.mark.parametrize(("height", "strides"), [(8, (2, 1)), (16, (2, 2, 2))])
+def test_gradients_of_convolutions_whose_heights_do_not_divide(height, strides, implementation):
+    """XLA gets them wrong by itself (`tools/xla_sharded_height.py`)."""
+    mesh = make_mesh(1, 8)
+    image = normal(0, 2, height, 16, 3)
+    weights = [normal(1 + i, 3, 3, 4 if i else 3, 4) / 4 for i in range(len(strides))]
+
+    def loss(weights, image):
+        x = image
+        for kernel, stride in zip(weights, strides, strict=True):
+            convolve = functools.partial(conv2d, strides=stride, padding=1)
+            x = relu(convolve(x, kernel, implementation=implementation))
+        return (x**2).sum()
+
+    gradient = jax.value_and_grad(loss)
+    assert_close(
+        under(mesh, gradient)(weights, divide(mesh, image)), jax.jit(gradient)(weights, image), 1e-4
+    )
+
+
+@every_form
+@pytest.mark.parametrize("packed", [False, True])
+def test_all_kernels_on_divided_images(packed, implementation):
+    """Of 32 rows on four devices the last map has 4, and of 16 rows 2."""
+    mesh = make_mesh(2, 4)
+    weights = {
+        "stem": normal(1, 7, 7, 3, 8) / 8,
+        "down": normal(2, 1, 1, 8, 8) / 3,
+        "same": normal(3, 3, 3, 8, 8) / 8,
+        "bias": normal(4, 8),
+    }
+
+    def loss(weights, image):
+        image = PackedImage.pack(image) if packed else image
+        x = relu_max_pool(stem_conv(image, weights["stem"], strides=2, padding=3), 3)
+        above = conv2d(x, weights["down"], strides=2)
+        x = upsample_add(x, relu(conv2d(above, weights["same"], padding=1)))
+        return (add_bias(x, weights["bias"]) ** 2).mean()
+
+    gradient = jax.value_and_grad(loss, argnums=(0, 1))
+    for height in (32, 16):
+        image = normal(0, 2, height, 16, 3)
+        with kernels.use("reference"):
+            want = jax.jit(gradient)(weights, image)
+        with kernels.use(implementation):
+            got = under(mesh, gradient)(weights, divide(mesh, image))
+        assert_close(got, want, 1e-4)
