@@ -22,7 +22,7 @@ from jaxtyping import Float
 
 from ipg_jax.kernels import winograd
 from ipg_jax.kernels.dispatch import Implementation, dispatch
-from ipg_jax.kernels.spatial import height_shards, num_devices, shard_height
+from ipg_jax.kernels.spatial import height_shards, num_devices, shard_channels, shard_height
 from ipg_jax.kernels.winograd import Padding
 from ipg_jax.types import Array
 
@@ -73,19 +73,38 @@ def conv2d(
         once it has been in reverse mode (`jvp` of `grad`), and not by itself.
     """
     spec = Spec(_pair(strides), _sides(padding), _pair(dilation), precision)
-    (x,) = shard_height(jnp.asarray(x))  # as the gradients by input and output then are
-    if groups == 1:
-        y = dispatch(
-            x,
-            jnp.asarray(kernel),
-            reference=functools.partial(_convolution, spec=spec),
-            fast=functools.partial(_fast, spec),
-            platforms=("cpu",),
-            implementation=implementation,
-        )
-    else:
-        y = _convolution(x, jnp.asarray(kernel), spec, groups=groups)
+    x, kernel = jnp.asarray(x), jnp.asarray(kernel)
+    if groups > 1:
+        return _grouped(x, kernel, spec, groups)
+    (x,) = shard_height(x)  # as the gradients by input and output then are
+    y = dispatch(
+        x,
+        kernel,
+        reference=functools.partial(_convolution, spec=spec),
+        fast=functools.partial(_fast, spec),
+        platforms=("cpu",),
+        implementation=implementation,
+    )
     (y,) = shard_height(y)
+    return y
+
+
+def _grouped(x: jax.Array, kernel: jax.Array, spec: Spec, groups: int) -> jax.Array:
+    """Returns the convolution of groups of channels, which several devices along `space` divide.
+
+    XLA's partitioner gets gradients wrong where they divide the height, or nothing.
+    """
+    features, shards = kernel.shape[-1], height_shards()
+    missing = -groups % shards
+
+    def padded(x: jax.Array, of_group: int) -> jax.Array:
+        return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, missing * of_group)))
+
+    if missing:
+        x, kernel = padded(x, kernel.shape[2]), padded(kernel, features // groups)
+    x, kernel = shard_channels(x, kernel)
+    (y,) = shard_channels(_convolution(x, kernel, spec, groups=groups + missing))
+    (y,) = shard_height(y[..., :features])
     return y
 
 

@@ -40,6 +40,19 @@ def shard_height(*arrays: Float[jax.Array, "b _ _ _"]) -> tuple[Float[jax.Array,
     return jax.lax.with_sharding_constraint(arrays, rows)
 
 
+def shard_channels(
+    *arrays: Float[jax.Array, "_ _ _ _"],
+) -> tuple[Float[jax.Array, "_ _ _ _"], ...]:
+    """Returns feature maps or kernels whose last axes are divided over `space`, and no other one.
+
+    The number of channels is a multiple of the axis.
+    """
+    if height_shards() == 1:
+        return arrays
+    channels = PartitionSpec(PartitionSpec.UNCONSTRAINED, None, None, "space")
+    return jax.lax.with_sharding_constraint(arrays, channels)
+
+
 def replicate(tree: PyTree) -> PyTree:
     """Returns arrays of one image, held whole by every device along `space`.
 
