@@ -178,13 +178,14 @@ def build_backbone(model: ConfigDict, types: dict[str, Any]) -> Backbone:
     make = BACKBONES[model.backbone]
     module: Any = make.func if isinstance(make, functools.partial) else make
     known = {field.name for field in dataclasses.fields(module)}
-    options = {**types, "remat": model.remat == "full"}
+    wanted = {"norm": model.norm, "remat": model.remat == "full"}
+    options = types | {name: value for name, value in wanted.items() if name in known}
     if model.base_channels is not None:
         options["base_channels"] = model.base_channels
-    for name, usual in (("norm", None), ("num_stages", 4), ("keep", False), ("dilation", 1)):
+    for name, usual in (("num_stages", 4), ("keep", False), ("dilation", 1)):
         if name in known:
             options[name] = model[name]
-        elif usual is not None and model[name] != usual:
+        elif model[name] != usual:
             raise ValueError(f"{model.backbone} has no config.model.{name}: leave it at {usual}")
     return make(**options)
 
