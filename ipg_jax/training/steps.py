@@ -19,7 +19,7 @@ from ipg_jax.types import Array, Batch, Detections, PyTree
 Metrics: TypeAlias = dict[str, Float[Array, ""]]
 LossFn: TypeAlias = Callable[..., tuple[Float[Array, ""], tuple[Metrics, PyTree]]]
 PredictFn: TypeAlias = Callable[[PyTree, Any, Any], Detections]
-TrainStep: TypeAlias = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
+TrainStep: TypeAlias = Callable[[TrainState, PyTree, jax.Array], tuple[TrainState, Metrics]]
 PredictStep: TypeAlias = Callable[[PyTree, Batch], tuple[Detections, Batch]]
 
 
@@ -90,7 +90,7 @@ def make_train_step(
     placement = replicated(mesh) if placement is None else placement
     of_params = placement.params if isinstance(placement, TrainState) else placement
 
-    def gradients(params: PyTree, batch_stats: PyTree, batch: Batch, rng: jax.Array) -> Any:
+    def gradients(params: PyTree, batch_stats: PyTree, batch: PyTree, rng: jax.Array) -> Any:
         def loss(params: PyTree) -> Any:
             return loss_fn({"params": params, "batch_stats": batch_stats}, batch, rng=rng)
 
@@ -105,8 +105,8 @@ def make_train_step(
         grads = jax.tree.map(lambda x, p: x.astype(p.dtype), grads, params)
         return grads, metrics, batch_stats | updates
 
-    def accumulated(params: PyTree, batch_stats: PyTree, batch: Batch, rng: jax.Array) -> Any:
-        def body(carry: tuple[PyTree, PyTree], part: tuple[Batch, jax.Array]) -> Any:
+    def accumulated(params: PyTree, batch_stats: PyTree, batch: PyTree, rng: jax.Array) -> Any:
+        def body(carry: tuple[PyTree, PyTree], part: tuple[PyTree, jax.Array]) -> Any:
             batch_stats, sums = carry
             grads, metrics, batch_stats = gradients(params, batch_stats, *part)
             sums = jax.tree.map(lambda total, x: total + x.astype(total.dtype), sums, grads)
@@ -118,7 +118,7 @@ def make_train_step(
         grads = jax.tree.map(lambda x, p: (x / accumulation).astype(p.dtype), sums, params)
         return grads, jax.tree.map(jnp.mean, metrics), batch_stats
 
-    def step(state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, Metrics]:
+    def step(state: TrainState, batch: PyTree, rng: jax.Array) -> tuple[TrainState, Metrics]:
         compute = gradients if accumulation == 1 else accumulated
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for `kernels.spatial`
             grads, metrics, batch_stats = compute(

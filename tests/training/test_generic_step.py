@@ -1,0 +1,68 @@
+"""The training step takes any loss function, and casts its kernels once."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ipg_jax.training.sharding import make_mesh
+from ipg_jax.training.state import TrainState
+from ipg_jax.training.steps import Policy, make_train_step
+
+WEIGHTS = {"layer": {"kernel": np.float32([[1.0], [2.0]]), "bias": np.float32([0.5])}}
+
+
+def linear_loss(seen: list):
+    """Mean of `(x w + b)^2`, used twice, as a kernel that two levels share."""
+
+    def loss(variables, batch, *, rng):
+        del rng
+        layer = variables["params"]["layer"]
+        seen.append(jax.tree.map(lambda x: x.dtype, layer))
+        x = batch["x"].astype(layer["kernel"].dtype)
+        outputs = [(x @ layer["kernel"]).astype(jnp.float32) + layer["bias"] for _ in range(2)]
+        value = sum(jnp.mean(y**2) for y in outputs) / 2
+        return value, ({"loss": value}, {})
+
+    return loss
+
+
+def first_step(policy: Policy | None, devices: int = 1):
+    optimizer = optax.sgd(0.1)
+    mesh = make_mesh(devices=jax.devices()[:devices])
+    seen: list = []
+    step = make_train_step(linear_loss(seen), optimizer, mesh, policy=policy)
+    variables = {"params": jax.tree.map(jnp.asarray, WEIGHTS), "batch_stats": {}}
+    state = TrainState.create(variables, optimizer, ema=False)
+    batch = {"x": np.float32([[1, 0], [0, 1], [1, 1], [2, 1]])}
+    state, metrics = step(state, batch, jax.random.key(0))
+    return state, metrics, seen
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+@pytest.mark.parametrize("policy", [None, Policy(jnp.bfloat16)])
+def test_a_step_by_hand(policy, devices: int):
+    state, metrics, seen = first_step(policy, devices)
+    # Outputs are 1.5, 2.5, 3.5 and 4.5: the mean of their squares is 10.25.
+    assert float(metrics["loss"]) == 10.25
+    assert set(metrics) == {"loss", "grad_norm"}  # there is no schedule to report
+    # The gradient is the mean of 2 y x: (1.5 + 3.5 + 9) / 2 and (2.5 + 3.5 + 4.5) / 2, and of the
+    # bias 12 / 2.
+    want = {"kernel": np.float32([[1 - 0.7], [2 - 0.525]]), "bias": np.float32([0.5 - 0.6])}
+    for name, value in state.params["layer"].items():
+        assert value.dtype == jnp.float32
+        np.testing.assert_allclose(value, want[name], rtol=1e-2 if policy else 1e-6, atol=1e-6)
+    kernel = jnp.bfloat16 if policy else jnp.float32
+    assert seen[0] == {"kernel": kernel, "bias": jnp.float32}
+
+
+def test_a_policy_casts_kernels_alone():
+    cast = Policy(jnp.bfloat16).cast(jax.tree.map(jnp.asarray, WEIGHTS))
+    assert cast["layer"]["kernel"].dtype == jnp.bfloat16
+    assert cast["layer"]["bias"].dtype == jnp.float32
+    gradient = jax.grad(
+        lambda p: Policy(jnp.bfloat16).cast(p)["layer"]["kernel"].sum().astype(float)
+    )
+    gradient = gradient(jax.tree.map(jnp.asarray, WEIGHTS))
+    assert gradient["layer"]["kernel"].dtype == jnp.float32
