@@ -28,7 +28,8 @@ from ipg_jax.types import PackedImage
 
 def make_mesh(data, space):
     types = (AxisType.Auto,) * 2
-    return jax.make_mesh((data, space), ("data", "space"), axis_types=types)
+    devices = jax.devices()[: data * space]
+    return jax.make_mesh((data, space), ("data", "space"), axis_types=types, devices=devices)
 
 
 def under(mesh, function):
@@ -106,6 +107,28 @@ def test_gradients_of_convolutions_whose_heights_do_not_divide(height, strides, 
     )
 
 
+@pytest.mark.parametrize("channels", [9, 16])  # those that do not divide over the devices too
+@pytest.mark.parametrize("rows", [8, 12])  # 2 and 3 behind two strides: a row each, and no rows
+@pytest.mark.parametrize("devices", [(2, 2), (2, 4)])
+def test_gradients_of_depthwise_convolutions(devices, rows, channels):
+    mesh = make_mesh(*devices)
+    image = normal(0, 2, rows, 8, channels)
+    weights = [normal(i, 7, 7, 1, channels) / 7 for i in (1, 2, 3)]
+    factors = [normal(i, 2, rows, 8, channels) for i in (4, 5, 6)]
+
+    def loss(weights, x):
+        total = jnp.float32(0)
+        for stride, kernel, factor in zip((1, 2, 2), weights, factors, strict=True):
+            x = x[:, ::stride, ::stride] if stride > 1 else x
+            x = jnp.tanh(conv2d(x, kernel, padding=3, groups=channels))
+            total += jnp.sum(x * factor[:, : x.shape[1], : x.shape[2]])
+        return total
+
+    gradient = jax.value_and_grad(loss, argnums=(0, 1))
+    got = under(mesh, gradient)(weights, divide(mesh, image))
+    assert_close(got, jax.jit(gradient)(weights, image), 1e-4)
+
+
 @every_form
 @pytest.mark.parametrize("packed", [False, True])
 def test_all_kernels_on_divided_images(packed, implementation):
@@ -115,6 +138,7 @@ def test_all_kernels_on_divided_images(packed, implementation):
         "stem": normal(1, 7, 7, 3, 8) / 8,
         "down": normal(2, 1, 1, 8, 8) / 3,
         "same": normal(3, 3, 3, 8, 8) / 8,
+        "each": normal(5, 7, 7, 1, 8) / 7,
         "bias": normal(4, 8),
     }
 
@@ -123,6 +147,7 @@ def test_all_kernels_on_divided_images(packed, implementation):
         x = relu_max_pool(stem_conv(image, weights["stem"], strides=2, padding=3), 3)
         above = conv2d(x, weights["down"], strides=2)
         x = upsample_add(x, relu(conv2d(above, weights["same"], padding=1)))
+        x = conv2d(x, weights["each"], padding=3, groups=8)
         return (add_bias(x, weights["bias"]) ** 2).mean()
 
     gradient = jax.value_and_grad(loss, argnums=(0, 1))
