@@ -13,7 +13,7 @@ from ipg_jax.kernels.focal import dense_focal_loss
 from ipg_jax.kernels.packed import LANES, pack_columns, packed_conv2d, unpack_columns
 from ipg_jax.kernels.pooling import relu_max_pool
 from ipg_jax.kernels.relu import relu
-from ipg_jax.kernels.spatial import height_shards, replicate, shard_height
+from ipg_jax.kernels.spatial import height_shards, replicate, shard_height, subsample
 from ipg_jax.kernels.stem import stem_conv
 from ipg_jax.kernels.upsample import upsample_add
 
@@ -31,6 +31,7 @@ __all__ = [
     "replicate",
     "shard_height",
     "stem_conv",
+    "subsample",
     "unpack_columns",
     "upsample_add",
     "use",

@@ -53,6 +53,18 @@ def shard_channels(
     return jax.lax.with_sharding_constraint(arrays, channels)
 
 
+def subsample(x: Float[jax.Array, "b h w c"]) -> Float[jax.Array, "b h2 w2 c"]:
+    """Returns every second row and column of a feature map.
+
+    A map whose height is divided is held whole first: XLA gets the gradient of the slice wrong
+    where what follows is held whole (`tools/xla_sharded_height.py`).
+    """
+    if height_shards() > 1:
+        whole = PartitionSpec(PartitionSpec.UNCONSTRAINED, None)
+        x = jax.lax.with_sharding_constraint(x, whole)
+    return x[:, ::2, ::2]
+
+
 def replicate(tree: PyTree) -> PyTree:
     """Returns arrays of one image, held whole by every device along `space`.
 

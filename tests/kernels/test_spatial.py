@@ -20,6 +20,7 @@ from ipg_jax.kernels import (
     replicate,
     shard_height,
     stem_conv,
+    subsample,
     upsample_add,
 )
 from ipg_jax.kernels.spatial import num_devices
@@ -105,6 +106,26 @@ def test_gradients_of_convolutions_whose_heights_do_not_divide(height, strides, 
     assert_close(
         under(mesh, gradient)(weights, divide(mesh, image)), jax.jit(gradient)(weights, image), 1e-4
     )
+
+
+@pytest.mark.parametrize(  # half of the rows divide in the first and third case alone
+    ("devices", "rows"), [((1, 2), 24), ((1, 2), 26), ((1, 4), 24), ((1, 4), 28), ((2, 2), 26)]
+)
+def test_gradients_of_subsampled_maps(devices, rows):
+    """As of the pooled level of an FPN, whose outputs all go to a loss."""
+    mesh = make_mesh(*devices)
+    image = normal(0, 2, rows, 12, 4)
+    kernel = normal(1, 3, 3, 4, 4) / 6
+    factors = [normal(2, 2, rows, 12, 4), normal(3, 2, -(-rows // 2), 6, 4)]
+
+    def loss(kernel, image):
+        x = conv2d(image, kernel, padding=1)
+        small = conv2d(subsample(x), kernel, padding=1)
+        return sum(jnp.sum(y * factor) for y, factor in zip((x, small), factors, strict=True))
+
+    gradient = jax.value_and_grad(loss, argnums=(0, 1))
+    got = under(mesh, gradient)(kernel, divide(mesh, image))
+    assert_close(got, jax.jit(gradient)(kernel, image), 1e-4)
 
 
 @pytest.mark.parametrize("channels", [9, 16])  # those that do not divide over the devices too

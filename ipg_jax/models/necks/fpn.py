@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from ipg_jax.kernels import relu, upsample_add
+from ipg_jax.kernels import relu, subsample, upsample_add
 from ipg_jax.layers import Conv, NormKind, kaiming_uniform, norm_layer
 from ipg_jax.types import Array
 
@@ -78,7 +78,7 @@ class FPN(nn.Module):
         x = inputs[last] if self.extra_source == "c" else outputs[last]
         for level in range(last + 1, last + 1 + self.extra_levels):
             if self.extra_source == "pool":
-                x = x[:, ::2, ::2]
+                x = subsample(jnp.asarray(x))
             else:
                 x = relu(x) if level > last + 1 else x
                 x = Conv(self.channels, 3, strides=2, name=f"extra{level}", **kwargs)(x)
