@@ -186,17 +186,17 @@ def test_default_size_is_that_of_wide_images_padded_for_the_mesh():
     assert landscape_size(config) == (832, 1344)
 
 
-def test_the_step_of_a_config_is_lowered_without_values():
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_step_of_a_config_is_lowered_without_values(packed: bool):
     config = digits_ipg.get_config("stages=2")
+    config.data.space_to_depth = packed
     lowered = lower_step(
         config, jax.devices(), mode="train", batch_per_device=3, image_size=(64, 96), max_boxes=5
     )
     (_, batch, _), _ = lowered.args_info
     assert config.batch_size == 3 * jax.device_count()
-    assert [x.shape for x in batch.pyramid] == [
-        (config.batch_size, 16, 24, 48),
-        (config.batch_size, 8, 12, 48),
-    ]
+    images = [(64, 96, 3), (32, 48, 3)] if not packed else [(16, 24, 48), (8, 12, 48)]
+    assert [x.shape[1:] for x in jax.tree.leaves(batch.pyramid)] == images
     assert batch.boxes.shape == (config.batch_size, 5, 4)
     assert f"mhlo.num_partitions = {jax.device_count()}" in lowered.as_text()
 
