@@ -139,5 +139,5 @@ class StemConv(nn.Module):
         if not self.use_bias:
             return y
         bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
-        repeated = jax.tree.map(lambda y: jnp.tile(bias, y.shape[-1] // self.features), y)
-        return jax.tree.map(lambda y, bias: y + bias.astype(self.dtype), y, repeated)
+        bias = bias.astype(self.dtype)  # of packed features it is repeated for each column
+        return jax.tree.map(lambda y: y + jnp.tile(bias, y.shape[-1] // self.features), y)

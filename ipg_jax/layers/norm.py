@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias
 
 import flax.linen as nn
 import jax
@@ -150,7 +150,7 @@ def norm_layer(kind: NormKind, **options: Any) -> Callable[..., nn.Module]:
       ValueError: there is no such norm.
     """
     if kind not in NORMS:
-        raise ValueError(f"norm is one of {get_args(NormKind)}, not {kind!r}")
+        raise ValueError(f"norm is one of {', '.join(NORMS)}, not {kind!r}")
     return functools.partial(NORMS[kind], **options)
 
 

@@ -86,6 +86,9 @@ def make_train_step(
         all of it. Divided parameters are gathered where they are used.
       accumulation: micro-batches per step.
       ema_decay: of the average of parameters, for a state that keeps one.
+
+    Raises:
+      ValueError: (of the step) the state keeps an average, and there is no `ema_decay`.
     """
     placement = replicated(mesh) if placement is None else placement
     of_params = placement.params if isinstance(placement, TrainState) else placement
@@ -133,7 +136,9 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
         if ema is not None:
-            ema = optax.incremental_update(params, ema, 1 - (ema_decay or 0.0))
+            if ema_decay is None:
+                raise ValueError("the state keeps an average of its parameters: pass ema_decay=")
+            ema = optax.incremental_update(params, ema, 1 - ema_decay)
         state = TrainState(
             step=state.step + 1,
             params=params,

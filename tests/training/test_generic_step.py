@@ -66,3 +66,12 @@ def test_a_policy_casts_kernels_alone():
     )
     gradient = gradient(jax.tree.map(jnp.asarray, WEIGHTS))
     assert gradient["layer"]["kernel"].dtype == jnp.float32
+
+
+def test_an_average_needs_its_decay():
+    mesh = make_mesh(devices=jax.devices()[:1])
+    step = make_train_step(linear_loss([]), optax.sgd(0.1), mesh)
+    variables = {"params": jax.tree.map(jnp.asarray, WEIGHTS), "batch_stats": {}}
+    state = TrainState.create(variables, optax.sgd(0.1), ema=True)
+    with pytest.raises(ValueError, match="pass ema_decay="):
+        step(state, {"x": np.ones((4, 2), np.float32)}, jax.random.key(0))
