@@ -6,7 +6,6 @@ Every function is what its docstring says, whichever form computes it (`kernels.
         jax.jvp(...)
 """
 
-from ipg_jax.kernels.bias import add_bias
 from ipg_jax.kernels.convolution import conv2d
 from ipg_jax.kernels.dispatch import Implementation, use
 from ipg_jax.kernels.focal import dense_focal_loss
@@ -15,12 +14,10 @@ from ipg_jax.kernels.pooling import relu_max_pool
 from ipg_jax.kernels.relu import relu
 from ipg_jax.kernels.spatial import height_shards, replicate, shard_height, subsample
 from ipg_jax.kernels.stem import stem_conv
-from ipg_jax.kernels.upsample import upsample_add
 
 __all__ = [
     "LANES",
     "Implementation",
-    "add_bias",
     "conv2d",
     "dense_focal_loss",
     "height_shards",
@@ -33,6 +30,5 @@ __all__ = [
     "stem_conv",
     "subsample",
     "unpack_columns",
-    "upsample_add",
     "use",
 ]

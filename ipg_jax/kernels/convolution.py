@@ -136,30 +136,19 @@ def _convolution(
     )
 
 
-# XLA:CPU is fast with convolutions of NHWC by HWIO alone. It turns others into such ones, but not
-# within loops (over micro-batches, or images), where they took a hundred times as long. So the two
-# gradients are such convolutions already.
-
-
 def _gradient_by_input(
     gradient: jax.Array, x: jax.Array, kernel: jax.Array, spec: Spec
 ) -> jax.Array:
+    """Returns the gradient as a convolution of NHWC by HWIO.
+
+    XLA:CPU is fast with these alone. It turns others into such ones, but not within loops (over
+    micro-batches, or images), where they took a hundred times as long.
+    """
     turned = jnp.swapaxes(kernel, 2, 3)
     forward = functools.partial(
         _convolution, kernel=turned, spec=spec, dimensions=("NHWC", "HWOI", "NHWC")
     )
     return jax.vjp(forward, x)[1](gradient)[0]
-
-
-def _gradient_by_kernel(
-    gradient: jax.Array, x: jax.Array, kernel: jax.Array, spec: Spec
-) -> jax.Array:
-    turned = x.transpose(3, 1, 2, 0)
-    forward = functools.partial(
-        _convolution, turned, spec=spec, dimensions=("CHWN", "IHWO", "HWNC")
-    )
-    _, pull = jax.vjp(lambda kernel: forward(kernel=kernel), kernel.transpose(2, 0, 1, 3))
-    return pull(gradient.transpose(1, 2, 0, 3))[0].transpose(1, 2, 0, 3)
 
 
 def _product(x: jax.Array, kernel: jax.Array, spec: Spec) -> jax.Array:
@@ -249,8 +238,6 @@ def _fast_backward(spec: Spec, saved: Saved, gradient: jax.Array) -> Saved:
         by_kernel = kernel_gradient_by_rows(
             x, gradient, kernel_size=(height, width), **spec._asdict()
         )
-    elif form is _convolution:
-        by_kernel = _gradient_by_kernel(gradient, x, kernel, spec)
     else:
         (by_kernel,) = jax.vjp(lambda kernel: form(x, kernel, spec), kernel)[1](gradient)
     return by_x, by_kernel

@@ -73,7 +73,7 @@ def _reference(x: Array, *, window: int) -> Array:
 
 
 class _Layout(NamedTuple):
-    """How the rows and columns of a map are told apart, and put together again."""
+    """How the rows and columns of a map are split, and joined again."""
 
     split_rows: Callable[[Any], tuple[Array, Array]]
     join_rows: Callable[[Array, Array], Any]

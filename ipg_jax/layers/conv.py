@@ -30,7 +30,6 @@ class Conv(nn.Module):
       dilation: distance between the taps of the kernel.
       groups: of channels that are convolved apart.
       use_bias: whether a bias is added.
-      to_loss: whether nothing follows but a loss (see `kernels.add_bias`).
       kernel_init: initial value of the kernel.
       bias_init: initial value of the bias.
     """
@@ -42,7 +41,6 @@ class Conv(nn.Module):
     dilation: int = 1
     groups: int = 1
     use_bias: bool = False
-    to_loss: bool = False
     kernel_init: Initializer = kaiming_normal
     bias_init: Initializer = nn.initializers.zeros
     dtype: Any = jnp.float32
@@ -67,8 +65,7 @@ class Conv(nn.Module):
         if not self.use_bias:
             return y
         bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype)
-        add = kernels.add_bias if self.to_loss else jnp.add
-        return add(y, bias.astype(self.dtype))
+        return y + bias.astype(self.dtype)
 
 
 class PackedConv(nn.Module):

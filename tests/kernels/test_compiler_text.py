@@ -16,14 +16,12 @@ from jax.extend.core import jaxprs_in_params
 
 from ipg_jax import kernels
 from ipg_jax.kernels import (
-    add_bias,
     conv2d,
     dense_focal_loss,
     packed_conv2d,
     relu,
     relu_max_pool,
     stem_conv,
-    upsample_add,
 )
 from ipg_jax.kernels.packed import shift_right
 from ipg_jax.models import FPN, IPGNet, ResNet, RetinaNet, RetinaNetHead
@@ -57,7 +55,6 @@ def zeros(*shape, dtype=jnp.float32):
 
 FOCAL = zeros(2, 2, 1, 3), zeros(2, 2, 1, dtype=jnp.int32), zeros(2, 2, 1, dtype=bool)
 KERNELS = {  # the function, its arguments, and where its fast form is known to be faster
-    "bias": (add_bias, (zeros(1, 4, 4, 8), zeros(8)), ("tpu",)),
     "convolution": (
         functools.partial(conv2d, padding=1),
         (zeros(1, 8, 8, 4), zeros(3, 3, 4, 4)),
@@ -67,7 +64,6 @@ KERNELS = {  # the function, its arguments, and where its fast form is known to 
     "packed": (shift_right, (zeros(1, 4, 4, 8),), ("tpu",)),
     "pooling": (lambda x: relu_max_pool(x, 3), (zeros(1, 4, 4, 8),), ("cpu", "tpu")),
     "relu": (relu, (zeros(4, 8),), ("cpu", "tpu")),
-    "upsample": (upsample_add, (zeros(1, 4, 4, 8), zeros(1, 2, 2, 8)), ("tpu",)),
 }
 
 

@@ -47,7 +47,6 @@ def test_output_size_is_the_ceiling(size: int, kernel: int):
     [
         ({}, {"padding": 1}),
         ({"use_bias": True, "strides": 2}, {"strides": 2, "padding": 1}),
-        ({"use_bias": True, "to_loss": True}, {"padding": 1}),
         ({"dilation": 2}, {"kernel_dilation": 2, "padding": 2}),
         ({"padding": 0}, {"padding": 0}),
         ({"groups": 3}, {"feature_group_count": 3, "padding": 1}),

@@ -5,29 +5,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipg_jax.kernels import upsample_add
 from ipg_jax.models import FPN, IPGNet, ResNet, RetinaNet, RetinaNetHead
+from ipg_jax.models.necks.fpn import upsample_add
 
 
-def upsample(x, size: tuple[int, int], implementation: str):
+def upsample(x, size: tuple[int, int]):
     lateral = jnp.zeros((x.shape[0], *size, x.shape[-1]), x.dtype)
-    return upsample_add(lateral, x, implementation=implementation)
+    return upsample_add(lateral, x)
 
 
-@pytest.mark.parametrize("implementation", ["reference", "fast"])
 @given(st.integers(1, 9), st.integers(1, 9), st.booleans(), st.booleans())
-def test_upsampling_equals_torchs_nearest(implementation, height, width, odd_h, odd_w):
+def test_upsampling_equals_torchs_nearest(height, width, odd_h, odd_w):
     target = (2 * height - odd_h, 2 * width - odd_w)
     x = np.arange(height * width, dtype=np.float32).reshape(1, height, width, 1)
     rows = [i * height // target[0] for i in range(target[0])]  # torch's floor(i * in / out)
     columns = [i * width // target[1] for i in range(target[1])]
-    np.testing.assert_array_equal(upsample(x, target, implementation), x[:, rows][:, :, columns])
+    np.testing.assert_array_equal(upsample(x, target), x[:, rows][:, :, columns])
 
 
-@pytest.mark.parametrize("implementation", ["reference", "fast"])
 @pytest.mark.parametrize("size", [(4, 6), (3, 5), (2, 6), (4, 3)])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-6), (jnp.bfloat16, 0.03)])
-def test_upsampling_adds_the_gradients_of_an_element(implementation, size, dtype, tolerance):
+def test_upsampling_adds_the_gradients_of_an_element(size, dtype, tolerance):
     """With one row or column less, and along one axis alone."""
     weights = np.random.default_rng(0).normal(size=(2, *size, 5)).astype(np.float32)
     x = jnp.zeros((2, 2, 3, 5), dtype)
@@ -38,7 +36,7 @@ def test_upsampling_adds_the_gradients_of_an_element(implementation, size, dtype
     np.add.at(want, (slice(None), rows[:, None], columns[None]), weights)
 
     def total(x):
-        return (upsample(x, size, implementation).astype(jnp.float32) * weights).sum()
+        return (upsample(x, size).astype(jnp.float32) * weights).sum()
 
     gradient = jax.grad(total)(x)
     assert gradient.dtype == dtype

@@ -86,7 +86,7 @@ class RetinaNetHead(nn.Module):
             "channels": self.channels,
             "norm": self.norm,
         }
-        options = {"use_bias": True, "to_loss": True, "kernel_init": small_normal, **types}
+        options = {"use_bias": True, "kernel_init": small_normal, **types}
         class_tower = ConvTower(name="class_tower", **tower, **types)
         box_tower = ConvTower(name="box_tower", **tower, **types)
         prior = nn.initializers.constant(-math.log((1 - self.prior) / self.prior))

@@ -8,9 +8,26 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from ipg_jax.kernels import relu, subsample, upsample_add
+from ipg_jax.kernels import relu, subsample
 from ipg_jax.layers import Conv, NormKind, kaiming_uniform, norm_layer
 from ipg_jax.types import Array
+
+
+def upsample_add(
+    lateral: Float[Array, "b h w c"], above: Float[Array, "b _ _ c"]
+) -> Float[Array, "b h w c"]:
+    """Returns `lateral` plus `above`, which is repeated to its size (nearest neighbour).
+
+    Sizes of `above` are half of those of `lateral`, rounded up, or equal: that is torch's nearest
+    interpolation to the size of `lateral`.
+    """
+    b, h, w, c = above.shape
+    rows, columns = (
+        1 + (size != other) for size, other in zip(lateral.shape[1:3], (h, w), strict=True)
+    )
+    repeated = jnp.broadcast_to(above[:, :, None, :, None], (b, h, rows, w, columns, c))
+    repeated = repeated.reshape(b, h * rows, w * columns, c)
+    return lateral + repeated[:, : lateral.shape[1], : lateral.shape[2]]
 
 
 class FPN(nn.Module):
