@@ -109,6 +109,7 @@ def default_config() -> ConfigDict:
     config.model.fusion_stages = (2, 3, 4)  # () for the plain ResNet
     config.model.fusion_init = "default"  # default | identity
     config.model.guidance_channels = placeholder(int)  # C1; not set: the width of stage 1
+    config.model.neck = "fpn"
     # First and last level; not set: P3 to P(num_stages + 3) for retinanet, for the others P2 to
     # P(num_stages + 2)
     config.model.fpn_levels = placeholder(tuple)

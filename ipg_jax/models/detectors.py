@@ -1,4 +1,4 @@
-"""Whole detectors: backbone, neck and head put together, nothing else."""
+"""Whole detectors: a backbone, a neck and a head."""
 
 from __future__ import annotations
 

@@ -19,11 +19,12 @@ from ml_collections import ConfigDict
 
 from ipg_jax.models import (
     BACKBONES,
-    FPN,
+    NECKS,
     Backbone,
     BoxHead,
     FasterRCNN,
     IPGNet,
+    Neck,
     RetinaNet,
     RetinaNetHead,
     RPNHead,
@@ -82,21 +83,7 @@ def build_task(config: ConfigDict) -> DetectionTask:
         norm=model.norm,
         remat=model.remat,
     )
-    first, last = model.fpn_levels or default_fpn_levels(model.detector, model.num_stages)
-    last_stage = min(last, model.num_stages + 1)
-    if not 2 <= first <= last_stage:
-        raise ValueError(
-            f"config.model.fpn_levels={(first, last)}: the first is 2 to {model.num_stages + 1} "
-            "(num_stages + 1), the last no less"
-        )
-    fpn = FPN(
-        in_features=tuple(f"c{level}" for level in range(first, last_stage + 1)),
-        channels=model.fpn_channels,
-        extra_levels=last - last_stage,
-        extra_source=model.fpn_extra,
-        norm=model.fpn_norm,
-        **types,
-    )
+    fpn = build_neck(model, types)
     common: dict[str, Any] = {
         "anchor_sizes": tuple(
             # Whole pixels, as torchvision's.
@@ -188,6 +175,37 @@ def build_backbone(model: ConfigDict, types: dict[str, Any]) -> Backbone:
         elif model[name] != usual:
             raise ValueError(f"{model.backbone} has no config.model.{name}: leave it at {usual}")
     return make(**options)
+
+
+def build_neck(model: ConfigDict, types: dict[str, Any]) -> Neck:
+    """Returns the neck of `config.model`.
+
+    Args:
+      model: `config.model`.
+      types: `dtype` and `param_dtype`.
+
+    Raises:
+      ValueError: there is no such neck, or its levels are not those of the backbone.
+    """
+    if model.neck not in NECKS:
+        raise ValueError(f"config.model.neck is one of {', '.join(NECKS)}, not {model.neck!r}")
+    first, last = model.fpn_levels or default_fpn_levels(model.detector, model.num_stages)
+    last_stage = min(last, model.num_stages + 1)
+    if not 2 <= first <= last_stage:
+        raise ValueError(
+            f"config.model.fpn_levels={(first, last)}: the first is 2 to {model.num_stages + 1} "
+            "(num_stages + 1), the last no less"
+        )
+    module: Any = NECKS[model.neck]
+    known = {field.name for field in dataclasses.fields(module)}
+    wanted = {"extra_source": model.fpn_extra, "norm": model.fpn_norm}
+    return module(
+        in_features=tuple(f"c{level}" for level in range(first, last_stage + 1)),
+        extra_levels=last - last_stage,
+        channels=model.fpn_channels,
+        **{name: value for name, value in wanted.items() if name in known},
+        **types,
+    )
 
 
 def default_fpn_levels(detector: str, num_stages: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""What lies between backbone and head, by name; CONTRIBUTING says how to add one."""
+"""Necks, by name; CONTRIBUTING says how to add one."""
 
 from collections.abc import Callable
 
