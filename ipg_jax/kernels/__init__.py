@@ -7,7 +7,7 @@ Every function is what its docstring says, whichever form computes it (`kernels.
 """
 
 from ipg_jax.kernels.convolution import conv2d
-from ipg_jax.kernels.dispatch import Implementation, use
+from ipg_jax.kernels.dispatch import Implementation, lowered_for, use
 from ipg_jax.kernels.focal import dense_focal_loss
 from ipg_jax.kernels.packed import LANES, pack_columns, packed_conv2d, unpack_columns
 from ipg_jax.kernels.pooling import relu_max_pool
@@ -21,6 +21,7 @@ __all__ = [
     "conv2d",
     "dense_focal_loss",
     "height_shards",
+    "lowered_for",
     "pack_columns",
     "packed_conv2d",
     "relu",

@@ -44,6 +44,10 @@ Form: TypeAlias = Callable[[jax.Array, jax.Array, Spec], jax.Array]
 Saved: TypeAlias = tuple[jax.Array, jax.Array]
 
 
+@functools.partial(
+    jax.jit,
+    static_argnames=("strides", "padding", "dilation", "groups", "precision", "implementation"),
+)
 def conv2d(
     x: Float[Array, "b h w c"],
     kernel: Float[Array, "kh kw _ f"],

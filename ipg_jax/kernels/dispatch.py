@@ -11,7 +11,9 @@ import jax
 Implementation: TypeAlias = Literal["reference", "fast"]
 """`reference`, plain `jax.lax`; or `fast`, the other form, whatever the platform."""
 
-_in_use = jax.make_user_context(default_value=None)  # part of the key of every compiled program
+# Parts of the key of every compiled program.
+_in_use = jax.make_user_context(default_value=None)
+_platform = jax.make_user_context(default_value=None)
 
 
 def use(implementation: Implementation | None) -> contextlib.AbstractContextManager[Any]:
@@ -29,6 +31,17 @@ def use(implementation: Implementation | None) -> contextlib.AbstractContextMana
     """
     _check(implementation)
     return _in_use(implementation)
+
+
+def lowered_for(platform: str) -> contextlib.AbstractContextManager[Any]:
+    """Says what platform the programs that are traced in this context are lowered for.
+
+    Others hold every form until they are lowered, and take twice as long to trace.
+
+    Args:
+      platform: that of a `jax.Device`.
+    """
+    return _platform(platform)
 
 
 def chosen(implementation: Implementation | None = None) -> Implementation | None:
@@ -64,6 +77,8 @@ def dispatch(
       ValueError: `implementation` is none of these.
     """
     form = chosen(implementation)
+    if form is None and _platform.value is not None:
+        form = "fast" if _platform.value in platforms else "reference"
     if form is not None:
         return (reference if form == "reference" else fast)(*args)
     forms = dict.fromkeys(platforms, fast)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Float
@@ -10,6 +12,7 @@ from ipg_jax.kernels.dispatch import Implementation, dispatch
 from ipg_jax.types import Array
 
 
+@functools.partial(jax.jit, static_argnames="implementation")
 def relu(
     x: Float[Array, "*b"], *, implementation: Implementation | None = None
 ) -> Float[Array, "*b"]:

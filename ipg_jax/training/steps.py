@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -12,6 +13,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Float
 
+from ipg_jax import kernels
 from ipg_jax.training.sharding import replicated
 from ipg_jax.training.state import TrainState
 from ipg_jax.types import Array, Batch, Detections, PyTree
@@ -56,6 +58,14 @@ class Policy(NamedTuple):
             return x.astype(self.compute_dtype) if path[-1].key == "kernel" else x
 
         return jax.tree_util.tree_map_with_path(cast, params)
+
+
+@contextlib.contextmanager
+def of_mesh(mesh: Mesh) -> Iterator[None]:
+    """Tells `ipg_jax.kernels` what devices the programs that are traced in this context are for."""
+    platform = mesh.devices.flat[0].platform
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), kernels.lowered_for(platform):
+        yield
 
 
 def make_train_step(
@@ -123,7 +133,7 @@ def make_train_step(
 
     def step(state: TrainState, batch: PyTree, rng: jax.Array) -> tuple[TrainState, Metrics]:
         compute = gradients if accumulation == 1 else accumulated
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for `kernels.spatial`
+        with of_mesh(mesh):
             grads, metrics, batch_stats = compute(
                 state.params, state.batch_stats, batch, jax.random.fold_in(rng, state.step)
             )
@@ -164,7 +174,7 @@ def make_predict_step(predict_fn: PredictFn, mesh: Mesh) -> PredictStep:
     @functools.partial(jax.jit, out_shardings=replicated(mesh))
     def predict(variables: PyTree, batch: Batch) -> tuple[Detections, Batch]:
         variables = jax.lax.with_sharding_constraint(variables, replicated(mesh))
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for `kernels.spatial`
+        with of_mesh(mesh):
             detections = predict_fn(variables, batch.pyramid, batch.image_size)
         return detections, batch.replace(pyramid=())
 

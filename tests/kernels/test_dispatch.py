@@ -39,6 +39,20 @@ def test_several_platforms():
     assert dispatch(jnp.int32(0), **forms, platforms=()) == 0
 
 
+@pytest.mark.parametrize(("platform", "want"), [("tpu", "fast"), ("gpu", "reference")])
+def test_programs_for_a_known_platform_have_its_form_alone(platform, want):
+    def function(x):
+        return dispatch(x, reference=lambda x: x, fast=lambda x: x + 1, platforms=("cpu", "tpu"))
+
+    with kernels.lowered_for(platform):
+        text = str(jax.make_jaxpr(function)(jnp.int32(0)))
+        assert ("add" in text) == (want == "fast")
+        assert "platform_index" not in text
+        with kernels.use("reference"):
+            assert form(platform) == "reference"
+    assert "platform_index" in str(jax.make_jaxpr(function)(jnp.int32(0)))
+
+
 def test_the_argument_wins():
     with kernels.use("reference"):
         assert form("tpu", "fast") == "fast"
