@@ -24,6 +24,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import gc
+
 import hypothesis
 import jax
 from jaxtyping import install_import_hook
@@ -68,6 +70,9 @@ install_import_hook(
 )
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+# Tracing makes a great many objects, few of which are in cycles.
+gc.set_threshold(200_000, 20, 20)
 
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, max_examples=30)
 hypothesis.settings.load_profile("ci")

@@ -218,7 +218,7 @@ def test_nms_is_per_class_and_limits_hold():
     np.testing.assert_allclose(scores, [0.9], rtol=1e-5)
 
 
-@pytest.mark.parametrize("candidates", [7, 50, 64, 100, 150, 1000])
+@pytest.mark.parametrize("candidates", [50, 100, 150, 1000])
 def test_candidates_are_those_of_one_sort_over_all_pairs(candidates: int):
     """With more and with fewer of them than a level's positions, anchors and pairs."""
     rng = np.random.default_rng(0)
