@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipg_jax.models import FPN, IPGNet, ResNet, RetinaNet, RetinaNetHead
@@ -14,6 +14,7 @@ def upsample(x, size: tuple[int, int]):
     return upsample_add(lateral, x)
 
 
+@settings(max_examples=12)  # each is compiled
 @given(st.integers(1, 9), st.integers(1, 9), st.booleans(), st.booleans())
 def test_upsampling_equals_torchs_nearest(height, width, odd_h, odd_w):
     target = (2 * height - odd_h, 2 * width - odd_w)
