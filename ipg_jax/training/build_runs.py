@@ -217,7 +217,13 @@ def voc_source(c: ConfigDict, train: bool) -> data.Source:
 def tfds_source(c: ConfigDict, train: bool) -> data.Source:
     """A prepared TFDS data set."""
     name, split = _needed(c, "name"), c.train_split if train else c.eval_split
-    return data.TfdsSource(name=name, split=split, data_dir=c.data_dir, **_common(c, train))
+    return data.TfdsSource(
+        name=name,
+        split=split,
+        data_dir=c.data_dir,
+        one_based=c.one_based,
+        **_common(c, train),
+    )
 
 
 def digits_source(c: ConfigDict, train: bool) -> data.Source:

@@ -78,12 +78,16 @@ def _paths(tree: Any, prefix: tuple[str | int, ...] = ()) -> Iterator[tuple[str 
             yield from _paths(value, (*prefix, key))
 
 
-def mutate_xml(rng: random.Random, text: str) -> str:
-    """Replaces the text of one element of an XML document, or removes, repeats or renames it."""
+def mutate_xml(rng: random.Random, text: str) -> tuple[str, bool]:
+    """Replaces the text of one element of an XML document, or removes, repeats or renames it.
+
+    Returns:
+      The document, and whether it is a text that was replaced.
+    """
     root = ElementTree.fromstring(text)
-    parents = [(parent, child) for parent in root.iter() for child in parent]
-    parent, child = rng.choice(parents)
-    match rng.randrange(8):
+    parent, child = rng.choice([(parent, child) for parent in root.iter() for child in parent])
+    kind = rng.randrange(8)
+    match kind:
         case 0:
             parent.remove(child)
         case 1:
@@ -94,7 +98,7 @@ def mutate_xml(rng: random.Random, text: str) -> str:
             child.text = rng.choice(HOSTILE_TEXTS)
             for grandchild in list(child):
                 child.remove(grandchild)
-    return ElementTree.tostring(root, encoding="unicode")
+    return ElementTree.tostring(root, encoding="unicode"), kind > 2
 
 
 def mutate_bytes(rng: random.Random, data: bytes) -> bytes:
