@@ -71,8 +71,8 @@ def default_config() -> ConfigDict:
     config.data.train_annotations = "data/coco/annotations/instances_train2017.json"
     config.data.eval_images = "data/coco/val2017"
     config.data.eval_annotations = "data/coco/annotations/instances_val2017.json"
-    # voc: a folder with JPEGImages, Annotations and ImageSets/Main, a folder of such folders, or one
-    # with a flat folder of images and XML files for each split
+    # voc: a folder with JPEGImages, Annotations and ImageSets/Main, a folder of such folders, or a
+    # folder with a flat one, of images and XML files, for each split
     config.data.root = placeholder(str)
     # tfds: name of a prepared data set, and where it lies (local or gs://; not set: TFDS's default)
     config.data.name = placeholder(str)

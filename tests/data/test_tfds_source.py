@@ -162,9 +162,10 @@ def test_damaged_records_are_dropped_and_named(tmp_path):
     assert path.name in checksum
     assert "example 2 of damaged train is damaged" in damage
     # What happens to a file during the run is noticed as well.
+    source = TfdsSource("damaged", "train", data_dir=tmp_path)
     path.write_bytes(path.read_bytes()[:-100] + bytes(100))
     with pytest.raises(ValueError, match="example 6 of damaged train is damaged"):
-        TfdsSource.load_image(source, 4)
+        source.load_image(4)
 
 
 def test_labels_of_no_class_are_dropped_and_counted(tmp_path):

@@ -12,7 +12,7 @@ from ipg_jax.data import TfdsSource
 
 @pytest.fixture
 def records(tmp_path):
-    """The one file of a data set of two images."""
+    """The one file of a data set of two images, of which one has an object."""
     builder = store("boxes", tmp_path, features(), examples("val"))
     (path,) = builder.info.splits["train"].filepaths
     return path
@@ -25,6 +25,8 @@ def read(records):
 def test_files(records):
     """A file has checksums, so nothing of it changes without a word."""
     sound = read(records)
+    assert len(sound) == 2
+    assert len(sound.records.boxes) == 1
     data = records.read_bytes()
     with limited_memory():
         for seed in range(120):

@@ -191,10 +191,10 @@ class TfdsSource(Source):
             size = None
         file_name = file_name or f"example {position}"
         objects = example["objects"]
-        labels = np.asarray(objects["label"])
+        labels = np.asarray(objects["label"], np.int64)
         for key, values in objects.items():
             expected = (len(labels), 4) if key == "bbox" else (len(labels),)
-            if np.shape(values) != expected:
+            if np.shape(values) != expected and np.size(values) + len(labels) > 0:
                 raise self._damaged(
                     position, f"objects/{key} has the shape {np.shape(values)}, not {expected}"
                 )
@@ -207,7 +207,7 @@ class TfdsSource(Source):
                 ignore[i] |= bool(known)
                 if known is None:
                     unreadable.append(f"{file_name}: {key}={described(value)}")
-        corners = np.asarray(objects["bbox"], np.float64)
+        corners = np.asarray(objects["bbox"], np.float64).reshape(-1, 4)
         ymin, xmin, ymax, xmax = corners.T
         height, width = size or (1, 1)
         boxes = np.stack([xmin * width, ymin * height, xmax * width, ymax * height], axis=1)
