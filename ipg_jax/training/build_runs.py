@@ -278,7 +278,7 @@ def build_source(
             f"set --config.model.num_classes={len(source.class_names)}, or name the classes in "
             "config.data.class_names"
         )
-    logger.info("%s: %d images", source.name, len(source))
+    logger.info("%s: %d images", shown(source.name), len(source))
     for line in source.report.lines():
         logger.info("  %s", line)
     return source

@@ -52,15 +52,15 @@ def features(with_names=True):
     )
 
 
-def store(name, data_dir, found, train):
-    """A tfrecord data set with one split."""
+def store(name, data_dir, found, train, file_format="tfrecord"):
+    """A data set with one split, `train`."""
     return tfds.dataset_builders.store_as_tfds_dataset(
         name,
         "1.0.0",
         found,
         {"train": train},
         data_dir=data_dir,
-        file_format="tfrecord",
+        file_format=file_format,
         disable_shuffling=True,
     )
 

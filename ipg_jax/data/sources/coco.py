@@ -69,14 +69,14 @@ class CocoSource(FileSource):
             class_names, _ids_by_name(categories, origin), origin=origin, report=report
         )
         label_of_name = {name: label for label, name in enumerate(class_ids)}
-        label_of = {key: label_of_name[c.name] for key, c in categories.items()}
+        label_of: dict[str | None, int] = {k: label_of_name[c.name] for k, c in categories.items()}
 
-        index_of = {key: index for index, key in enumerate(content.images)}
+        index_of: dict[str | None, int] = {key: i for i, key in enumerate(content.images)}
         file_names = [image.file_name for image in content.images.values()]
         image_index, labels, boxes, ignore, area = [], [], [], [], []
         for entry in entries:
-            index = index_of.get(identity(entry.get("image_id")) or "")
-            label = label_of.get(identity(entry.get("category_id")) or "")
+            index = index_of.get(identity(entry.get("image_id")))
+            label = label_of.get(identity(entry.get("category_id")))
             if index is None:
                 report.add(Rule.UNKNOWN_IMAGE, [f"image id {described(entry.get('image_id'))}"])
                 continue
