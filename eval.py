@@ -23,9 +23,11 @@ def main(_: list[str]) -> None:
 
     command_line.start(distributed=DISTRIBUTED.value)
     from ipg_jax.training.build_runs import build_eval_run
-    from ipg_jax.training.evaluate import evaluate
+    from ipg_jax.training.evaluate import evaluate, trained_class_names
 
-    evaluate(build_eval_run(CONFIG.value), WORKDIR.value, CHECKPOINT.value)
+    class_names = trained_class_names(WORKDIR.value)
+    run = build_eval_run(CONFIG.value, class_names=class_names)
+    evaluate(run, WORKDIR.value, CHECKPOINT.value)
 
 
 if __name__ == "__main__":

@@ -71,11 +71,14 @@ def default_config() -> ConfigDict:
     config.data.train_annotations = "data/coco/annotations/instances_train2017.json"
     config.data.eval_images = "data/coco/val2017"
     config.data.eval_annotations = "data/coco/annotations/instances_val2017.json"
-    # voc: a folder with JPEGImages, Annotations and ImageSets/Main, or a folder of such folders
+    # voc: a folder with JPEGImages, Annotations and ImageSets/Main, a folder of such folders, or a
+    # folder with a flat one, of images and XML files, for each split
     config.data.root = placeholder(str)
     # tfds: name of a prepared data set, and where it lies (local or gs://; not set: TFDS's default)
     config.data.name = placeholder(str)
     config.data.data_dir = placeholder(str)
+    # tfds: corners are VOC's, first and last pixel counted from 1; not set: of voc and bccd
+    config.data.one_based = placeholder(bool)
     # voc, tfds and digits (train | eval): which splits; voc and tfds join them by "+"
     config.data.train_split = "train"
     config.data.eval_split = "val"

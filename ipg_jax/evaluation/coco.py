@@ -120,7 +120,9 @@ def _as_coco(ground_truth: GroundTruth, found: IndexedResults) -> tuple[COCO, CO
     records = ground_truth.records
     names = records.image_ids
     rank = np.empty(len(names), np.int64)
-    rank[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names))
+    # A data set may have ids of both types, which Python does not order: numbers come first.
+    in_order = sorted(range(len(names)), key=lambda i: (isinstance(names[i], str), names[i]))
+    rank[in_order] = np.arange(len(names))
 
     boxes = np.asarray(records.boxes, np.float64)
     truth = _annotations(

@@ -60,7 +60,7 @@ class DetectionCollector:
 
     def __init__(self, ground_truth: GroundTruth):
         self._image_ids: list[ImageId] = list(ground_truth.records.image_ids)
-        self._category_ids: list[int] = list(ground_truth.category_ids)
+        self._category_ids: list[int | str] = list(ground_truth.category_ids)
         self._sizes = ground_truth.records.sizes
         self._images: dict[int, _ImageDetections] = {}
 

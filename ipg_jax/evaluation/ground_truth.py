@@ -59,8 +59,8 @@ class GroundTruth(Protocol):
         """Name of each label."""
 
     @property
-    def category_ids(self) -> Sequence[int]:
-        """The data set's own number of each label, as results refer to it."""
+    def category_ids(self) -> Sequence[int | str]:
+        """The data set's own id of each label, as results refer to it."""
 
     @property
     def records(self) -> Annotations:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ipg_jax.text import shown
+
 
 def format_metrics(metrics: Mapping[str, Any]) -> str:
     """The figures of `evaluate_coco` or `evaluate_voc` as aligned plain text.
@@ -19,7 +21,7 @@ def format_metrics(metrics: Mapping[str, Any]) -> str:
     summary = {name: value for name, value in metrics.items() if name != "per_class"}
     per_class = metrics["per_class"]
     header = ["class", *next(iter(per_class.values()))]
-    rows = [header, *([name, *map(_cell, row.values())] for name, row in per_class.items())]
+    rows = [header, *([shown(name), *map(_cell, row.values())] for name, row in per_class.items())]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     table = [
         "  ".join(

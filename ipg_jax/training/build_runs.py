@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from ipg_jax import data
 from ipg_jax.tasks import DetectionTask
+from ipg_jax.text import shown
 from ipg_jax.training.build import (
     abstract_state,
     build_mesh,
@@ -53,7 +54,7 @@ def build_train_run(config: ConfigDict, *, evaluate: bool = True) -> TrainRun:
     source = build_source(config, train=True)
     evaluator = None
     if evaluate:
-        eval_source = build_source(config, train=False)
+        eval_source = build_source(config, train=False, class_names=source.class_names)
         check_training_data(source, eval_source)
         evaluator = build_evaluator(config, task, eval_source, mesh)
     num_steps, steps_per_epoch = run_length(config, len(source))
@@ -88,8 +89,13 @@ def build_train_run(config: ConfigDict, *, evaluate: bool = True) -> TrainRun:
     )
 
 
-def build_eval_run(config: ConfigDict) -> EvalRun:
+def build_eval_run(config: ConfigDict, *, class_names: Sequence[str] = ()) -> EvalRun:
     """Returns the evaluation that a config describes; it draws no samples.
+
+    Args:
+      config: the run's.
+      class_names: the classes that it was trained with, some of which the data may lack; empty
+        takes those of the config or the data.
 
     Raises:
       ValueError: the config does not fit the data or the devices; the message names the field.
@@ -98,7 +104,7 @@ def build_eval_run(config: ConfigDict) -> EvalRun:
     mesh = log_mesh(build_mesh(config))
     check_eval_batch_size(config, mesh)
     task = build_task(config)
-    source = build_source(config, train=False)
+    source = build_source(config, train=False, class_names=class_names)
     return EvalRun(
         evaluator=build_evaluator(config, task, source, mesh, samples=0),
         template=build_template(config, task, mesh),
@@ -211,7 +217,13 @@ def voc_source(c: ConfigDict, train: bool) -> data.Source:
 def tfds_source(c: ConfigDict, train: bool) -> data.Source:
     """A prepared TFDS data set."""
     name, split = _needed(c, "name"), c.train_split if train else c.eval_split
-    return data.TfdsSource(name=name, split=split, data_dir=c.data_dir, **_common(c, train))
+    return data.TfdsSource(
+        name=name,
+        split=split,
+        data_dir=c.data_dir,
+        one_based=c.one_based,
+        **_common(c, train),
+    )
 
 
 def digits_source(c: ConfigDict, train: bool) -> data.Source:
@@ -238,8 +250,15 @@ def _needed(c: ConfigDict, field: str) -> str:
     return c[field]
 
 
-def build_source(config: ConfigDict, *, train: bool) -> data.Source:
+def build_source(
+    config: ConfigDict, *, train: bool, class_names: Sequence[str] = ()
+) -> data.Source:
     """Returns the training or the evaluation data that `config.data` describes; logs its report.
+
+    Args:
+      config: the run's.
+      train: which of the two.
+      class_names: the classes of the labels, instead of `config.data.class_names`.
 
     Raises:
       ValueError: `config.data.source` is unknown, or the data has other classes than the config.
@@ -247,27 +266,34 @@ def build_source(config: ConfigDict, *, train: bool) -> data.Source:
     c = config.data
     if c.source not in SOURCES:
         raise ValueError(f"config.data.source is one of {', '.join(SOURCES)}, not {c.source!r}")
+    if class_names:
+        c = c.copy_and_resolve_references()
+        c.class_names = tuple(class_names)
     source = SOURCES[c.source](c, train)
     if len(source.class_names) != config.model.num_classes:
         raise ValueError(
-            f"{source.name} has {len(source.class_names)} classes ({', '.join(source.class_names)})"
-            f", config.model.num_classes is {config.model.num_classes}: "
+            f"{shown(source.name)} has {len(source.class_names)} classes "
+            f"({', '.join(map(shown, source.class_names))}), "
+            f"config.model.num_classes is {config.model.num_classes}: "
             f"set --config.model.num_classes={len(source.class_names)}, or name the classes in "
             "config.data.class_names"
         )
-    logger.info("%s: %d images", source.name, len(source))
+    logger.info("%s: %d images", shown(source.name), len(source))
     for line in source.report.lines():
         logger.info("  %s", line)
     return source
 
 
 def check_training_data(source: data.Source, eval_source: data.Source) -> None:
-    """Raises ValueError unless both have annotations, of the same classes in the same order."""
+    """Raises ValueError unless both have annotations, of the same classes in the same order.
+
+    The training data must also have an object to learn from.
+    """
     if source.class_names != eval_source.class_names:
         raise ValueError(
             f"training and evaluation data have different classes.\n"
-            f"{source.name}: {', '.join(source.class_names)}\n"
-            f"{eval_source.name}: {', '.join(eval_source.class_names)}"
+            f"{shown(source.name)}: {', '.join(map(shown, source.class_names))}\n"
+            f"{shown(eval_source.name)}: {', '.join(map(shown, eval_source.class_names))}"
         )
     for which in (source, eval_source):
         if not which.records.annotated:
@@ -276,6 +302,8 @@ def check_training_data(source: data.Source, eval_source: data.Source) -> None:
                 "for config.data.train_annotations and config.data.eval_annotations; eval.py "
                 "writes detections without them"
             )
+    if not len(source.records.boxes):
+        raise ValueError(f"no object is left to train on in {source.report}")
 
 
 def build_train_batches(

@@ -7,11 +7,21 @@ import logging
 import jax
 from etils import epath
 
+from ipg_jax.text import shown
 from ipg_jax.training.evaluator import Evaluation
 from ipg_jax.training.runs import EvalRun
 from ipg_jax.training.workdir import read_classes, restore_variables, write_evaluation
 
 logger = logging.getLogger(__name__)
+
+
+def trained_class_names(workdir: epath.PathLike) -> list[str]:
+    """Returns the classes of a run in the order of its labels.
+
+    Raises:
+      FileNotFoundError: the run has not begun.
+    """
+    return [category["name"] for category in read_classes(epath.Path(workdir))]
 
 
 def evaluate(run: EvalRun, workdir: epath.PathLike, checkpoint: str = "best") -> Evaluation:
@@ -28,11 +38,11 @@ def evaluate(run: EvalRun, workdir: epath.PathLike, checkpoint: str = "best") ->
     """
     workdir = epath.Path(workdir)
     source = run.evaluator.source
-    trained = [category["name"] for category in read_classes(workdir)]
+    trained = trained_class_names(workdir)
     if list(source.class_names) != trained:
         raise ValueError(
-            f"{workdir} was trained with the classes\n  {', '.join(trained)}\n"
-            f"{source.name} has\n  {', '.join(source.class_names)}"
+            f"{workdir} was trained with the classes\n  {', '.join(map(shown, trained))}\n"
+            f"{shown(source.name)} has\n  {', '.join(map(shown, source.class_names))}"
         )
     step, variables = restore_variables(workdir, checkpoint, run.template)
     found = run.evaluator(variables, step)

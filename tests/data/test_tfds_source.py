@@ -1,53 +1,12 @@
+import struct
+
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from made_files import random_image
+from made_tfds import SIZES, examples, features, rewritten, store
 
-from ipg_jax.data import Rule, TfdsSource
-
-SIZES = [(20 + 2 * i, 30) for i in range(7)]
-
-
-def examples(split):
-    """Image `i` has `i % 3` objects; the second object of image 5 is a crowd."""
-    for i, (height, width) in enumerate(SIZES[: 7 if split == "train" else 2]):
-        boxes = [(0.1, 0.2, 0.5, 0.6), (0.5, 0.5, 1.0, 1.0)][: i % 3]
-        yield (
-            i,
-            {
-                "image": random_image(height, width, seed=i),
-                "image/id": 100 + i,
-                "image/filename": f"{i}.png",
-                "objects": [
-                    {
-                        "bbox": tfds.features.BBox(*box),
-                        "label": j,
-                        "is_crowd": i == 5 and j == 1,
-                        "area": 17,
-                    }
-                    for j, box in enumerate(boxes)
-                ],
-            },
-        )
-
-
-def features(with_names=True):
-    label = tfds.features.ClassLabel(names=["cat", "dog"]) if with_names else np.int64
-    return tfds.features.FeaturesDict(
-        {
-            "image": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
-            "image/id": np.int64,
-            "image/filename": tfds.features.Text(),
-            "objects": tfds.features.Sequence(
-                {
-                    "bbox": tfds.features.BBoxFeature(),
-                    "label": label,
-                    "is_crowd": np.bool_,
-                    "area": np.int64,
-                }
-            ),
-        }
-    )
+from ipg_jax.data import Rule, TfdsSource, VocSource
 
 
 @pytest.fixture(scope="module", params=["tfrecord", "array_record"])
@@ -115,7 +74,16 @@ def test_empty_images_and_class_order(stored):
     np.testing.assert_array_equal(source.records.labels == 1, source.records.boxes[:, 1] < 5)
 
 
+def test_data_may_lack_a_class(stored):
+    source = TfdsSource("boxes", "val", data_dir=stored, class_names=("ant", "cat", "dog"))
+    assert source.category_ids == (2, 0, 1)
+    assert source.report.examples[Rule.ABSENT_CLASS] == ["ant"]
+
+
 def test_errors(stored, tmp_path):
+    assert TfdsSource(
+        "boxes", "val", data_dir=stored, class_names=("ant", "cat", "dog")
+    ).report.examples[Rule.ABSENT_CLASS] == ["ant"]
     with pytest.raises(ValueError, match=r"(?s)given \(1\): cat.*in the data \(2\): cat, dog"):
         TfdsSource("boxes", "train", data_dir=stored, class_names=("cat",))
     with pytest.raises(ValueError, match="Unknown split 'test'"):
@@ -149,30 +117,23 @@ def test_data_without_names_or_boxes_are_refused(tmp_path):
 
 def damaged(data_dir, edit):
     """A tfrecord data set of seven examples whose training file went through `edit`."""
-    builder = tfds.dataset_builders.store_as_tfds_dataset(
-        "damaged",
-        "1.0.0",
-        features(),
-        {"train": examples("train")},
-        data_dir=data_dir,
-        file_format="tfrecord",
-        disable_shuffling=True,
-    )
+    builder = store("damaged", data_dir, features(), examples("train"))
     (path,) = builder.info.splits["train"].filepaths
     path.write_bytes(edit(path.read_bytes()))
     return path
 
 
 def test_damaged_images_are_dropped(tmp_path):
-    signature = b"\x89PNG"
-
-    def edit(data):
+    def edit(position, record):
         """Breaks the signature of the third image and the pixels of the fifth."""
-        starts = [i for i in range(len(data)) if data.startswith(signature, i)]
-        data = data[: starts[2]] + b"____" + data[starts[2] + 4 :]
-        return data[: starts[4] + 200] + bytes(400) + data[starts[4] + 600 :]
+        start = record.index(b"\x89PNG")
+        if position == 2:
+            return record[:start] + b"____" + record[start + 4 :]
+        if position == 4:
+            return record[: start + 200] + bytes(400) + record[start + 600 :]
+        return record
 
-    damaged(tmp_path, edit)
+    damaged(tmp_path, lambda data: rewritten(data, edit))
     headers = TfdsSource("damaged", "train", data_dir=tmp_path)
     assert headers.report.examples[Rule.UNREADABLE_IMAGE] == ["2.png"]
     assert headers.records.image_ids == [100, 101, 103, 104, 105, 106]
@@ -181,6 +142,110 @@ def test_damaged_images_are_dropped(tmp_path):
     assert headers.unreadable == 1
     decoded = TfdsSource("damaged", "train", data_dir=tmp_path, verify="decode")
     assert decoded.records.image_ids == [100, 101, 103, 105, 106]
+
+
+def test_damaged_records_are_dropped_and_named(tmp_path):
+    def edit(data):
+        """Flips a bit of the second record, and the third is no example for all its checksum."""
+        data = rewritten(data, lambda i, record: b"no example" if i == 2 else record)
+        (first,) = struct.unpack_from("<Q", data)
+        (second,) = struct.unpack_from("<Q", data, first + 16)
+        at = first + 16 + 12 + second // 2
+        return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+    path = damaged(tmp_path, edit)
+    source = TfdsSource("damaged", "train", data_dir=tmp_path)
+    assert source.records.image_ids == [100, 103, 104, 105, 106]
+    np.testing.assert_array_equal(source.load_image(1), random_image(*SIZES[3], seed=3))
+    checksum, damage = source.report.examples[Rule.UNREADABLE_ANNOTATION]
+    assert "example 1 of damaged train is damaged: the record at byte" in checksum
+    assert path.name in checksum
+    assert "example 2 of damaged train is damaged" in damage
+    # What happens to a file during the run is noticed as well.
+    source = TfdsSource("damaged", "train", data_dir=tmp_path)
+    path.write_bytes(path.read_bytes()[:-100] + bytes(100))
+    with pytest.raises(ValueError, match="example 6 of damaged train is damaged"):
+        source.load_image(4)
+
+
+def test_labels_of_no_class_are_dropped_and_counted(tmp_path):
+    def with_unknown():
+        for i, example in examples("train"):
+            for element in example["objects"][:1]:
+                element["label"] = -1 if i == 1 else element["label"]
+            yield i, example
+
+    store("unknown", tmp_path, features(), with_unknown())
+    source = TfdsSource("unknown", "train", data_dir=tmp_path)
+    assert source.report.examples[Rule.UNKNOWN_CATEGORY] == ["1.png: label -1"]
+    assert source.records.max_objects == 2
+    assert len(source.records.boxes) == 5
+
+
+VOC_BOXES = [
+    ("dog", (1, 1, 30, 40), 0),  # the whole image
+    ("cat", (7, 12, 19, 40), 1),
+    ("dog", (11.5, 3, 29.25, 17), 0),
+    ("cat", (9, 5, 9, 20), 0),  # a click without a drag
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "one_based"), [("voc:1.0.0", None), ("bccd:1.0.0", None), ("mine", True)]
+)
+def test_the_boxes_of_an_xml_file_are_the_same_through_tfds(voc, tmp_path, name, one_based):
+    voc.add("a", *VOC_BOXES, size=(40, 30), suffix="png")
+    voc.split("train", "a")
+    expected = VocSource(voc.root, "train")
+
+    height, width = 40, 30
+    objects = [
+        {
+            # As TFDS's builders of VOC's XML files: the numbers of the file by the size.
+            "bbox": tfds.features.BBox(
+                ymin=box[1] / height, xmin=box[0] / width, ymax=box[3] / height, xmax=box[2] / width
+            ),
+            "label": label,
+            "is_difficult": difficult == 1,
+        }
+        for label, box, difficult in VOC_BOXES
+    ]
+    found = {
+        "image": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
+        "objects": tfds.features.Sequence(
+            {
+                "bbox": tfds.features.BBoxFeature(),
+                "label": tfds.features.ClassLabel(names=["cat", "dog"]),
+                "is_difficult": np.bool_,
+            }
+        ),
+    }
+    example = {"image": random_image(height, width), "objects": objects}
+    stem = name.partition(":")[0]
+    store(stem, tmp_path, tfds.features.FeaturesDict(found), [("a", example)])
+    source = TfdsSource(name, "train", data_dir=tmp_path, one_based=one_based)
+    np.testing.assert_allclose(source.records.boxes, expected.records.boxes, rtol=0, atol=1e-5)
+    for field in ("labels", "ignore"):
+        np.testing.assert_array_equal(
+            getattr(source.records, field), getattr(expected.records, field)
+        )
+    assert source.report.counts == expected.report.counts
+    assert source.report.count(Rule.NO_EXTENT) == 1
+
+    as_written = TfdsSource(name, "train", data_dir=tmp_path, one_based=False)
+    np.testing.assert_allclose(as_written.records.boxes[0], [1, 1, 30, 40], rtol=1e-6)
+
+
+def test_a_damaged_description_is_named(tmp_path):
+    store("described", tmp_path, features(), examples("val"))
+    path = tmp_path / "described" / "1.0.0" / "features.json"
+    path.write_text("[" + path.read_text())
+    with pytest.raises(ValueError, match=r"data set described in .* cannot be opened"):
+        TfdsSource("described", "train", data_dir=tmp_path)
+    path = tmp_path / "described" / "1.0.0" / "dataset_info.json"
+    path.write_bytes(b"\xff\x00")
+    with pytest.raises(ValueError, match=r"data set described in .* cannot be opened"):
+        TfdsSource("described", "train", data_dir=tmp_path)
 
 
 def test_cut_off_file_is_named(tmp_path):

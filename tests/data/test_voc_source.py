@@ -69,7 +69,11 @@ def test_every_rule_is_counted_and_names_the_file(voc):
 
     assert source.report.examples == {
         Rule.UNREADABLE_IMAGE: ["no_image.jpg"],
-        Rule.UNREADABLE_ANNOTATION: ["no_xml.xml", "bad_xml.xml"],
+        Rule.UNREADABLE_ANNOTATION: [
+            f"cannot read {voc.root}/Annotations/no_xml.xml: No such file or directory",
+            f"{voc.root}/Annotations/bad_xml.xml is not sound XML: no element found: line 1, "
+            "column 12",
+        ],
         Rule.DUPLICATE_IMAGE: ["clipped"],
         Rule.SIZE_MISSING: ["wrong_size.jpg"],
         Rule.EMPTY_IMAGE: ["outside.jpg", "nan.jpg", "swapped.jpg"],

@@ -8,20 +8,25 @@ start-up.
 from __future__ import annotations
 
 import abc
+import collections
 import dataclasses
 import enum
 import itertools
 import logging
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int32, Int64, Integer, UInt8
 
 from ipg_jax.data.images import Size
+from ipg_jax.text import shown
 from ipg_jax.types import ImageId
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Rule(enum.Enum):
@@ -30,19 +35,29 @@ class Rule(enum.Enum):
     UNREADABLE_IMAGE = "image missing or unreadable: image dropped"
     UNREADABLE_ANNOTATION = "annotation file missing or unreadable: image dropped"
     DUPLICATE_IMAGE = "image listed more than once: first kept, others dropped"
-    SIZE_MISSING = "image size not annotated: size of the file used"
+    NAMED_FILE = "several image files of one name: the one that <filename> names used"
+    AMBIGUOUS_FILE = (
+        "several image files of one name, none or more of them named by <filename>: image dropped"
+    )
+    SIZE_MISSING = "image size not annotated as whole numbers above 0: size of the file used"
     SIZE_MISMATCH = "annotated image size is not the file's: size of the file used, boxes clipped"
     EXIF_APPLIED = "annotated image size is that after EXIF orientation: orientation applied"
     EMPTY_IMAGE = "image without objects: kept"
     EMPTY_IMAGE_DROPPED = "image without objects: dropped as asked"
+    ABSENT_CLASS = "class that the data lack: kept without objects"
+    ROOT_CATEGORY = "category without annotations that only groups others: dropped"
     UNKNOWN_IMAGE = "annotation of an image that is not listed: dropped"
     UNKNOWN_CATEGORY = "annotation of a category that is not listed: dropped"
     DUPLICATE_ANNOTATION = "annotation id used more than once: kept, ids are not used"
+    POLYGON_BOX = "box not annotated: that around the polygons used"
+    UNREADABLE_FLAG = "flag that is neither 0 nor 1, true nor false, yes nor no: taken as 0"
+    BAD_AREA = "area not above 0 or larger than the image: area of the box used"
+    NO_CLASS = "object without a class name: dropped"
     NOT_FINITE = "box is not four finite numbers: dropped"
     NO_EXTENT = "box of zero or negative size: dropped"
     OUTSIDE = "box outside the image: dropped"
     CLIPPED = "box partly outside the image: clipped"
-    IGNORED = "crowd or difficult object: left out of the training loss"
+    IGNORED = "crowd, ignored or difficult object: left out of the training loss"
 
 
 @dataclasses.dataclass
@@ -62,8 +77,8 @@ class DataReport:
     max_examples: int = 5
 
     def add(self, rule: Rule, names: Iterable[str]) -> None:
-        """Counts one case of `rule` for each name."""
-        for name in names:
+        """Counts one case of `rule` for each name; names are kept as `shown` writes them."""
+        for name in map(shown, names):
             self.counts[rule] = self.counts.get(rule, 0) + 1
             examples = self.examples.setdefault(rule, [])
             if len(examples) < self.max_examples and name not in examples:
@@ -83,7 +98,7 @@ class DataReport:
         ]
 
     def __str__(self) -> str:
-        return "\n  ".join([f"{self.origin}:", *(self.lines() or ["nothing to report"])])
+        return "\n  ".join([f"{shown(self.origin)}:", *(self.lines() or ["nothing to report"])])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +108,7 @@ class Objects:
     Attributes:
       boxes: `xyxy` in pixels of the original image; pixel (0, 0) covers [0, 1) x [0, 1).
       labels: 0-based class indices.
-      ignore: True for crowd (COCO) and difficult (VOC) objects.
+      ignore: True for crowd and ignored (COCO) and difficult (VOC) objects.
       area: square pixels; of the segmentation where the data set gives one, else of the box.
     """
 
@@ -167,8 +182,8 @@ def build_records(
       image_index: which image each object belongs to.
       boxes: `xyxy` in pixels, not yet checked.
       labels: 0-based class indices.
-      ignore: crowd and difficult objects.
-      area: square pixels; NaN where not annotated, the box's area is then used.
+      ignore: crowd, ignored and difficult objects.
+      area: square pixels, not yet checked; NaN where not annotated, the box's area is then used.
       keep: False for images that are left out together with their objects.
       drop_empty: whether to leave out images without objects.
       report: receives the counts.
@@ -178,6 +193,7 @@ def build_records(
       ValueError: no image is left.
     """
     limits = np.tile(sizes[image_index][:, ::-1], 2)
+    image_area = np.prod(sizes, axis=1, dtype=np.float64)[image_index]
     clipped = np.clip(boxes, 0, limits).astype(np.float32)
     finite = np.isfinite(boxes).all(axis=1)
     extended = _has_extent(boxes)
@@ -187,11 +203,13 @@ def build_records(
 
     readable = keep[image_index]
     usable = readable & finite & extended & inside
+    bad_area = ~np.isnan(area) & ~((area > 0) & (area <= image_area))
     for rule, rows in (
         (Rule.NOT_FINITE, readable & ~finite),
         (Rule.NO_EXTENT, readable & finite & ~extended),
         (Rule.OUTSIDE, readable & finite & extended & ~inside),
         (Rule.CLIPPED, usable & moved),
+        (Rule.BAD_AREA, usable & bad_area),
         (Rule.IGNORED, usable & ignore),
     ):
         report.add(rule, (file_names[i] for i in image_index[rows].tolist()))
@@ -218,7 +236,7 @@ def build_records(
         boxes=boxes_in_order,
         labels=labels[order].astype(np.int32),
         ignore=ignore[order],
-        area=np.where(np.isfinite(area[order]), area[order], box_area).astype(np.float32),
+        area=np.where((bad_area | np.isnan(area))[order], box_area, area[order]).astype(np.float32),
         annotated=annotated,
     )
 
@@ -243,7 +261,7 @@ class Source(abc.ABC):
         *,
         name: str,
         class_names: Sequence[str],
-        category_ids: Sequence[int],
+        category_ids: Sequence[int | str],
         records: Records,
         report: DataReport,
     ):
@@ -293,24 +311,38 @@ class Source(abc.ABC):
         return height, width
 
 
-def check_class_names(
-    expected: Sequence[str], found: Sequence[str], *, origin: str, subset: bool = False
-) -> None:
-    """Compares the classes that were asked for with those of the data.
+def resolve_classes(
+    expected: Sequence[str], ids: Mapping[str, T], *, origin: str, report: DataReport
+) -> dict[str, T | int]:
+    """The classes of a source, in the order of its labels, with the data's own id of each.
+
+    A class that the data lack is no error: a small evaluation set may have no example of a rare
+    one. It gets an id that no other class has.
 
     Args:
-      expected: the class names given by the user.
-      found: the class names in the data.
+      expected: the class names given by the user; empty takes the data's.
+      ids: the classes of the data and their ids, in their order.
       origin: the file, for the message.
-      subset: whether the data may lack some of the expected classes.
+      report: receives the classes that the data lack.
 
     Raises:
-      ValueError: a name is listed twice, or the sets differ; the message shows both lists.
+      ValueError: a name is given twice, or the data have others; the message shows both lists.
     """
-    wrong = set(found) - set(expected) if subset else set(found) ^ set(expected)
-    if wrong or len(set(expected)) != len(expected):
+    expected = expected or list(ids)
+    if unexpected := sorted(ids.keys() - set(expected)):
         raise ValueError(
-            f"the class names of {origin} are not the given ones ({', '.join(sorted(wrong))}).\n"
-            f"given ({len(expected)}): {', '.join(expected)}\n"
-            f"in the data ({len(found)}): {', '.join(found)}"
+            f"the class names of {shown(origin)} are not the given ones ({_listed(unexpected)}).\n"
+            f"given ({len(expected)}): {_listed(expected)}\n"
+            f"in the data ({len(ids)}): {_listed(ids)}"
         )
+    if repeated := [name for name, n in collections.Counter(expected).items() if n > 1]:
+        raise ValueError(
+            f"given more than once as a class name of {shown(origin)}: {_listed(repeated)}"
+        )
+    report.add(Rule.ABSENT_CLASS, (name for name in expected if name not in ids))
+    unused = itertools.count(1 + max((i for i in ids.values() if isinstance(i, int)), default=-1))
+    return {name: ids[name] if name in ids else next(unused) for name in expected}
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(shown, names))

@@ -1,32 +1,34 @@
 """COCO's annotation format: one JSON file beside a folder of images.
 
 Format: https://cocodataset.org/#format-data. Boxes are `[x, y, width, height]` from the image's
-top left corner.
+top left corner. The tables are read in `coco_json`.
 """
 
 from __future__ import annotations
 
 import collections
-import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ipg_jax.data.images import read_file
-from ipg_jax.data.sources.base import DataReport, Rule, build_records, check_class_names
+from ipg_jax.data.sources.base import DataReport, Rule, build_records, resolve_classes
+from ipg_jax.data.sources.coco_json import CocoCategory, read_coco, xyxy
 from ipg_jax.data.sources.files import FileSource, Verify, verify_images
+from ipg_jax.data.sources.values import described, flag, identity, number
+from ipg_jax.text import shown
 
 
 class CocoSource(FileSource):
     """Images and boxes from a COCO detection JSON file.
 
     Labels follow the order of the category ids, or of `class_names` where given. Objects with
-    `iscrowd` become `ignore`; `area` is the annotated one, which evaluation goes by. A file
-    without `annotations`, such as COCO's `image_info_test-dev2017.json`, lists images to detect
-    objects in: `records.annotated` is False.
+    `iscrowd` or `ignore` become `ignore`; `area` is the annotated one, which evaluation goes by.
+    Ids match as text, so that an object of image "1" is one of image 1; `image_ids` and
+    `category_ids` are the file's own. A file without `annotations`, such as COCO's
+    `image_info_test-dev2017.json`, lists images to detect objects in: `records.annotated` is False.
     """
 
     def __init__(
@@ -44,74 +46,73 @@ class CocoSource(FileSource):
         Args:
           images: the folder that the file names are relative to, local or `gs://`.
           annotations: the JSON file.
-          class_names: the classes in the order of the labels; empty takes the file's own.
+          class_names: the classes in the order of the labels; empty takes the file's own. The file
+            may lack some of them.
           drop_empty: whether to leave out images without objects.
           verify: how thoroughly to check the images at start-up.
           threads: how many images are checked at a time; more help with remote stores.
 
         Raises:
           OSError: the JSON file cannot be read.
-          ValueError: the file is not COCO's format, its categories are not `class_names`, or
-            no usable image is left.
+          ValueError: the file is not COCO's format, it has a category that is not in
+            `class_names`, or no usable image is left.
         """
         origin = os.fspath(annotations)
         report = DataReport(origin)
-        content = _read_json(origin)
+        content = read_coco(origin)
+        report.add(Rule.DUPLICATE_IMAGE, content.repeated)
+        annotated = content.annotations is not None
+        entries = content.annotations or []
+        used = {identity(entry.get("category_id")) for entry in entries}
+        categories = _without_root(content.categories, used, class_names, report)
+        class_ids = resolve_classes(
+            class_names, _ids_by_name(categories, origin), origin=origin, report=report
+        )
+        label_of_name = {name: label for label, name in enumerate(class_ids)}
+        label_of: dict[str | None, int] = {k: label_of_name[c.name] for k, c in categories.items()}
 
-        categories = {c["id"]: c["name"] for c in content["categories"]}
-        names = list(categories.values())
-        if len(categories) < len(content["categories"]) or len(set(names)) < len(names):
-            raise ValueError(f"{origin} lists a category id or a category name more than once")
-        if class_names:
-            check_class_names(class_names, names, origin=origin)
-            ids = {name: id_ for id_, name in categories.items()}
-            category_ids = [ids[name] for name in class_names]
-        else:
-            category_ids = sorted(categories)
-        label_of = {id_: label for label, id_ in enumerate(category_ids)}
-
-        annotated = "annotations" in content
-        index_of: dict[Any, int] = {}
-        file_names: list[str] = []
-        sizes: list[tuple[int, int]] = []
-        for image in content["images"]:
-            if image["id"] in index_of:
-                report.add(Rule.DUPLICATE_IMAGE, [image["file_name"]])
+        index_of: dict[str | None, int] = {key: i for i, key in enumerate(content.images)}
+        file_names = [image.file_name for image in content.images.values()]
+        image_index, labels, boxes, ignore, area = [], [], [], [], []
+        for entry in entries:
+            index = index_of.get(identity(entry.get("image_id")))
+            label = label_of.get(identity(entry.get("category_id")))
+            if index is None:
+                report.add(Rule.UNKNOWN_IMAGE, [f"image id {described(entry.get('image_id'))}"])
                 continue
-            index_of[image["id"]] = len(index_of)
-            file_names.append(image["file_name"])
-            sizes.append((int(image.get("height") or 0), int(image.get("width") or 0)))
-
-        objects = []
-        for annotation in content.get("annotations", []):
-            if annotation.get("image_id") not in index_of:
-                report.add(Rule.UNKNOWN_IMAGE, [f"image id {annotation.get('image_id')}"])
-            elif annotation.get("category_id") not in label_of:
-                index = index_of[annotation["image_id"]]
-                report.add(Rule.UNKNOWN_CATEGORY, [file_names[index]])
-            else:
-                objects.append(annotation)
-        uses = collections.Counter(a["id"] for a in objects if "id" in a)
-        repeated = [f"annotation id {id_}" for id_, n in uses.items() for _ in range(n - 1)]
+            name = file_names[index]
+            if label is None:
+                category = described(entry.get("category_id"))
+                report.add(Rule.UNKNOWN_CATEGORY, [f"{name}: category id {category}"])
+                continue
+            box, of_polygons = xyxy(entry)
+            if of_polygons:
+                report.add(Rule.POLYGON_BOX, [name])
+            image_index.append(index)
+            labels.append(label)
+            boxes.append(box)
+            ignore.append(_ignored(entry, name, report))
+            area.append(_area(entry))
+        uses = collections.Counter(key for e in entries if (key := identity(e.get("id"))))
+        repeated = [f"annotation id {key}" for key, n in uses.items() for _ in range(n - 1)]
         report.add(Rule.DUPLICATE_ANNOTATION, repeated)
 
-        paths = [os.path.join(os.fspath(images), name) for name in file_names]
-        true_sizes, readable = verify_images(
-            paths,
-            np.array(sizes, np.int32).reshape(-1, 2),
+        sizes, readable = verify_images(
+            [os.path.join(os.fspath(images), name) for name in file_names],
+            np.array([image.size for image in content.images.values()], np.int32).reshape(-1, 2),
             verify=verify,
             threads=threads,
             report=report,
         )
         records = build_records(
-            image_ids=list(index_of),
+            image_ids=[image.id for image in content.images.values()],
             file_names=file_names,
-            sizes=true_sizes,
-            image_index=np.array([index_of[a["image_id"]] for a in objects], np.int64),
-            boxes=np.array([_xyxy(a) for a in objects], np.float64).reshape(-1, 4),
-            labels=np.array([label_of[a["category_id"]] for a in objects], np.int32),
-            ignore=np.array([bool(a.get("iscrowd", 0)) for a in objects], bool),
-            area=np.array([a.get("area", math.nan) for a in objects], np.float64),
+            sizes=sizes,
+            image_index=np.array(image_index, np.int64),
+            boxes=np.array(boxes, np.float64).reshape(-1, 4),
+            labels=np.array(labels, np.int32),
+            ignore=np.array(ignore, bool),
+            area=np.array(area, np.float64),
             keep=readable,
             drop_empty=drop_empty and annotated,
             report=report,
@@ -120,34 +121,69 @@ class CocoSource(FileSource):
         super().__init__(
             paths=[os.path.join(os.fspath(images), name) for name in records.file_names],
             name=os.path.basename(origin),
-            class_names=[categories[id_] for id_ in category_ids],
-            category_ids=category_ids,
+            class_names=list(class_ids),
+            category_ids=list(class_ids.values()),
             records=records,
             report=report,
         )
 
 
-def _read_json(path: str) -> dict[str, list[dict[str, Any]]]:
-    try:
-        content = json.loads(read_file(path))
-    except ValueError as error:
-        raise ValueError(f"{path} is not a JSON file: {error}") from error
-    keys = ("images", "categories")
-    if not isinstance(content, dict) or any(key not in content for key in keys):
-        raise ValueError(
-            f"{path} is not in COCO's detection format: it needs {' and '.join(keys)}, and "
-            "annotations to train with"
-        )
-    for table, fields in (("images", {"id", "file_name"}), ("categories", {"id", "name"})):
-        if any(not fields <= entry.keys() for entry in content[table]):
-            raise ValueError(f"{path}: every entry of {table} needs {' and '.join(sorted(fields))}")
-    return content
+def _without_root(
+    categories: Mapping[str, CocoCategory],
+    used: Container[str | None],
+    class_names: Sequence[str],
+    report: DataReport,
+) -> dict[str, CocoCategory]:
+    """Leaves out a category that no object has and that only is the supercategory of others.
+
+    Roboflow's exports begin with one, named like the project and sometimes like a class. One that
+    `class_names` asks for by a name of its own stays.
+    """
+    parents = {c.supercategory for c in categories.values()}
+    names = collections.Counter(c.name for c in categories.values())
+    kept = {}
+    for key, category in categories.items():
+        top = category.supercategory is None or category.supercategory.lower() in ("", "none")
+        asked = names[category.name] == 1 and category.name in class_names
+        if top and key not in used and category.name in parents and not asked:
+            report.add(Rule.ROOT_CATEGORY, [f"{category.name} (id {category.id})"])
+        else:
+            kept[key] = category
+    return kept
 
 
-def _xyxy(annotation: Mapping[str, Any]) -> tuple[float, float, float, float]:
-    """Corners of the annotated box, NaN where it is not four numbers."""
-    try:
-        x, y, width, height = map(float, annotation["bbox"])
-    except (KeyError, TypeError, ValueError):
-        return math.nan, math.nan, math.nan, math.nan
-    return x, y, x + width, y + height
+def _ids_by_name(categories: Mapping[str, CocoCategory], origin: str) -> dict[str, int | str]:
+    """The ids of the categories by name, ascending: numbers first, then texts."""
+
+    def place(category: CocoCategory) -> tuple[bool, float, str]:
+        value = number(category.id)
+        return math.isnan(value), 0.0 if math.isnan(value) else value, str(category.id)
+
+    ids: dict[str, int | str] = {}
+    for category in sorted(categories.values(), key=place):
+        if category.name in ids:
+            raise ValueError(
+                f"{shown(origin)} lists the category name {shown(category.name)} more than once: "
+                f"ids {shown(ids[category.name])} and {shown(category.id)}"
+            )
+        ids[category.name] = category.id
+    return ids
+
+
+def _ignored(annotation: Mapping[str, Any], name: str, report: DataReport) -> bool:
+    ignored = False
+    for key in ("iscrowd", "ignore"):
+        if key in annotation:
+            value = flag(annotation[key])
+            if value is None:
+                report.add(Rule.UNREADABLE_FLAG, [f"{name}: {key}={described(annotation[key])}"])
+            ignored |= bool(value)
+    return ignored
+
+
+def _area(annotation: Mapping[str, Any]) -> float:
+    """The annotated area, NaN if there is none, -1 if it is no number."""
+    if "area" not in annotation:
+        return math.nan
+    area = number(annotation["area"])
+    return -1.0 if math.isnan(area) else area

@@ -17,6 +17,12 @@ Verify = Literal["headers", "decode", "none"]
 """How images are checked at start-up: `headers` opens every file and reads its size, `decode` also
 decodes it, `none` trusts the annotations (for remote stores where opening every file is slow)."""
 
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp"),
+    *(".tif", ".tiff", ".pbm", ".pgm", ".ppm", ".pnm"),
+)
+"""What the names of image files end in, in small letters; of the formats that are read."""
+
 
 class FileSource(Source):
     """A source whose images are files of their own.

@@ -3,6 +3,10 @@
 `objects` is a sequence of `bbox` (`BBoxFeature`, normalised to the stored raster), `label`
 (`ClassLabel`) and, where the data set has them, `is_crowd`, `is_difficult` and `area`. Among TFDS's
 own data sets these are `coco/2017`, `voc/2007` and `voc/2012`, for example.
+
+TFDS divides the corners that a data set annotates by the size of the image and does not change
+them otherwise. VOC's are its first and last pixel, counted from 1, so the boxes of `ONE_BASED` are
+turned into half-open ones here, as `VocSource` does with the same XML files.
 """
 
 from __future__ import annotations
@@ -10,27 +14,27 @@ from __future__ import annotations
 import concurrent.futures
 import math
 import os
-import struct
-import threading
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from array_record.python.array_record_data_source import ArrayRecordDataSource
 from jaxtyping import UInt8
 
 from ipg_jax.data.images import Size, decode_image, read_image_size
-from ipg_jax.data.sources.base import (
-    DataReport,
-    Rule,
-    Source,
-    build_records,
-    check_class_names,
-)
+from ipg_jax.data.sources.base import DataReport, Rule, Source, build_records, resolve_classes
 from ipg_jax.data.sources.files import Verify
+from ipg_jax.data.sources.tfds_records import open_split
+from ipg_jax.data.sources.values import described, flag
+from ipg_jax.data.sources.voc_xml import half_open
+from ipg_jax.text import shown
 from ipg_jax.types import ImageId
+
+ONE_BASED = ("bccd", "voc")
+"""TFDS's builders whose `bbox` are VOC's corners divided by the size: they call
+`BBox(ymin / height, xmin / width, ymax / height, xmax / width)` with the numbers of the XML file
+(TFDS 4.9.10, `object_detection/voc.py` and `datasets/bccd/bccd_dataset_builder.py`)."""
 
 
 class TfdsSource(Source):
@@ -48,6 +52,7 @@ class TfdsSource(Source):
         split: str,
         *,
         data_dir: str | os.PathLike[str] | None = None,
+        one_based: bool | None = None,
         class_names: Sequence[str] = (),
         drop_empty: bool = False,
         verify: Verify = "headers",
@@ -59,7 +64,10 @@ class TfdsSource(Source):
           name: as for `tfds.builder`, e.g. `coco/2017`.
           split: a split, sliced or not, e.g. `train[:80%]`.
           data_dir: where the data set was prepared; None is TFDS's default.
-          class_names: the classes in the order of the labels; empty takes the data's.
+          one_based: whether `bbox` holds VOC's corners, first and last pixel counted from 1; None
+            is True for the builders `ONE_BASED`.
+          class_names: the classes in the order of the labels; empty takes the data's. The data may
+            lack some of them.
           drop_empty: whether to leave out images without objects.
           verify: `decode` decodes every image; otherwise headers are read, which costs nothing
             since the records must be read for their boxes.
@@ -67,8 +75,9 @@ class TfdsSource(Source):
 
         Raises:
           FileNotFoundError: the data set is not prepared in `data_dir`.
-          ValueError: the split or a feature is missing, the classes are not `class_names`, a file
-            is damaged, or no usable image is left.
+          OSError: a file cannot be read.
+          ValueError: the split or a feature is missing, the data have a class that is not in
+            `class_names`, a file is damaged beyond single examples, or no usable image is left.
         """
         origin = f"{name} {split}"
         info = _prepared_info(name, data_dir)
@@ -77,48 +86,57 @@ class TfdsSource(Source):
         )
         self._features = partial.extract_features(info.features)
         self._decoders = partial.decoders
-        self._examples = _open_split(info, split, threads)
-
-        found = info.features["objects"]["label"].names
-        if class_names:
-            check_class_names(class_names, found, origin=origin)
-        else:
-            class_names = found
-        label_of = np.array([list(class_names).index(class_name) for class_name in found])
+        self._origin = origin
+        self._one_based = info.name in ONE_BASED if one_based is None else one_based
+        self._examples = open_split(info, split, threads)
 
         report = DataReport(origin)
+        found = info.features["objects"]["label"].names
+        classes = resolve_classes(
+            class_names, {name: i for i, name in enumerate(found)}, origin=origin, report=report
+        )
+        label_of = np.array([list(classes).index(name) for name in found], np.int32)
+
         with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-            scanned = list(pool.map(lambda i: self._scan(i, verify), range(len(self._examples))))
-        keep = np.ones(len(scanned), bool)
+            results = pool.map(lambda i: self._try_scan(i, verify), range(len(self._examples)))
+        scanned = []
+        keep = []
         seen: set[ImageId] = set()
-        for i, example in enumerate(scanned):
-            if example.size is None:
-                keep[i] = False
-                report.add(Rule.UNREADABLE_IMAGE, [example.file_name])
-            elif example.image_id in seen:
-                keep[i] = False
-                report.add(Rule.DUPLICATE_IMAGE, [example.file_name])
-            seen.add(example.image_id)
+        for result in results:
+            if isinstance(result, ValueError):
+                report.add(Rule.UNREADABLE_ANNOTATION, [str(result)])
+                continue
+            keep.append(result.size is not None and result.image_id not in seen)
+            if result.size is None:
+                report.add(Rule.UNREADABLE_IMAGE, [result.file_name])
+            elif result.image_id in seen:
+                report.add(Rule.DUPLICATE_IMAGE, [result.file_name])
+            seen.add(result.image_id)
+            report.add(Rule.UNREADABLE_FLAG, result.unreadable_flags)
+            known = (result.labels >= 0) & (result.labels < len(found))
+            unknown = (f"{result.file_name}: label {k}" for k in result.labels[~known])
+            report.add(Rule.UNKNOWN_CATEGORY, unknown)
+            scanned.append(result.of(known))
 
         records = build_records(
             image_ids=[example.image_id for example in scanned],
             file_names=[example.file_name for example in scanned],
-            sizes=np.array([example.size or (0, 0) for example in scanned], np.int32),
+            sizes=np.array([e.size or (0, 0) for e in scanned], np.int32).reshape(-1, 2),
             image_index=np.repeat(np.arange(len(scanned)), [len(e.labels) for e in scanned]),
-            boxes=np.concatenate([example.boxes for example in scanned]),
-            labels=label_of[np.concatenate([example.labels for example in scanned])],
-            ignore=np.concatenate([example.ignore for example in scanned]),
-            area=np.concatenate([example.area for example in scanned]),
-            keep=keep,
+            boxes=np.concatenate([np.zeros((0, 4)), *(e.boxes for e in scanned)]),
+            labels=label_of[np.concatenate([np.zeros(0, int), *(e.labels for e in scanned)])],
+            ignore=np.concatenate([np.zeros(0, bool), *(e.ignore for e in scanned)]),
+            area=np.concatenate([np.zeros(0), *(e.area for e in scanned)]),
+            keep=np.array(keep, bool),
             drop_empty=drop_empty,
             report=report,
         )
-        position_of = {e.image_id: i for i, e in reversed(list(enumerate(scanned))) if keep[i]}
+        position_of = {e.image_id: e.position for e, k in zip(scanned, keep, strict=True) if k}
         self._positions = [position_of[image_id] for image_id in records.image_ids]
         super().__init__(
             name=origin,
-            class_names=class_names,
-            category_ids=[list(found).index(class_name) for class_name in class_names],
+            class_names=list(classes),
+            category_ids=list(classes.values()),
             records=records,
             report=report,
         )
@@ -128,45 +146,88 @@ class TfdsSource(Source):
         return decode_image(self._parse(self._positions[index])["image"], self.size(index))
 
     def _parse(self, position: int) -> dict[str, Any]:
-        """The wanted features of one example of the split, the image as the bytes of its file."""
-        return self._features.deserialize_example_np(
-            self._examples[position], decoders=self._decoders
+        """The wanted features of one example of the split, the image as the bytes of its file.
+
+        Raises:
+          OSError: the record cannot be read.
+          ValueError: the record is damaged.
+        """
+        try:
+            return self._features.deserialize_example_np(
+                self._examples[position], decoders=self._decoders
+            )
+        except tf.errors.OpError as error:
+            raise OSError(f"{shown(self._origin)}: {shown(error.message)}") from error
+        except OSError:
+            raise
+        # Protocol buffers, TFDS and array_record raise about any exception on damaged data.
+        except Exception as error:
+            raise self._damaged(position, str(error)) from error
+
+    def _damaged(self, position: int, reason: str) -> ValueError:
+        return ValueError(
+            f"example {position} of {shown(self._origin)} is damaged: {shown(reason)}"
         )
+
+    def _try_scan(self, position: int, verify: Verify) -> _Scanned | ValueError:
+        """What is kept of one example, or why it cannot be used."""
+        try:
+            return self._scan(position, verify)
+        except ValueError as error:
+            return error
 
     def _scan(self, position: int, verify: Verify) -> _Scanned:
         example = self._parse(position)
-        file_name = example.get("image/filename", b"").decode()
+        file_name = _text(example.get("image/filename", b""))
         image_id = example.get("image/id", file_name or position)
         if isinstance(image_id, bytes):
-            image_id = image_id.decode()
-        size: Size | None = None
+            image_id = _text(image_id)
+        size: Size | None
         try:
             size = read_image_size(example["image"]).stored
             if verify == "decode":
                 decode_image(example["image"], size)
         except ValueError:
             size = None
+        file_name = file_name or f"example {position}"
         objects = example["objects"]
         labels = np.asarray(objects["label"], np.int64)
-        flags = np.zeros(len(labels), bool)
+        for key, values in objects.items():
+            expected = (len(labels), 4) if key == "bbox" else (len(labels),)
+            if np.shape(values) != expected and np.size(values) + len(labels) > 0:
+                raise self._damaged(
+                    position, f"objects/{key} has the shape {np.shape(values)}, not {expected}"
+                )
+        ignore = np.zeros(len(labels), bool)
+        unreadable = []
         for key in ("is_crowd", "is_difficult"):
-            flags |= np.asarray(objects.get(key, flags), bool)
-        ymin, xmin, ymax, xmax = np.asarray(objects["bbox"], np.float64).reshape(-1, 4).T
+            for i, value in enumerate(np.asarray(objects.get(key, ignore)).tolist()):
+                value = _text(value) if isinstance(value, bytes) else value
+                known = flag(value)
+                ignore[i] |= bool(known)
+                if known is None:
+                    unreadable.append(f"{file_name}: {key}={described(value)}")
+        corners = np.asarray(objects["bbox"], np.float64).reshape(-1, 4)
+        ymin, xmin, ymax, xmax = corners.T
         height, width = size or (1, 1)
+        boxes = np.stack([xmin * width, ymin * height, xmax * width, ymax * height], axis=1)
         return _Scanned(
+            position=position,
             image_id=image_id if isinstance(image_id, str) else int(image_id),
-            file_name=file_name or f"example {position}",
+            file_name=file_name,
             size=size,
-            boxes=np.stack([xmin * width, ymin * height, xmax * width, ymax * height], axis=1),
+            boxes=half_open(boxes) if self._one_based else boxes,
             labels=labels,
-            ignore=flags,
-            area=np.asarray(objects.get("area", [math.nan] * len(labels)), np.float64),
+            ignore=ignore,
+            area=np.asarray(objects.get("area", np.full(len(labels), math.nan)), np.float64),
+            unreadable_flags=unreadable,
         )
 
 
 class _Scanned(NamedTuple):
     """What is kept of one example; `size` is None if the image cannot be read."""
 
+    position: int
     image_id: ImageId
     file_name: str
     size: Size | None
@@ -174,61 +235,20 @@ class _Scanned(NamedTuple):
     labels: np.ndarray
     ignore: np.ndarray
     area: np.ndarray
+    unreadable_flags: list[str]
+
+    def of(self, rows: np.ndarray) -> _Scanned:
+        """The example with some of its objects."""
+        return self._replace(
+            boxes=self.boxes[rows],
+            labels=self.labels[rows],
+            ignore=self.ignore[rows],
+            area=self.area[rows],
+        )
 
 
-@runtime_checkable
-class _RandomAccess(Protocol):
-    """Serialised examples by position; thread-safe."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, position: int) -> bytes: ...
-
-
-class _TfRecords:
-    """Random access to the records of a split stored as tfrecord.
-
-    A record is its length (8 bytes, little endian), a checksum of the length (4 bytes), the data
-    and a checksum of the data (4 bytes), so the lengths alone say where every record begins.
-    """
-
-    _HEADER = 12
-    _FOOTER = 4
-
-    def __init__(self, instructions: Sequence[Any], threads: int):
-        with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-            shards = list(pool.map(self._index, instructions))
-        self._records = [record for shard in shards for record in shard]
-        self._open = threading.local()
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __getitem__(self, position: int) -> bytes:
-        path, offset, length = self._records[position]
-        # A file object has one position: every thread gets its own.
-        files = self._open.__dict__
-        if path not in files:
-            files[path] = tf.io.gfile.GFile(path, "rb")
-        files[path].seek(offset)
-        return files[path].read(length)
-
-    @classmethod
-    def _index(cls, instruction: Any) -> list[tuple[str, int, int]]:
-        """Path, offset and length of the records that one file gives to the split."""
-        path = os.fspath(instruction.filename)
-        records = []
-        with tf.io.gfile.GFile(path, "rb") as file:
-            end, offset = file.size(), 0
-            for _ in range(instruction.skip + instruction.take):
-                file.seek(offset)
-                header = file.read(cls._HEADER)
-                length = struct.unpack("<Q", header[:8])[0] if len(header) == cls._HEADER else end
-                if offset + cls._HEADER + length + cls._FOOTER > end:
-                    raise ValueError(f"{path} is damaged: the record at byte {offset} is cut off")
-                records.append((path, offset + cls._HEADER, length))
-                offset += cls._HEADER + length + cls._FOOTER
-        return records[instruction.skip :]
+def _text(data: bytes) -> str:
+    return data.decode(errors="backslashreplace")
 
 
 def _prepared_info(name: str, data_dir: str | os.PathLike[str] | None) -> tfds.core.DatasetInfo:
@@ -236,20 +256,26 @@ def _prepared_info(name: str, data_dir: str | os.PathLike[str] | None) -> tfds.c
 
     Raises:
       FileNotFoundError: it is not prepared.
+      ValueError: it is damaged.
     """
+    where = "the default data_dir" if data_dir is None else shown(os.fspath(data_dir))
     try:
         builder = tfds.builder(name, data_dir=data_dir)
-        prepared = builder.is_prepared()
+        info = builder.info if builder.is_prepared() else None
     except tfds.core.DatasetNotFoundError:
-        prepared = False
-    if not prepared:
-        where = "the default data_dir" if data_dir is None else os.fspath(data_dir)
+        info = None
+    # Damaged descriptions (`dataset_info.json`, `features.json`) make TFDS raise about anything.
+    except Exception as error:
+        raise ValueError(
+            f"the TFDS data set {shown(name)} in {where} cannot be opened: {shown(error)}"
+        ) from error
+    if info is None:
         raise FileNotFoundError(
-            f"the TFDS data set {name} is not prepared in {where}. Prepare it with "
+            f"the TFDS data set {shown(name)} is not prepared in {where}. Prepare it with "
             f"`tfds.builder({name!r}, data_dir=...).download_and_prepare("
             'file_format="array_record")`, or name the data_dir that holds it.'
         )
-    return builder.info
+    return info
 
 
 def _wanted_features(features: Any, origin: str) -> dict[str, Any]:
@@ -275,16 +301,3 @@ def _wanted_features(features: Any, origin: str) -> dict[str, Any]:
             **{key: True for key in optional if key in objects},
         },
     }
-
-
-def _open_split(info: tfds.core.DatasetInfo, split: str, threads: int) -> _RandomAccess:
-    instructions = info.splits[split].file_instructions
-    match info.file_format.value:
-        case "array_record":
-            return ArrayRecordDataSource(instructions)
-        case "tfrecord":
-            return _TfRecords(instructions, threads)
-        case other:
-            raise ValueError(
-                f"{info.full_name} is stored as {other}; array_record and tfrecord can be read"
-            )

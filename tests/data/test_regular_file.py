@@ -1,0 +1,48 @@
+import os
+import socket
+
+import pytest
+
+from ipg_jax.data.regular_file import check_regular_file, read_regular_file
+
+
+def test_regular_files_and_links_to_them_are_read(tmp_path):
+    path = tmp_path / "a name.json"
+    path.write_bytes(b"\x00\xffdata")
+    (tmp_path / "link").symlink_to(path)
+    assert read_regular_file(path) == read_regular_file(tmp_path / "link") == b"\x00\xffdata"
+
+
+def test_what_is_no_regular_file_is_refused_without_being_opened(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the name of a socket has at most 107 characters
+    os.mkfifo("pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name, kind in (
+        ("pipe", "named pipe"),
+        ("link", "named pipe"),
+        ("folder", "folder"),
+        ("/dev/zero", "character device"),
+    ):
+        with pytest.raises(OSError, match=f"cannot read .*{name}: it is a {kind}"):
+            read_regular_file(name)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("server")
+        with pytest.raises(OSError, match="server: it is a socket"):
+            check_regular_file("server")
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("gone.json", "gone.json: No such file"),
+        ("a\x00b", r"a\\x00b: embedded null"),
+        ("lone\ud800surrogate", r"lone\\ud800surrogate: "),
+        ("line\nbreak\x1b[31m", r"line\\nbreak\\x1b\[31m: No such file"),
+        ("long" * 200, r"long\.\.\..*: File name too long"),
+    ],
+)
+def test_names_of_no_file_are_errors_of_one_printable_line(tmp_path, name, shown):
+    with pytest.raises(OSError, match=shown) as caught:
+        read_regular_file(f"{tmp_path}/{name}")
+    assert str(caught.value).isprintable()
