@@ -1,6 +1,8 @@
 """Detects objects in images: `python predict.py --config=... --workdir=DIR --out=DIR IMAGE...`.
 
-Writes a picture with boxes for each image and one `detections.json` in COCO's format.
+IMAGE is a file, a folder of image files, or a pattern such as "shots/*.jpg". Writes a picture with
+boxes for each image, `<name>_detections.png`, and one `detections.json` in COCO's format. Replaces
+nothing but what it wrote before. The exit code is 1 if anything could not be read.
 """
 
 import sys
@@ -25,9 +27,10 @@ def main(arguments: list[str]) -> None:
 
     images = arguments[1:]
     if not images:
-        raise app.UsageError("name at least one image file")
+        raise app.UsageError("name at least one image file, folder or pattern")
     command_line.start()
     from ipg_jax.inference.predict import predict
+    from ipg_jax.text import shown
     from ipg_jax.training.build_runs import build_predict_run
 
     failed = predict(
@@ -39,7 +42,7 @@ def main(arguments: list[str]) -> None:
         threshold=THRESHOLD.value,
     )
     if failed:
-        sys.exit(f"{len(failed)} of {len(images)} images could not be read: {', '.join(failed)}")
+        sys.exit(f"could not be read, {len(failed)} in all: {', '.join(map(shown, failed))}")
 
 
 if __name__ == "__main__":

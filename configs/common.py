@@ -95,6 +95,15 @@ def default_config() -> ConfigDict:
     # Deliver images in blocks of 4x4 pixels, which TPUs read faster; not set: on TPUs
     config.data.space_to_depth = placeholder(bool)
     config.data.verify = "headers"  # at start-up: headers | decode | none
+    # Share of images that may be missing or unreadable: of those that the annotations list, of the
+    # last 1000 in training, and of an evaluation's
+    config.data.max_unreadable = 0.1
+    config.data.max_image_pixels = 89_478_485  # larger images are not read
+    # Bits that are used in PNG and TIFF files of 16 or 32 bits a value, such as 12 or 16; not set:
+    # these are not read
+    config.data.sample_bits = placeholder(int)
+    # EXIF orientations: auto (apply unless the annotated size says not to) | apply | ignore
+    config.data.exif = "auto"
 
     config.model = ModelConfig()
     config.model.detector = "retinanet"  # retinanet | faster_rcnn | cascade_rcnn

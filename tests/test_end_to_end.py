@@ -65,6 +65,7 @@ def test_the_demo_on_one_device(tmp_path):
     assert [line["step"] for line in lines if "eval/coco_AP" in line] == [1, 2]
     during = json.loads((workdir / "eval" / "metrics.json").read_text())
     assert during["step"] == 2
+    assert during["images"] == {"annotated": 4, "evaluated": 4, "unreadable": 0}
     assert during["coco"].keys() >= {"AP", "AP50", "AR100"}
     samples = sorted(path.name for path in (workdir / "samples").iterdir())
     assert samples == [f"sample{i}_{step:07d}.png" for i in range(2) for step in (1, 2)]
@@ -85,4 +86,4 @@ def test_the_demo_on_one_device(tmp_path):
     assert [(x["width"], x["height"]) for x in document["images"]] == [(width, height)]
     assert len(document["annotations"]) == 100
     assert [category["name"] for category in document["categories"]] == list("0123456789")
-    assert size_of(out / picture.name) == (width, height)
+    assert size_of(out / f"{picture.stem}_detections.png") == (width, height)

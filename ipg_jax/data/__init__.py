@@ -4,13 +4,19 @@ Importing this package imports TensorFlow and hides its GPUs.
 """
 
 from ipg_jax.data.augment import AUGMENTATIONS, Augmentation, Example
-from ipg_jax.data.images import decode_image, read_file, read_image_size
+from ipg_jax.data.images import (
+    IMAGE_SUFFIXES,
+    ImageRules,
+    decode_image,
+    read_image_header,
+)
 from ipg_jax.data.input_pipeline import (
     eval_batches,
     global_batch_records,
     prepare_image,
     train_batches,
 )
+from ipg_jax.data.regular_file import read_regular_file
 from ipg_jax.data.sources import (
     CocoSource,
     DataReport,
@@ -23,26 +29,40 @@ from ipg_jax.data.sources import (
     VocSource,
 )
 from ipg_jax.data.transforms import padding_multiple
+from ipg_jax.data.unreadable import (
+    UnreadableImagesError,
+    UnreadableWindow,
+    check_evaluated,
+    check_listed,
+    check_max_unreadable,
+)
 
 __all__ = [
     "AUGMENTATIONS",
+    "IMAGE_SUFFIXES",
     "Augmentation",
     "CocoSource",
     "DataReport",
     "DigitsSource",
     "Example",
+    "ImageRules",
     "Objects",
     "Records",
     "Rule",
     "Source",
     "TfdsSource",
+    "UnreadableImagesError",
+    "UnreadableWindow",
     "VocSource",
+    "check_evaluated",
+    "check_listed",
+    "check_max_unreadable",
     "decode_image",
     "eval_batches",
     "global_batch_records",
     "padding_multiple",
     "prepare_image",
-    "read_file",
-    "read_image_size",
+    "read_image_header",
+    "read_regular_file",
     "train_batches",
 ]

@@ -1,33 +1,108 @@
-"""Image files to uint8 RGB arrays, and the one rule for EXIF orientation.
+"""Image files to uint8 RGB arrays, by one set of rules in training, evaluation and prediction.
 
-Cameras store a picture as the sensor saw it and write the way up in an EXIF tag. Annotation tools
-disagree on whether to honour the tag: the COCO tools, for one, do not, so the boxes of COCO are in
-the coordinates of the stored raster. The annotated image size tells the two apart:
+Cameras store a picture as the sensor saw it and write the way up in an EXIF tag. Browsers and most
+annotation tools of today show it upright; the COCO tools do not, so the boxes of COCO are in the
+coordinates of the stored raster. The rule (`ImageRules.exif`): the orientation is applied, unless
+the annotated size says that the annotations were made without it, by being that of the stored
+raster alone. A square picture, a half turn or a mirroring leaves nothing to tell by, nor does an
+image given to a detector by hand: applied. `apply` and `ignore` settle it for a whole data set.
 
-* annotated size equals the stored raster's: the tag is ignored;
-* annotated size equals the size after orientation, and not the stored one: the tag is applied;
-* no annotated size at all (an image given to a detector by hand): the tag is applied, so that
-  people see what they expect.
-
-A half turn or a mirroring does not change the size; by the first line the tag is then ignored.
+What a file declares is checked before a pixel is decoded: its format, its size, its range.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import io
-import os
-from typing import NamedTuple
+import re
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from etils import epath
 from jaxtyping import UInt8
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
+
+from ipg_jax.data.pixels import Samples, sample_kind, to_rgb, used_bits
+from ipg_jax.data.regular_file import check_regular_file
+from ipg_jax.text import shown
 
 Size = tuple[int, int]
 """Height and width in pixels."""
 
-_QUARTER_TURNS = (5, 6, 7, 8)
-"""The EXIF orientations that swap height and width."""
+Image.init()  # lets Pillow know all of its formats
+FORMATS = tuple(
+    name
+    for name in ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000", "AVIF")
+    if name in Image.OPEN  # the last came with Pillow 11.3
+)
+"""Pillow's names of what is opened. One of its others, EPS, would start another program."""
+
+IMAGE_SUFFIXES = tuple(
+    suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS
+)
+"""What the names of image files end in, in small letters."""
+
+EXIF = ("auto", "apply", "ignore")
+"""What may be done with EXIF orientations; see the module's docstring for `auto`."""
+
+_UNTURN = {6: 8, 8: 6}
+"""EXIF orientations that undo others; the rest undo themselves."""
+
+_DEEP_PNG = re.compile(rb"\x89PNG\r\n\x1a\n.{8}.{8}\x10", re.DOTALL)
+"""The beginning of a PNG of 16 bits: signature, head of the chunk IHDR, width and height, depth."""
+
+
+class ImageTooLargeError(ValueError):
+    """An image of more pixels than the limit."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageRules:
+    """How image files are read: fields of `config.data`.
+
+    Attributes:
+      max_pixels: images with more are refused before they are decoded; by default the limit from
+        which on Pillow warns of a file that is made to fill the memory.
+      sample_bits: how many bits are used in PNG and TIFF files of 16 or 32 bits a value, 8 to 32;
+        None refuses them (`pixels.used_bits`).
+      exif: what is done with EXIF orientations, one of `EXIF`.
+
+    Raises:
+      ValueError: a field is out of range; the message names it and its values.
+    """
+
+    max_pixels: int = 89_478_485
+    sample_bits: int | None = None
+    exif: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.max_pixels < 1:
+            raise ValueError(f"config.data.max_image_pixels={self.max_pixels} is not positive")
+        if self.sample_bits is not None and not 8 <= self.sample_bits <= 32:
+            raise ValueError(
+                f"config.data.sample_bits={self.sample_bits} is not a number of bits from 8 to 32"
+            )
+        if self.exif not in EXIF:
+            raise ValueError(f"config.data.exif is one of {', '.join(EXIF)}, not {self.exif!r}")
+
+    def applies_orientation(self, header: ImageHeader, annotated: Size | None) -> bool:
+        """Returns whether the EXIF orientation of an image is applied.
+
+        Args:
+          header: of the file.
+          annotated: the annotated height and width, if there are any.
+        """
+        undone = annotated == header.stored != header.oriented
+        return self.exif == "apply" or (self.exif == "auto" and not undone)
+
+    def size(self, header: ImageHeader, annotated: Size | None) -> Size:
+        """Returns height and width of the decoded image; see `applies_orientation`."""
+        applied = self.applies_orientation(header, annotated)
+        return header.oriented if applied else header.stored
+
+
+DEFAULT_RULES = ImageRules()
 
 
 class ImageHeader(NamedTuple):
@@ -36,104 +111,146 @@ class ImageHeader(NamedTuple):
     Attributes:
       stored: height and width of the stored raster.
       oriented: height and width once the EXIF orientation is applied.
+      orientation: the EXIF orientation, 1 (upright) to 8.
+      samples: what its values are.
     """
 
     stored: Size
     oriented: Size
+    orientation: int
+    samples: Samples
 
 
-def read_file(path: str | os.PathLike[str]) -> bytes:
-    """Returns the contents of a file, local or remote (`gs://`).
-
-    Raises:
-      OSError: the file cannot be read.
-    """
-    try:
-        with tf.io.gfile.GFile(os.fspath(path), "rb") as file:
-            return file.read()
-    except tf.errors.OpError as error:
-        raise OSError(f"cannot read {os.fspath(path)}: {error.message}") from error
-
-
-def read_image_size(source: bytes | str | os.PathLike[str]) -> ImageHeader:
-    """Reads the size of an image from its header, without decoding the pixels.
+def read_image_header(
+    source: bytes | epath.PathLike, rules: ImageRules = DEFAULT_RULES
+) -> ImageHeader:
+    """Reads what the header of an image says, without decoding the pixels.
 
     Args:
       source: the contents of an image file, or the path of one (local or `gs://`).
+      rules: what is read.
 
     Raises:
       OSError: the file cannot be read.
-      ValueError: the data are not an image.
+      ImageTooLargeError: the image has more pixels than the rules allow.
+      UnknownRangeError: nothing says which range its values have.
+      ValueError: the data are not an image that is read.
     """
     if isinstance(source, bytes):
-        return _header(io.BytesIO(source))
+        return _open(io.BytesIO(source), rules).header
+    check_regular_file(source)
     try:
-        with tf.io.gfile.GFile(os.fspath(source), "rb") as file:
-            return _header(file)
+        with tf.io.gfile.GFile(source, "rb") as file:
+            return _open(file, rules).header
     except tf.errors.OpError as error:
-        raise OSError(f"cannot read {os.fspath(source)}: {error.message}") from error
+        raise OSError(f"cannot read {shown(source)}: {shown(error.message)}") from error
 
 
-def decode_image(data: bytes, size: Size | None = None) -> UInt8[np.ndarray, "h w 3"]:
-    """Decodes a JPEG, a PNG or any other format that Pillow reads to RGB.
-
-    Grey values are repeated over the channels, CMYK and YCCK are converted, an alpha channel is
-    dropped, and of 16 bit values the upper byte is kept.
+def decode_image(
+    data: bytes, size: Size | None = None, rules: ImageRules = DEFAULT_RULES
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Decodes the first picture of an image file to RGB (`pixels.to_rgb`).
 
     Args:
-      data: the contents of the image file.
-      size: annotated height and width, which decides whether the EXIF orientation is applied (see
-        the module's docstring); None applies it.
+      data: the contents of the file.
+      size: annotated height and width, if there are any.
+      rules: what is read and how.
 
     Raises:
+      ImageTooLargeError: the image has more pixels than the rules allow.
+      UnknownRangeError: nothing says which range its values have.
       ValueError: the data cannot be decoded, or the image has another size than `size`.
     """
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            turned = _orientation(image) != 1 and (
-                size is None or (image.height, image.width) != size
-            )
-            # A transparent colour would make Pillow warn, and alpha is dropped anyway.
-            image.info.pop("transparency", None)
-            rgb = _to_rgb(image)
-            if turned:
-                rgb = ImageOps.exif_transpose(rgb)
-            pixels = np.asarray(rgb)
-    # Pillow's readers raise about any exception on damaged data (SyntaxError, struct.error, ...).
-    except Exception as error:
-        raise ValueError(f"cannot decode the image: {error}") from error
-    if size is not None and pixels.shape[:2] != size:
+    opened = _open(io.BytesIO(data), rules)
+    wanted = rules.size(opened.header, size)
+    if size not in (None, wanted):
         raise ValueError(
-            f"the image has {pixels.shape[0]} x {pixels.shape[1]} pixels (height x width), its "
-            f"annotation says {size[0]} x {size[1]}"
+            f"the image has {wanted[0]} x {wanted[1]} pixels (height x width), its annotation "
+            f"says {size[0]} x {size[1]}"
+        )
+    with opened.image as image:
+        try:
+            pixels = to_rgb(image, opened.bits)
+        # Pillow's readers raise about any exception on damaged data (SyntaxError, struct.error).
+        except Exception as error:
+            reason = shown(error) or type(error).__name__
+            raise ValueError(f"cannot decode the image: {reason}") from error
+    orientation = opened.header.orientation
+    applied = image.format == "TIFF"  # Pillow turns these when it decodes them, and no others
+    if rules.applies_orientation(opened.header, size) != applied:
+        pixels = _turn(pixels, _UNTURN.get(orientation, orientation) if applied else orientation)
+    if pixels.shape[:2] != wanted:
+        raise ValueError(
+            f"cannot decode the image: {pixels.shape[0]} x {pixels.shape[1]} pixels came of "
+            f"{wanted[0]} x {wanted[1]}"
         )
     return pixels
 
 
-def _header(file: io.BytesIO | tf.io.gfile.GFile) -> ImageHeader:
+class _Opened(NamedTuple):
+    """An image whose pixels are not decoded yet; `bits` as `to_rgb` takes them."""
+
+    image: Image.Image
+    header: ImageHeader
+    bits: int | None
+
+
+def _open(file: Any, rules: ImageRules) -> _Opened:
+    """Opens an image and checks what it declares; raises as `read_image_header` does."""
+    limit = rules.max_pixels
+    if Image.MAX_IMAGE_PIXELS is not None:  # Pillow's own, which would stand in the way of a higher
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, limit)
     try:
-        with Image.open(file) as image:
-            stored = (image.height, image.width)
-            turned = _orientation(image) in _QUARTER_TURNS
+        deep_png = _DEEP_PNG.match(file.read(25)) is not None
+        file.seek(0)
+        image = Image.open(file, formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        pixels = re.search(r"\d+", str(error))  # the size itself, Pillow does not tell
+        raise _too_large(int(pixels[0]) if pixels else limit + 1, limit) from error
+    except Image.UnidentifiedImageError as error:
+        raise ValueError(f"not a readable image, in none of {', '.join(FORMATS)}") from error
     except tf.errors.OpError:
         raise
     except Exception as error:
-        raise ValueError(f"not a readable image: {error}") from error
-    return ImageHeader(stored, stored[::-1] if turned else stored)
+        raise ValueError(f"not a readable image: {shown(error)}") from error
+    height, width = image.height, image.width
+    if min(height, width) < 1:
+        raise ValueError(f"not a readable image: it has {height} x {width} pixels")
+    if height * width > limit:
+        raise _too_large(height * width, limit)
+    samples = sample_kind(image, deep_png)
+    bits = used_bits(image, rules.sample_bits) if samples is Samples.DEEP else None
+    orientation = _orientation(image)
+    one, other = (height, width), (width, height) if orientation > 4 else (height, width)
+    stored, oriented = (other, one) if image.format == "TIFF" else (one, other)
+    return _Opened(image, ImageHeader(stored, oriented, orientation, samples), bits)
+
+
+def _too_large(pixels: int, limit: int) -> ImageTooLargeError:
+    return ImageTooLargeError(
+        f"it has {pixels:,} pixels, more than config.data.max_image_pixels={limit}: raise that if "
+        "the file is sound and the memory suffices (about 10 bytes a pixel), or cut it into tiles"
+    )
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 (upright) if the header names none."""
-    # Asking a PNG without EXIF in its header for `getexif` would decode the pixels.
-    if "exif" not in image.info:
+    """EXIF orientation; 1 (upright) where there is none, or none that makes sense."""
+    try:
+        if image.format == "TIFF":
+            value = getattr(image, "tag_v2", {}).get(ExifTags.Base.Orientation)
+        else:
+            exif = Image.Exif()
+            exif.load(image.info.get("exif", b""))
+            value = exif.get(ExifTags.Base.Orientation)
+    except Exception:  # damage to the tags does not make the pixels worse
         return 1
-    return image.getexif().get(ExifTags.Base.Orientation, 1)
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        # `convert` would clip 16 bit values at 255.
-        rgb = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-        rgb.info = image.info
-        return rgb
-    return image if image.mode == "RGB" else image.convert("RGB")
+def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """The upright image of a raster stored with this EXIF orientation."""
+    if orientation > 4:
+        pixels = pixels.swapaxes(0, 1)
+    rows = -1 if orientation in (3, 4, 7, 8) else 1
+    columns = -1 if orientation in (2, 3, 6, 7) else 1
+    return np.ascontiguousarray(pixels[::rows, ::columns])

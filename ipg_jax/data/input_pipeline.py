@@ -28,6 +28,7 @@ from ipg_jax.data.transforms import (
     pad_objects,
     padded_pyramid,
 )
+from ipg_jax.text import shown
 from ipg_jax.types import IMAGE_BLOCK, Batch, ImageId, PackedImage
 
 # TensorFlow would otherwise take the memory of every GPU away from JAX.
@@ -77,6 +78,8 @@ def train_batches(
 
     Raises:
       ValueError: the sizes contradict each other, or there is no such augmentation.
+      RuntimeError: (of the generator) an image or an augmentation failed in another way than
+        `Source.load_image` allows; the message names the image.
     """
     check_augmentations(augmentations)
 
@@ -188,6 +191,7 @@ def _batches(
     prefetch: int,
 ) -> Generator[Batch, None, None]:
     """The given rows of the given steps of a sampler."""
+    failures: list[tuple[int, Exception]] = []
 
     def load(position: np.int64) -> list[np.ndarray]:
         """The values of `_FIELDS` for one image, `position` counted in images of this process."""
@@ -195,7 +199,11 @@ def _batches(
         bucket, indices, epochs = sampler.batch(step)
         index, epoch = int(indices[rows[row]]), int(epochs[rows[row]])
         change = functools.partial(augment, epoch, index)
-        example = _example(source, index, change, bucket, geometry, max_boxes)
+        try:
+            example = _example(source, index, change, bucket, geometry, max_boxes)
+        except Exception as error:
+            failures.append((index, error))
+            raise RuntimeError("see failures") from error  # a StopIteration would end the data
         return [example[name] for name in _FIELDS]
 
     @tf.autograph.experimental.do_not_convert  # its loops are Python's, not the graph's
@@ -219,11 +227,26 @@ def _batches(
         .prefetch(prefetch)
         .with_options(options)
     )
-    batches = (
-        Batch(pyramid=tuple(map(PackedImage, pyramid)) if space_to_depth else pyramid, **element)
-        for element in dataset.as_numpy_iterator()
-        for pyramid in (element.pop("pyramid"),)
-    )
+
+    def iterate() -> Generator[Batch, None, None]:
+        elements = dataset.as_numpy_iterator()
+        try:
+            for element in elements:
+                pyramid = element.pop("pyramid")
+                if space_to_depth:
+                    pyramid = tuple(map(PackedImage, pyramid))
+                yield Batch(pyramid=pyramid, **element)
+        except tf.errors.OpError:
+            # What Python raised in a thread of tf.data comes out as one of TensorFlow's errors.
+            if not failures:
+                raise
+            index, cause = failures[0]
+            file_name = shown(source.records.file_names[index])
+            raise RuntimeError(
+                f"{source.name}: {file_name}: {type(cause).__name__}: {cause}"
+            ) from cause
+
+    batches = iterate()
     _running.add(batches)
     return batches
 
@@ -272,6 +295,11 @@ def _example(
     else:
         image, size = source.try_load_image(index), source.size(index)
         resized = geometry.resized(size)
+        if image is not None and (image.shape, image.dtype) != ((*size, 3), np.uint8):
+            raise TypeError(
+                f"the source made a {image.dtype} image of {image.shape} where its records say "
+                f"uint8 of {(*size, 3)}"
+            )
     readable = image is not None
     objects = source.records.objects(index) if readable else _NO_OBJECTS
     if image is None:

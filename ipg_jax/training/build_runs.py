@@ -81,6 +81,7 @@ def build_train_run(config: ConfigDict, *, evaluate: bool = True) -> TrainRun:
         init_unexpected=config.init_unexpected or "",
         num_steps=num_steps,
         steps_per_epoch=steps_per_epoch,
+        max_unreadable=config.data.max_unreadable,
         log_every=config.log_every,
         eval_every=None if config.eval_only_at_end else eval_every,
         checkpoint_every=config.checkpoint_every,
@@ -127,6 +128,7 @@ def build_predict_run(config: ConfigDict) -> PredictRun:
         mesh=mesh,
         template=build_template(config, task, mesh),
         image_size=tuple(config.image_size),
+        image_rules=build_image_rules(config.data),
     )
 
 
@@ -184,10 +186,20 @@ def build_evaluator(
         views=build_views(config),
         batch_size=config.eval.batch_size or config.batch_size,
         metric=config.eval.metric,
+        max_unreadable=config.data.max_unreadable,
         num_samples=config.eval.samples if samples is None else samples,
         space_to_depth=space_to_depth(config, mesh),
         predict_step=make_predict_step(task.predict, mesh),
     )
+
+
+def build_image_rules(c: ConfigDict) -> data.ImageRules:
+    """Returns how image files are read by `config.data`, in training as in prediction.
+
+    Raises:
+      ValueError: a field is out of range; the message names it.
+    """
+    return data.ImageRules(max_pixels=c.max_image_pixels, sample_bits=c.sample_bits, exif=c.exif)
 
 
 def _common(c: ConfigDict, train: bool) -> dict[str, Any]:
@@ -196,6 +208,7 @@ def _common(c: ConfigDict, train: bool) -> dict[str, Any]:
         "class_names": tuple(c.class_names or ()),
         "drop_empty": train and c.drop_empty,
         "verify": c.verify,
+        "image_rules": build_image_rules(c),
     }
 
 
@@ -262,8 +275,10 @@ def build_source(
 
     Raises:
       ValueError: `config.data.source` is unknown, or the data has other classes than the config.
+      UnreadableImagesError: more images than `config.data.max_unreadable` allows cannot be used.
     """
     c = config.data
+    data.check_max_unreadable(c.max_unreadable)
     if c.source not in SOURCES:
         raise ValueError(f"config.data.source is one of {', '.join(SOURCES)}, not {c.source!r}")
     if class_names:
@@ -281,6 +296,7 @@ def build_source(
     logger.info("%s: %d images", shown(source.name), len(source))
     for line in source.report.lines():
         logger.info("  %s", line)
+    data.check_listed(source, c.max_unreadable)
     return source
 
 

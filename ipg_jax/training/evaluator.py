@@ -42,16 +42,33 @@ class View(NamedTuple):
     flip: bool
 
 
+class ImageCounts(NamedTuple):
+    """Of how many images the figures of an evaluation are.
+
+    Attributes:
+      annotated: images that the annotations list.
+      evaluated: those that the detector saw.
+      unreadable: those that are missing or cannot be read. Figures leave out those of them that the
+        start of the program found; objects in the others count as not detected.
+    """
+
+    annotated: int
+    evaluated: int
+    unreadable: int
+
+
 class Evaluation(NamedTuple):
     """What an evaluation found.
 
     Attributes:
+      images: how many images there are.
       coco: metrics of `evaluation.evaluate_coco`; None for data without annotations.
       voc: metrics of `evaluation.evaluate_voc`; the same.
       results: the detections in COCO's results format.
       samples: pictures of predictions beside the ground truth, uint8 `[H, W, 3]`.
     """
 
+    images: ImageCounts
     coco: dict[str, Any] | None
     voc: dict[str, Any] | None
     results: list[dict[str, Any]]
@@ -81,6 +98,7 @@ class Evaluator:
       views: the ways in which it looks at every image.
       batch_size: images of all devices together.
       metric: which table is logged.
+      max_unreadable: largest share of images that may be missing or unreadable.
       num_samples: how many pictures it draws.
       space_to_depth: whether the step reads packed pyramids.
       predict_step: see `steps.make_predict_step`.
@@ -92,6 +110,7 @@ class Evaluator:
     views: Sequence[View]
     batch_size: int
     metric: Literal["coco", "voc"]
+    max_unreadable: float
     num_samples: int
     space_to_depth: bool = False
     predict_step: PredictStep
@@ -102,6 +121,9 @@ class Evaluator:
         Args:
           variables: `{"params": ..., "batch_stats": ...}`, divided over the mesh or not.
           step: the training step they are from, for the log.
+
+        Raises:
+          UnreadableImagesError: too many images are missing or unreadable.
         """
         begin = time.perf_counter()
         variables = gathered(self.mesh, variables)  # once, and not for each batch
@@ -112,21 +134,26 @@ class Evaluator:
             seen.append(self._detect(variables, view, samples, wanted))
         merged = evaluation.DetectionCollector.from_views(self.source, seen, self.task.select)
         results = merged.results()
+        evaluated = len(self.source) - len(merged.missing())
+        listed = self.source.listed
+        images = ImageCounts(listed, evaluated, listed - evaluated)
         logger.info(
-            "evaluation at step %d: %d images in %s, %d view(s), %d unreadable",
+            "evaluation at step %d: %d images in %s, %d view(s), %d of %d annotated unreadable",
             step,
-            len(self.source),
+            images.evaluated,
             duration(time.perf_counter() - begin),
             len(self.views),
-            self.source.unreadable,
+            images.unreadable,
+            images.annotated,
         )
+        data.check_evaluated(self.source, evaluated, self.max_unreadable)
         if not self.source.records.annotated:
             logger.info("%s has no annotations: there is nothing to score by", self.source.name)
-            return Evaluation(None, None, results, samples)
+            return Evaluation(images, None, None, results, samples)
         coco = evaluation.evaluate_coco(self.source, results)
         voc = evaluation.evaluate_voc(self.source, results)
         logger.info("%s", evaluation.format_metrics(coco if self.metric == "coco" else voc))
-        return Evaluation(coco, voc, results, samples)
+        return Evaluation(images, coco, voc, results, samples)
 
     def _detect(
         self, variables: PyTree, view: View, samples: list[np.ndarray], wanted: int

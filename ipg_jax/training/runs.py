@@ -10,7 +10,7 @@ import jax
 import optax
 from jax.sharding import Mesh
 
-from ipg_jax.data import Source
+from ipg_jax.data import ImageRules, Source
 from ipg_jax.tasks import DetectionTask
 from ipg_jax.training.evaluator import Evaluator
 from ipg_jax.training.state import TrainState
@@ -39,6 +39,7 @@ class TrainRun:
       init_unexpected: the same.
       num_steps: length of the run.
       steps_per_epoch: of the training data.
+      max_unreadable: largest share of unreadable images (`data.UnreadableWindow`).
       log_every: in steps, as the next two.
       eval_every: None evaluates at the end only.
       checkpoint_every: an evaluation is followed by a checkpoint too.
@@ -62,6 +63,7 @@ class TrainRun:
     init_unexpected: str
     num_steps: int
     steps_per_epoch: float
+    max_unreadable: float
     log_every: int
     eval_every: int | None
     checkpoint_every: int
@@ -91,9 +93,11 @@ class PredictRun:
       mesh: devices of this process, which divide the height of an image.
       template: the state that checkpoints hold, as `jax.ShapeDtypeStruct`s with their shardings.
       image_size: limits of the (short, long) side of the resized images, in pixels.
+      image_rules: how image files are read, as in training.
     """
 
     task: DetectionTask
     mesh: Mesh
     template: TrainState
     image_size: tuple[int, int]
+    image_rules: ImageRules

@@ -17,7 +17,7 @@ from ipg_jax.training.metrics import DivergedError, MetricWriter, Progress, dura
 from ipg_jax.training.preemption import StopSignal
 from ipg_jax.training.prefetch import prefetch_to_device
 from ipg_jax.training.runs import TrainRun
-from ipg_jax.training.sharding import gathered, shard_batch
+from ipg_jax.training.sharding import gathered, replicated, shard_batch
 from ipg_jax.training.state import TrainState
 from ipg_jax.training.steps import Metrics
 from ipg_jax.training.workdir import load_initial, write_evaluation, write_run_files
@@ -42,6 +42,7 @@ def train(run: TrainRun, workdir: epath.PathLike) -> bool:
 
     Raises:
       DivergedError: a loss was not finite; the message names the step and the images.
+      UnreadableImagesError: too many of the last images could not be read.
       ValueError: the run does not fit what `workdir` holds, or the weights it starts from.
     """
     workdir = epath.Path(workdir)
@@ -76,14 +77,18 @@ def train(run: TrainRun, workdir: epath.PathLike) -> bool:
     progress = Progress(start, run.num_steps, run.batch_size)
     window: list[dict[str, float]] = []
     pending: Metrics | None = None
+    # Of all processes, so that they stop together.
+    count_unreadable = jax.jit(lambda x: (x == 0).sum(), out_shardings=replicated(run.mesh))
+    unreadable_window = data.UnreadableWindow(run.source, run.max_unreadable)
 
     def finish(step: int) -> None:
-        """Waits for `step`, checks that its loss is finite and counts it."""
+        """Waits for `step`, checks its images and that its loss is finite, and counts it."""
         nonlocal pending
         if pending is None:
             return
         values = {name: float(value) for name, value in jax.device_get(pending).items()}
         pending = None
+        unreadable_window.add(step, run.batch_size, int(values.pop("unreadable")))
         if not np.isfinite([values["loss"], values["grad_norm"]]).all():
             raise diverged(run, step, values, checkpoints.latest)
         window.append(values)
@@ -97,11 +102,12 @@ def train(run: TrainRun, workdir: epath.PathLike) -> bool:
         StopSignal() as stop,
     ):
         for step in range(start + 1, run.num_steps + 1):
-            state, metrics = run.train_step(state, next(placed), key)
+            batch = next(placed)
+            state, metrics = run.train_step(state, batch, key)
             # One step is in flight while its predecessor is looked at: the device never waits for
             # the host, and a bad loss is seen at once.
             finish(step - 1)
-            pending = metrics
+            pending = metrics | {"unreadable": count_unreadable(batch.weight)}
             if step == start + 1:
                 finish(step)
                 logger.info("first step after %s", duration(time.perf_counter() - begin))

@@ -77,7 +77,12 @@ def write_evaluation(
     folder = workdir / "eval"
     folder.mkdir(parents=True, exist_ok=True)
     evaluation.save_results(folder / "detections.json", found.results)
-    figures = {"step": step, "coco": found.coco, "voc": found.voc}
+    figures = {
+        "step": step,
+        "images": found.images._asdict(),
+        "coco": found.coco,
+        "voc": found.voc,
+    }
     (folder / "metrics.json").write_text(json.dumps(figures, indent=2))
     if not source.records.annotated:
         images = epath.Path(source.name).stem.removeprefix("image_info_")

@@ -105,10 +105,11 @@ def test_missing_damaged_and_repeated_images(coco):
 
     headers = CocoSource(*coco.write())
     assert headers.records.image_ids == [3, 4]
-    assert headers.report.examples == {
-        Rule.UNREADABLE_IMAGE: ["1.png", "2.png"],
-        Rule.DUPLICATE_IMAGE: ["4.png"],
-    }
+    assert headers.report.examples.keys() == {Rule.UNREADABLE_IMAGE, Rule.DUPLICATE_IMAGE}
+    missing, damaged = headers.report.examples[Rule.UNREADABLE_IMAGE]  # each with the reason
+    assert missing.startswith("1.png: cannot read")
+    assert damaged.startswith("2.png: not a readable image")
+    assert headers.report.examples[Rule.DUPLICATE_IMAGE] == ["4.png"]
     assert [len(headers.records.objects(i).boxes) for i in range(2)] == [1, 1]
     decoded = CocoSource(*coco.write(), verify="decode")
     assert decoded.records.image_ids == [4]
@@ -126,6 +127,7 @@ def test_unreadable_file_at_run_time_is_counted_and_logged_once(coco, caplog):
     for _ in range(3):
         assert source.try_load_image(1) is None
     assert source.unreadable == 1
+    assert [line.partition(":")[0] for line in source.failures] == ["2.png"]
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 1
     assert "2.png" in messages[0]
@@ -143,18 +145,20 @@ def test_annotated_sizes_are_checked_against_the_files(coco):
         (coco.images / f"{image_id}.png").write_bytes(encode(pixels, orientation=6))
     source = CocoSource(*coco.write())
     np.testing.assert_array_equal(
-        source.records.sizes, [[60, 40], [40, 60], [40, 60], [40, 60], [40, 60]]
+        source.records.sizes, [[60, 40], [60, 40], [60, 40], [40, 60], [40, 60]]
     )
     assert source.report.examples == {
         Rule.SIZE_MISSING: ["3.png"],
         Rule.SIZE_MISMATCH: ["2.png"],
         Rule.EXIF_APPLIED: ["1.png"],
+        Rule.EXIF_IGNORED: ["4.png"],
+        Rule.EXIF_UNDECIDED: ["2.png", "3.png"],
         Rule.CLIPPED: [f"{i}.png" for i in range(1, 6)],
     }
     np.testing.assert_array_equal(source.load_image(0), np.rot90(pixels, -1))
     np.testing.assert_array_equal(source.load_image(3), pixels)
     np.testing.assert_array_equal(source.records.objects(0).boxes, [[0, 0, 40, 60]])
-    np.testing.assert_array_equal(source.records.objects(1).boxes, [[0, 0, 60, 40]])
+    np.testing.assert_array_equal(source.records.objects(1).boxes, [[0, 0, 40, 60]])
 
 
 def test_class_names_fix_the_order_and_must_match(coco):

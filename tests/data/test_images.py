@@ -1,11 +1,16 @@
+import contextlib
 import io
+import os
+import struct
+import zlib
 
 import numpy as np
 import pytest
 from made_files import encode, random_image
-from PIL import Image
+from PIL import Image, ImageOps
 
-from ipg_jax.data import decode_image, read_file, read_image_size
+from ipg_jax.data import ImageRules, decode_image, read_image_header, read_regular_file
+from ipg_jax.data.images import ImageTooLargeError
 
 
 def test_png_is_decoded_exactly():
@@ -38,12 +43,6 @@ def test_alpha_is_dropped():
     np.testing.assert_array_equal(decode_image(encode(pixels)), pixels[..., :3])
 
 
-def test_sixteen_bit_keeps_the_upper_byte():
-    grey = np.array([[0, 255, 256, 40000, 65535]], np.uint16)
-    expected = np.repeat((grey >> 8)[..., None], 3, axis=-1)
-    np.testing.assert_array_equal(decode_image(encode(grey)), expected)
-
-
 @pytest.mark.parametrize("image_format", ["PNG", "JPEG"])
 @pytest.mark.parametrize(("orientation", "turns"), [(6, -1), (8, 1)])
 def test_exif_orientation_goes_by_the_annotated_size(image_format, orientation, turns):
@@ -54,40 +53,127 @@ def test_exif_orientation_goes_by_the_annotated_size(image_format, orientation, 
     np.testing.assert_array_equal(decode_image(data), oriented)
     np.testing.assert_array_equal(decode_image(data, (24, 16)), oriented)
     np.testing.assert_array_equal(decode_image(data, (16, 24)), plain)
-    assert read_image_size(data) == ((16, 24), (24, 16))
+    assert read_image_header(data)[:3] == ((16, 24), (24, 16), orientation)
 
 
-def test_half_turn_is_ignored_for_annotated_images():
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_applied_or_ignored_in_every_format(image_format, orientation):
+    stored = random_image(8, 8)
+    plain = decode_image(encode(stored, image_format))
+    data = encode(stored, image_format, orientation)
+    upright = np.asarray(
+        ImageOps.exif_transpose(Image.open(io.BytesIO(encode(plain, "PNG", orientation))))
+    )
+    for size in (None, (8, 8)):
+        for exif, expected in (("auto", upright), ("apply", upright), ("ignore", plain)):
+            decoded = decode_image(data, size, ImageRules(exif=exif))
+            np.testing.assert_array_equal(decoded, expected, err_msg=exif)
+
+
+def test_orientation_by_request_goes_before_the_annotated_size():
     stored = random_image(4, 6)
-    data = encode(stored, orientation=3)
-    np.testing.assert_array_equal(decode_image(data), np.rot90(stored, 2))
-    np.testing.assert_array_equal(decode_image(data, (4, 6)), stored)
-    assert read_image_size(data) == ((4, 6), (4, 6))
+    data = encode(stored, orientation=6)
+    apply, ignore = ImageRules(exif="apply"), ImageRules(exif="ignore")
+    np.testing.assert_array_equal(decode_image(data, (6, 4), apply), np.rot90(stored, -1))
+    np.testing.assert_array_equal(decode_image(data, None, ignore), stored)
+    for size, rules in (((4, 6), apply), ((6, 4), ignore)):
+        with pytest.raises(ValueError, match="annotation says"):
+            decode_image(data, size, rules)
 
 
-def test_orientation_of_sixteen_bit_images_is_applied():
-    grey = (np.arange(6, dtype=np.uint16) * 256).reshape(2, 3)
-    expected = np.repeat(np.rot90(grey >> 8, -1)[..., None], 3, axis=-1)
-    np.testing.assert_array_equal(decode_image(encode(grey, orientation=6)), expected)
+def test_tags_that_make_no_sense_leave_the_image_as_stored():
+    stored = random_image(4, 6)
+    for orientation in (0, 9, 300):
+        np.testing.assert_array_equal(decode_image(encode(stored, orientation=orientation)), stored)
+    broken = encode(stored, orientation=6).replace(b"eXIfMM", b"eXIf??")
+    with contextlib.suppress(ValueError):  # a checksum of the chunk that Pillow may look at
+        np.testing.assert_array_equal(decode_image(broken), stored)
 
 
 def test_errors_say_what_is_wrong(tmp_path):
     data = encode(random_image(64, 64), "JPEG")
     with pytest.raises(ValueError, match="truncated"):
         decode_image(data[: len(data) // 2])
-    with pytest.raises(ValueError, match="cannot identify"):
-        decode_image(b"no image")
-    with pytest.raises(ValueError, match="not a readable image"):
-        read_image_size(b"no image")
+    for read in (decode_image, read_image_header):
+        with pytest.raises(ValueError, match="not a readable image, in none of JPEG, PNG"):
+            read(b"no image")
     with pytest.raises(ValueError, match=r"64 x 64 pixels .* annotation says 64 x 32"):
         decode_image(data, (64, 32))
-    for read in (read_file, read_image_size):
+    for read in (read_regular_file, read_image_header):
         with pytest.raises(OSError, match=r"missing\.jpg"):
             read(tmp_path / "missing.jpg")
 
 
-def test_sizes_and_bytes_are_read_from_paths(tmp_path):
+def test_headers_are_read_from_paths(tmp_path):
     path = tmp_path / "image.jpg"
     path.write_bytes(encode(random_image(30, 50), "JPEG", orientation=6))
-    assert read_image_size(path) == ((30, 50), (50, 30))
-    assert read_file(path) == path.read_bytes()
+    assert read_image_header(path)[:3] == ((30, 50), (50, 30), 6)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(OSError, match=r"pipe\.png: it is a named pipe"):
+        read_image_header(tmp_path / "pipe.png")
+
+
+def test_formats_that_start_other_programs_are_not_opened():
+    postscript = io.BytesIO()
+    Image.fromarray(random_image(4, 6)).save(postscript, "EPS")
+    with pytest.raises(ValueError, match="in none of JPEG"):
+        read_image_header(postscript.getvalue())
+
+
+def declared_png(height: int, width: int) -> bytes:
+    """A PNG that is sound but for having fewer rows than it declares."""
+    data = encode(random_image(2, 2))
+    header = b"IHDR" + struct.pack(">II", width, height) + data[24:29]
+    return data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:]
+
+
+@pytest.mark.parametrize("side", [1001, 12_000, 60_000])  # Pillow would warn at, and raise at
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_large_images_are_refused_before_they_are_decoded(side):
+    rules = ImageRules(max_pixels=1_000_000)
+    for read in (decode_image, read_image_header):
+        with pytest.raises(
+            ImageTooLargeError, match=f"{side**2:,} pixels.*max_image_pixels=1000000"
+        ):
+            read(declared_png(side, side), rules=rules)
+
+
+def test_the_limit_can_be_raised_above_that_of_pillow(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    pixels = random_image(20, 20)
+    with pytest.raises(ImageTooLargeError, match="400 pixels"):
+        decode_image(encode(pixels), rules=ImageRules(max_pixels=100))
+    np.testing.assert_array_equal(
+        decode_image(encode(pixels), rules=ImageRules(max_pixels=400)), pixels
+    )
+
+
+def test_images_without_pixels_are_refused():
+    with pytest.raises(ValueError, match="not a readable image"):
+        read_image_header(declared_png(0, 4))
+
+
+def test_of_several_pictures_the_first_is_read():
+    first, second = (Image.fromarray(random_image(4, 6, seed=i)) for i in range(2))
+    for image_format in ("TIFF", "PNG", "WEBP"):
+        file = io.BytesIO()
+        lossless = {"lossless": True} if image_format == "WEBP" else {}
+        first.save(file, image_format, save_all=True, append_images=[second], **lossless)
+        np.testing.assert_array_equal(decode_image(file.getvalue()), np.asarray(first))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"max_pixels": 0}, r"config\.data\.max_image_pixels=0"),
+        ({"sample_bits": 7}, r"config\.data\.sample_bits=7 .* 8 to 32"),
+        ({"exif": "always"}, r"config\.data\.exif is one of auto, apply, ignore, not 'always'"),
+    ],
+)
+def test_rules_out_of_range_name_their_field(fields, message):
+    with pytest.raises(ValueError, match=message):
+        ImageRules(**fields)

@@ -5,6 +5,7 @@ from itertools import islice
 
 import numpy as np
 import pytest
+from made_files import random_image
 
 from ipg_jax.data import (
     CocoSource,
@@ -221,6 +222,26 @@ def test_unreadable_files_do_not_end_the_run(source, caplog):
     assert sum(batch.weight.sum() for batch in batches) == 9
     assert source.unreadable == 2
     assert sum("left out" in record.getMessage() for record in caplog.records) == 2
+
+
+@pytest.mark.parametrize("error", [KeyError("key"), StopIteration("end"), MemoryError("none left")])
+def test_what_is_no_damage_to_a_file_ends_the_run_with_the_name_of_the_image(source, error):
+    def load_image(index):
+        if index == 2:
+            raise error
+        return random_image(*source.size(index))
+
+    source.load_image = load_image
+    expected = f"^instances.json: 102.png: {type(error).__name__}: .*{error.args[0]}"
+    with pytest.raises(RuntimeError, match=expected) as caught:
+        list(eval_batches(source, batch_size=4, **SETTINGS))
+    assert caught.value.__cause__ is error
+
+
+def test_images_of_another_size_than_the_records_say_are_an_error(source):
+    source.load_image = lambda index: random_image(41, 60)
+    with pytest.raises(RuntimeError, match=r"10\d\.png: TypeError: .*\(41, 60, 3\).*\(40, 60, 3\)"):
+        next(eval_batches(source, batch_size=4, **SETTINGS))
 
 
 def test_max_boxes(source, caplog):

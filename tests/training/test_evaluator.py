@@ -2,11 +2,14 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from etils import epath
+from PIL import Image
 
+from ipg_jax.data import UnreadableImagesError
 from ipg_jax.training.build import build_task
 from ipg_jax.training.build_runs import build_eval_run, build_train_run, build_views
 from ipg_jax.training.evaluator import View
@@ -18,9 +21,22 @@ from ipg_jax.types import Detections
 def evaluate(tiny_config):
     """Evaluates a detector that finds what is there; returns it, the views' shapes and the data."""
 
-    def run(config=tiny_config, annotated: bool = True, samples: int = 0):
+    def run(
+        config=tiny_config,
+        annotated: bool = True,
+        samples: int = 0,
+        unreadable: Sequence[int] = (),
+    ):
         evaluator = build_eval_run(config).evaluator
         source = evaluator.source
+        sound = source.load_image
+
+        def load_image(index):
+            if index in unreadable:
+                raise OSError(f"scene {index} is gone")
+            return sound(index)
+
+        source.load_image = load_image
         source.records = dataclasses.replace(source.records, annotated=annotated)
         shapes = []
 
@@ -57,6 +73,41 @@ def test_one_view_changes_nothing(evaluate, tiny_config):
     )
 
 
+def test_unreadable_images_are_counted_and_too_many_are_refused(evaluate, tmp_path):
+    found, _, source = evaluate(unreadable=[4])  # one of ten
+    assert found.images == (10, 9, 1)
+    assert found.coco["AP"] < 1  # its objects were not found
+    write_evaluation(epath.Path(tmp_path), 3, found, source)
+    written = json.loads((tmp_path / "eval" / "metrics.json").read_text())
+    assert written["images"] == {"annotated": 10, "evaluated": 9, "unreadable": 1}
+    with pytest.raises(UnreadableImagesError, match=r"(?s)8 of 10 images .*scene 7 is gone"):
+        evaluate(unreadable=[4, 7])
+
+
+def test_evaluation_of_half_a_data_set_is_refused_unless_asked_for(evaluate, tiny_config, tmp_path):
+    images = [{"id": i, "file_name": f"{i}.png", "height": 64, "width": 64} for i in range(4)]
+    annotations = [
+        {"id": i, "image_id": i, "category_id": 1, "bbox": [4, 4, 20, 20], "iscrowd": 0}
+        for i in range(4)
+    ]
+    categories = [{"id": i, "name": str(i)} for i in range(10)]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (tmp_path / "half.json").write_text(json.dumps(content))
+    for i in (1, 2):
+        Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / f"{i}.png")
+    with tiny_config.unlocked():
+        tiny_config.data.source = "coco"
+        tiny_config.data.eval_images = str(tmp_path)
+        tiny_config.data.eval_annotations = str(tmp_path / "half.json")
+    with pytest.raises(UnreadableImagesError, match=r"(?s)2 of 4 images .*0\.png: cannot read"):
+        evaluate(tiny_config)
+    with tiny_config.unlocked():
+        tiny_config.data.max_unreadable = 0.5
+    found, _, _ = evaluate(tiny_config)
+    assert found.images == (4, 2, 2)
+    assert found.coco["AP"] == pytest.approx(1.0)
+
+
 def test_data_without_annotations_is_not_scored(evaluate, caplog):
     caplog.set_level("INFO")
     found, _, source = evaluate(annotated=False)
@@ -73,7 +124,12 @@ def test_results_without_annotations_are_named_as_coco_wants(evaluate, tmp_path)
     write_evaluation(workdir, 3, found, source)
     written = {path.name: json.loads(path.read_text()) for path in (workdir / "eval").iterdir()}
     assert written == {
-        "metrics.json": {"step": 3, "coco": None, "voc": None},
+        "metrics.json": {
+            "step": 3,
+            "images": {"annotated": 10, "evaluated": 10, "unreadable": 0},
+            "coco": None,
+            "voc": None,
+        },
         "detections.json": found.results,
         "detections_test-dev2017_ipg101_results.json": found.results,
     }

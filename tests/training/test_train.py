@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 from tiny_run import as_flags, make_tiny_config, process_environments
 
+from ipg_jax.data import UnreadableImagesError
 from ipg_jax.inference.predict import predict
 from ipg_jax.training.build_runs import build_eval_run, build_predict_run, build_train_run
 from ipg_jax.training.checkpoint import load_variables
@@ -102,17 +103,23 @@ def test_evaluating_and_predicting_from_the_workdir(uninterrupted, tiny_config, 
         (tmp_path / folder).mkdir()
         Image.fromarray(picture).save(tmp_path / folder / "same.png")
     (tmp_path / "broken.jpg").write_bytes(b"no image")
-    paths = [tmp_path / "a/same.png", tmp_path / "b/same.png", tmp_path / "broken.jpg"]
+    photos = {path: path.read_bytes() for path in tmp_path.rglob("*.png")}
+    images = ["http://host/c.jpg", f"{tmp_path}/?/same.png", tmp_path / "broken.jpg"]
+    out = tmp_path / "a"  # beside the photos
     run = build_predict_run(tiny_config)
-    failed = predict(run, uninterrupted, paths, tmp_path / "out", checkpoint="6")
-    assert failed == [str(tmp_path / "broken.jpg")]
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+    for _ in range(2):  # again, over what is there by then
+        failed = predict(run, uninterrupted, images, out, checkpoint="6")
+    assert failed == ["http://host/c.jpg", str(tmp_path / "broken.jpg")]
+    assert "http addresses are not read" in caplog.text
+    assert {path.name for path in out.iterdir()} == {
         "same.png",
-        "same_2.png",
+        "same_detections.png",
+        "same_detections_2.png",
         "detections.json",
     }
-    document = json.loads((tmp_path / "out" / "detections.json").read_text())
-    assert [image["file_name"] for image in document["images"]] == list(map(str, paths[:2]))
+    assert all(path.read_bytes() == data for path, data in photos.items())
+    document = json.loads((out / "detections.json").read_text())
+    assert [image["file_name"] for image in document["images"]] == sorted(map(str, photos))
     assert len(document["annotations"]) == 200
     for annotation in document["annotations"]:
         x, y, width, height = annotation["bbox"]
@@ -250,6 +257,27 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_images(tiny_confi
     with pytest.raises(DivergedError, match=r"step 3: .*its images were \d+ \(.*learning_rate"):
         train(dataclasses.replace(run, train_step=poisoned), tmp_path)
     assert checkpoints_of(tmp_path) == {2}
+
+
+def test_a_run_without_its_images_stops_and_says_which(tiny_config, tmp_path):
+    run = build_train_run(tiny_config, evaluate=False)
+    sound, steps = run.source.load_image, []
+
+    def load_image(index):
+        if len(steps) >= 2:
+            raise OSError("the disk is gone")
+        return sound(index)
+
+    def step(state, batch, key):
+        steps.append(batch)
+        return state, {"loss": np.float32(1), "grad_norm": np.float32(1)}
+
+    run.source.load_image = load_image
+    run = dataclasses.replace(run, train_step=step, num_steps=100, checkpoint_every=100)
+    with pytest.raises(UnreadableImagesError, match=r"(?s)step \d+: .*scene \d+: the disk is gone"):
+        train(run, tmp_path)
+    assert len(steps) < 20
+    assert not checkpoints_of(tmp_path)
 
 
 def test_a_batch_that_does_not_divide_is_refused_with_a_size_that_does(tiny_config):

@@ -14,7 +14,7 @@ import enum
 import itertools
 import logging
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -33,6 +33,8 @@ class Rule(enum.Enum):
     """What may be wrong with a record, and what is done about it."""
 
     UNREADABLE_IMAGE = "image missing or unreadable: image dropped"
+    TOO_LARGE = "image of too many pixels: image dropped"
+    UNKNOWN_RANGE = "image whose values have no known range: image dropped"
     UNREADABLE_ANNOTATION = "annotation file missing or unreadable: image dropped"
     DUPLICATE_IMAGE = "image listed more than once: first kept, others dropped"
     NAMED_FILE = "several image files of one name: the one that <filename> names used"
@@ -41,7 +43,19 @@ class Rule(enum.Enum):
     )
     SIZE_MISSING = "image size not annotated as whole numbers above 0: size of the file used"
     SIZE_MISMATCH = "annotated image size is not the file's: size of the file used, boxes clipped"
-    EXIF_APPLIED = "annotated image size is that after EXIF orientation: orientation applied"
+    EXIF_APPLIED = (
+        "EXIF orientation applied: the annotated size is that after it, or config.data.exif=apply"
+    )
+    EXIF_IGNORED = (
+        "EXIF orientation ignored: the annotated size is that before it, config.data.exif=ignore, "
+        "or TFDS"
+    )
+    EXIF_UNDECIDED = (
+        "EXIF orientation applied, which the annotated size cannot decide: if boxes were drawn "
+        "without it, set config.data.exif=ignore"
+    )
+    DEEP = "image of more than 8 bits a value: the upper 8 of the bits that are used"
+    FLOATS = "image of floating-point values: 0 to 1 becomes 0 to 255, others cannot be read"
     EMPTY_IMAGE = "image without objects: kept"
     EMPTY_IMAGE_DROPPED = "image without objects: dropped as asked"
     ABSENT_CLASS = "class that the data lack: kept without objects"
@@ -58,6 +72,16 @@ class Rule(enum.Enum):
     OUTSIDE = "box outside the image: dropped"
     CLIPPED = "box partly outside the image: clipped"
     IGNORED = "crowd, ignored or difficult object: left out of the training loss"
+
+
+LOST = {
+    Rule.UNREADABLE_IMAGE,
+    Rule.TOO_LARGE,
+    Rule.UNKNOWN_RANGE,
+    Rule.UNREADABLE_ANNOTATION,
+    Rule.AMBIGUOUS_FILE,
+}
+"""The rules by which images are left out that ought to be there."""
 
 
 @dataclasses.dataclass
@@ -88,13 +112,18 @@ class DataReport:
         """Number of cases of `rule`."""
         return self.counts.get(rule, 0)
 
-    def lines(self) -> list[str]:
-        """One line for each rule that was needed, in the order of `Rule`."""
+    @property
+    def lost(self) -> int:
+        """How many images were left out that ought to be there."""
+        return sum(self.count(rule) for rule in LOST)
+
+    def lines(self, rules: Collection[Rule] = tuple(Rule)) -> list[str]:
+        """One line for each of these rules that was needed, in the order of `Rule`."""
         return [
             f"{self.counts[rule]} x {rule.value} ({', '.join(self.examples[rule])}"
             f"{', ...' if self.counts[rule] > len(self.examples[rule]) else ''})"
             for rule in Rule
-            if rule in self.counts
+            if rule in self.counts and rule in rules
         ]
 
     def __str__(self) -> str:
@@ -270,7 +299,7 @@ class Source(abc.ABC):
         self.category_ids = tuple(category_ids)
         self.records = records
         self.report = report
-        self._unreadable: set[int] = set()
+        self._unreadable: dict[int, str] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -295,15 +324,26 @@ class Source(abc.ABC):
         except (OSError, ValueError) as error:
             with self._lock:
                 if index not in self._unreadable:
-                    self._unreadable.add(index)
-                    file_name = self.records.file_names[index]
-                    logger.warning("%s: left out %s: %s", self.name, file_name, error)
+                    line = f"{self.records.file_names[index]}: {error}"
+                    self._unreadable[index] = shown(line, limit=1000)
+                    logger.warning("%s: left out %s", self.name, self._unreadable[index])
             return None
 
     @property
+    def listed(self) -> int:
+        """How many images the annotations list, those that cannot be used among them."""
+        return len(self) + self.report.lost
+
+    @property
     def unreadable(self) -> int:
-        """How many images failed to load while running."""
+        """How many images failed to load while running, in this process."""
         return len(self._unreadable)
+
+    @property
+    def failures(self) -> list[str]:
+        """The name of each of these images and the reason, the newest last."""
+        with self._lock:
+            return list(self._unreadable.values())
 
     def size(self, index: int) -> Size:
         """Height and width of image `index`."""

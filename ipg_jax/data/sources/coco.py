@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ipg_jax.data.images import DEFAULT_RULES, ImageRules
 from ipg_jax.data.sources.base import DataReport, Rule, build_records, resolve_classes
 from ipg_jax.data.sources.coco_json import CocoCategory, read_coco, xyxy
 from ipg_jax.data.sources.files import FileSource, Verify, verify_images
@@ -40,6 +41,7 @@ class CocoSource(FileSource):
         drop_empty: bool = False,
         verify: Verify = "headers",
         threads: int = 16,
+        image_rules: ImageRules = DEFAULT_RULES,
     ):
         """Reads the annotations and verifies the images.
 
@@ -51,6 +53,7 @@ class CocoSource(FileSource):
           drop_empty: whether to leave out images without objects.
           verify: how thoroughly to check the images at start-up.
           threads: how many images are checked at a time; more help with remote stores.
+          image_rules: which image files are read and how.
 
         Raises:
           OSError: the JSON file cannot be read.
@@ -103,6 +106,7 @@ class CocoSource(FileSource):
             verify=verify,
             threads=threads,
             report=report,
+            rules=image_rules,
         )
         records = build_records(
             image_ids=[image.id for image in content.images.values()],
@@ -119,6 +123,7 @@ class CocoSource(FileSource):
             annotated=annotated,
         )
         super().__init__(
+            image_rules=image_rules,
             paths=[os.path.join(os.fspath(images), name) for name in records.file_names],
             name=os.path.basename(origin),
             class_names=list(class_ids),

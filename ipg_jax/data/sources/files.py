@@ -10,18 +10,22 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Int32, UInt8
 
-from ipg_jax.data.images import Size, decode_image, read_file, read_image_size
-from ipg_jax.data.sources.base import DataReport, Rule, Source
+from ipg_jax.data.images import (
+    DEFAULT_RULES,
+    ImageHeader,
+    ImageRules,
+    ImageTooLargeError,
+    Size,
+    decode_image,
+    read_image_header,
+)
+from ipg_jax.data.pixels import Samples, UnknownRangeError
+from ipg_jax.data.regular_file import read_regular_file
+from ipg_jax.data.sources.base import LOST, DataReport, Rule, Source
 
 Verify = Literal["headers", "decode", "none"]
 """How images are checked at start-up: `headers` opens every file and reads its size, `decode` also
 decodes it, `none` trusts the annotations (for remote stores where opening every file is slow)."""
-
-IMAGE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp"),
-    *(".tif", ".tiff", ".pbm", ".pgm", ".ppm", ".pnm"),
-)
-"""What the names of image files end in, in small letters; of the formats that are read."""
 
 
 class FileSource(Source):
@@ -29,15 +33,20 @@ class FileSource(Source):
 
     Attributes:
       paths: the file of each image, local or `gs://`.
+      image_rules: how they are read.
     """
 
-    def __init__(self, *, paths: Sequence[str], **attributes: Any):
+    def __init__(
+        self, *, paths: Sequence[str], image_rules: ImageRules = DEFAULT_RULES, **attributes: Any
+    ):
         super().__init__(**attributes)
         self.paths = list(paths)
+        self.image_rules = image_rules
 
     def load_image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
         """See `Source.load_image`."""
-        return decode_image(read_file(self.paths[index]), self.size(index))
+        data = read_regular_file(self.paths[index])
+        return decode_image(data, self.size(index), self.image_rules)
 
 
 def verify_images(
@@ -47,6 +56,7 @@ def verify_images(
     verify: Verify,
     threads: int,
     report: DataReport,
+    rules: ImageRules = DEFAULT_RULES,
 ) -> tuple[Int32[np.ndarray, "n 2"], Bool[np.ndarray, " n"]]:
     """Checks that every image can be read and has the annotated size.
 
@@ -56,37 +66,70 @@ def verify_images(
       verify: how thorough to be.
       threads: how many files are read at a time.
       report: receives the counts.
+      rules: how the files are read.
 
     Returns:
       The true sizes, and False for every image that cannot be used.
     """
-    names = [os.path.basename(path) for path in paths]
     annotated = [(height, width) for height, width in sizes.tolist()]
 
-    def check(path: str, size: Size) -> tuple[Size, Rule | None]:
-        """The true size, and the rule that the image falls under."""
+    def check(path: str, size: Size) -> tuple[Size, dict[Rule, str]]:
+        """The true size, and the rules that the image falls under, with what the report says."""
         if verify == "none" and min(size) > 0:
-            return size, None
+            return size, {}
+        name = os.path.basename(path)
         try:
-            header = read_image_size(path)
-            true, rule = header.stored, None
-            if min(size) <= 0:
-                rule = Rule.SIZE_MISSING
-            elif size == header.oriented != header.stored:
-                true, rule = header.oriented, Rule.EXIF_APPLIED
-            elif size != header.stored:
-                rule = Rule.SIZE_MISMATCH
+            header = read_image_header(path, rules)
+            true = rules.size(header, size)
             if verify == "decode":
-                decode_image(read_file(path), true)
-        except (OSError, ValueError):
-            return size, Rule.UNREADABLE_IMAGE
-        return true, rule
+                decode_image(read_regular_file(path), true, rules)
+        except (OSError, ValueError) as error:
+            return size, {unusable(error): f"{name}: {error}"}
+        found = header_rules(header, size, rules)
+        if min(size) <= 0:
+            found.append(Rule.SIZE_MISSING)
+        elif size != true:
+            found.append(Rule.SIZE_MISMATCH)
+        return true, dict.fromkeys(found, name)
 
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         checked = list(pool.map(check, paths, annotated))
-    for name, (_, rule) in zip(names, checked, strict=True):
-        if rule is not None:
-            report.add(rule, [name])
+    for _, found in checked:
+        for rule, text in found.items():
+            report.add(rule, [text])
     true_sizes = np.array([size for size, _ in checked], np.int32).reshape(-1, 2)
-    readable = np.array([rule is not Rule.UNREADABLE_IMAGE for _, rule in checked], bool)
-    return true_sizes, readable
+    usable = np.array([not found.keys() & LOST for _, found in checked], bool)
+    return true_sizes, usable
+
+
+def unusable(error: OSError | ValueError) -> Rule:
+    """Returns the rule by which an image is left out that failed to be read so."""
+    if isinstance(error, ImageTooLargeError):
+        return Rule.TOO_LARGE
+    if isinstance(error, UnknownRangeError):
+        return Rule.UNKNOWN_RANGE
+    return Rule.UNREADABLE_IMAGE
+
+
+def header_rules(header: ImageHeader, size: Size, rules: ImageRules) -> list[Rule]:
+    """Returns the rules that a readable image falls under.
+
+    Args:
+      header: of the image.
+      size: annotated height and width.
+      rules: how it is read.
+    """
+    found = []
+    if header.samples is Samples.DEEP:
+        found.append(Rule.DEEP)
+    elif header.samples is Samples.FLOATS:
+        found.append(Rule.FLOATS)
+    if header.orientation > 1:
+        decided = size in (header.stored, header.oriented) and header.stored != header.oriented
+        if rules.exif == "auto" and not decided:
+            found.append(Rule.EXIF_UNDECIDED)
+        elif rules.applies_orientation(header, size):
+            found.append(Rule.EXIF_APPLIED)
+        else:
+            found.append(Rule.EXIF_IGNORED)
+    return found

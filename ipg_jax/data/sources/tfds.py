@@ -12,6 +12,7 @@ turned into half-open ones here, as `VocSource` does with the same XML files.
 from __future__ import annotations
 
 import concurrent.futures
+import dataclasses
 import math
 import os
 from collections.abc import Sequence
@@ -22,9 +23,15 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 
-from ipg_jax.data.images import Size, decode_image, read_image_size
-from ipg_jax.data.sources.base import DataReport, Rule, Source, build_records, resolve_classes
-from ipg_jax.data.sources.files import Verify
+from ipg_jax.data.images import (
+    DEFAULT_RULES,
+    ImageRules,
+    Size,
+    decode_image,
+    read_image_header,
+)
+from ipg_jax.data.sources.base import LOST, DataReport, Rule, Source, build_records, resolve_classes
+from ipg_jax.data.sources.files import Verify, header_rules, unusable
 from ipg_jax.data.sources.tfds_records import open_split
 from ipg_jax.data.sources.values import described, flag
 from ipg_jax.data.sources.voc_xml import half_open
@@ -43,7 +50,8 @@ class TfdsSource(Source):
     TFDS keeps boxes beside the images, so building the source reads the split once. Images are then
     read by position in both file formats: `array_record` (local files) has an index of its own,
     for `tfrecord` (local or `gs://`) one is built. Crowd and difficult objects become `ignore`.
-    TFDS does not apply EXIF orientation, nor is it applied here.
+    TFDS does not apply EXIF orientation, and its boxes come without the annotated size: it is
+    applied only where the image rules ask for it (`apply`).
     """
 
     def __init__(
@@ -57,6 +65,7 @@ class TfdsSource(Source):
         drop_empty: bool = False,
         verify: Verify = "headers",
         threads: int = 16,
+        image_rules: ImageRules = DEFAULT_RULES,
     ):
         """Reads the annotations and verifies the images.
 
@@ -72,6 +81,7 @@ class TfdsSource(Source):
           verify: `decode` decodes every image; otherwise headers are read, which costs nothing
             since the records must be read for their boxes.
           threads: how many records are read at a time; more help with remote stores.
+          image_rules: which images are read and how.
 
         Raises:
           FileNotFoundError: the data set is not prepared in `data_dir`.
@@ -88,6 +98,8 @@ class TfdsSource(Source):
         self._decoders = partial.decoders
         self._origin = origin
         self._one_based = info.name in ONE_BASED if one_based is None else one_based
+        exif = "ignore" if image_rules.exif == "auto" else image_rules.exif
+        self._rules = dataclasses.replace(image_rules, exif=exif)
         self._examples = open_split(info, split, threads)
 
         report = DataReport(origin)
@@ -106,10 +118,11 @@ class TfdsSource(Source):
             if isinstance(result, ValueError):
                 report.add(Rule.UNREADABLE_ANNOTATION, [str(result)])
                 continue
-            keep.append(result.size is not None and result.image_id not in seen)
-            if result.size is None:
-                report.add(Rule.UNREADABLE_IMAGE, [result.file_name])
-            elif result.image_id in seen:
+            usable = not result.found.keys() & LOST
+            keep.append(usable and result.image_id not in seen)
+            for rule, text in result.found.items():
+                report.add(rule, [text])
+            if usable and result.image_id in seen:
                 report.add(Rule.DUPLICATE_IMAGE, [result.file_name])
             seen.add(result.image_id)
             report.add(Rule.UNREADABLE_FLAG, result.unreadable_flags)
@@ -121,7 +134,7 @@ class TfdsSource(Source):
         records = build_records(
             image_ids=[example.image_id for example in scanned],
             file_names=[example.file_name for example in scanned],
-            sizes=np.array([e.size or (0, 0) for e in scanned], np.int32).reshape(-1, 2),
+            sizes=np.array([e.size for e in scanned], np.int32).reshape(-1, 2),
             image_index=np.repeat(np.arange(len(scanned)), [len(e.labels) for e in scanned]),
             boxes=np.concatenate([np.zeros((0, 4)), *(e.boxes for e in scanned)]),
             labels=label_of[np.concatenate([np.zeros(0, int), *(e.labels for e in scanned)])],
@@ -143,7 +156,8 @@ class TfdsSource(Source):
 
     def load_image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
         """See `Source.load_image`."""
-        return decode_image(self._parse(self._positions[index])["image"], self.size(index))
+        data = self._parse(self._positions[index])["image"]
+        return decode_image(data, self.size(index), self._rules)
 
     def _parse(self, position: int) -> dict[str, Any]:
         """The wanted features of one example of the split, the image as the bytes of its file.
@@ -182,14 +196,16 @@ class TfdsSource(Source):
         image_id = example.get("image/id", file_name or position)
         if isinstance(image_id, bytes):
             image_id = _text(image_id)
-        size: Size | None
-        try:
-            size = read_image_size(example["image"]).stored
-            if verify == "decode":
-                decode_image(example["image"], size)
-        except ValueError:
-            size = None
         file_name = file_name or f"example {position}"
+        size = 1, 1
+        try:
+            header = read_image_header(example["image"], self._rules)
+            size = self._rules.size(header, None)
+            if verify == "decode":
+                decode_image(example["image"], size, self._rules)
+            found = dict.fromkeys(header_rules(header, size, self._rules), file_name)
+        except ValueError as error:
+            found = {unusable(error): f"{file_name}: {error}"}
         objects = example["objects"]
         labels = np.asarray(objects["label"], np.int64)
         for key, values in objects.items():
@@ -209,13 +225,14 @@ class TfdsSource(Source):
                     unreadable.append(f"{file_name}: {key}={described(value)}")
         corners = np.asarray(objects["bbox"], np.float64).reshape(-1, 4)
         ymin, xmin, ymax, xmax = corners.T
-        height, width = size or (1, 1)
+        height, width = size
         boxes = np.stack([xmin * width, ymin * height, xmax * width, ymax * height], axis=1)
         return _Scanned(
             position=position,
             image_id=image_id if isinstance(image_id, str) else int(image_id),
             file_name=file_name,
             size=size,
+            found=found,
             boxes=half_open(boxes) if self._one_based else boxes,
             labels=labels,
             ignore=ignore,
@@ -225,12 +242,13 @@ class TfdsSource(Source):
 
 
 class _Scanned(NamedTuple):
-    """What is kept of one example; `size` is None if the image cannot be read."""
+    """What is kept of one example, with the rules that its image falls under."""
 
     position: int
     image_id: ImageId
     file_name: str
-    size: Size | None
+    size: Size
+    found: dict[Rule, str]
     boxes: np.ndarray
     labels: np.ndarray
     ignore: np.ndarray

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ipg_jax.data.images import DEFAULT_RULES, ImageRules
 from ipg_jax.data.sources.base import DataReport, Rule, build_records, resolve_classes
 from ipg_jax.data.sources.files import FileSource, Verify, verify_images
 from ipg_jax.data.sources.voc_layout import VocLayout
@@ -55,6 +56,7 @@ class VocSource(FileSource):
         drop_empty: bool = False,
         verify: Verify = "headers",
         threads: int = 16,
+        image_rules: ImageRules = DEFAULT_RULES,
     ):
         """Reads the annotations and verifies the images.
 
@@ -68,6 +70,7 @@ class VocSource(FileSource):
           drop_empty: whether to leave out images without objects.
           verify: how thoroughly to check the images at start-up.
           threads: how many files are read at a time; more help with remote stores.
+          image_rules: which image files are read and how.
 
         Raises:
           OSError: a list or a folder of the split cannot be read.
@@ -136,6 +139,7 @@ class VocSource(FileSource):
             verify=verify,
             threads=threads,
             report=report,
+            rules=image_rules,
         )
 
         labels = [label_of[name] for a in chosen for name in a.names]
@@ -155,6 +159,7 @@ class VocSource(FileSource):
             report=report,
         )
         super().__init__(
+            image_rules=image_rules,
             paths=[path_of[str(name)] for name in records.image_ids],
             name=f"{os.path.basename(os.path.normpath(root))}/{split}",
             class_names=list(classes),

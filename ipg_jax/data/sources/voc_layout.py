@@ -18,9 +18,9 @@ from collections.abc import Iterable, Iterator
 
 import tensorflow as tf
 
+from ipg_jax.data.images import IMAGE_SUFFIXES
 from ipg_jax.data.regular_file import read_regular_file
 from ipg_jax.data.sources.base import Rule
-from ipg_jax.data.sources.files import IMAGE_SUFFIXES
 from ipg_jax.data.sources.text_files import decode_text
 from ipg_jax.text import shown
 

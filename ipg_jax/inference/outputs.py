@@ -1,0 +1,212 @@
+"""The folder that prediction writes into, where nothing is replaced that it did not write.
+
+It gets `detections.json`, in COCO's format, and pictures `<name>_detections.png`. The JSON lists
+all pictures that were ever written to the folder, which the next run may replace. While a run
+lasts, `detections.jsonl` has a line for each image that is done: what a killed process leaves.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+from jaxtyping import Float, Float32, Int, UInt8
+from PIL import Image
+
+from ipg_jax import data
+from ipg_jax.text import shown
+
+MADE_BY = "ipg_jax predict"
+
+_LONGEST = 255
+"""Bytes of the longest file name, on the file systems in use."""
+
+
+class OutputFolder:
+    """Writes pictures and detections.
+
+    As a context it completes `detections.json` at the end, also if an exception ends it: what was
+    added until then is not lost.
+    """
+
+    def __init__(self, folder: epath.PathLike, categories: Sequence[Mapping[str, Any]]):
+        """Makes the folder if need be and looks at what is in it; writes nothing yet.
+
+        Args:
+          folder: local or `gs://`.
+          categories: the classes in COCO's form, by label.
+
+        Raises:
+          FileExistsError: there is a `detections.json` or `detections.jsonl` that is not
+            prediction's.
+          OSError: the folder cannot be made.
+        """
+        self._folder = epath.Path(folder).expanduser()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._path = self._folder / "detections.json"
+        self._journal_path = self._folder / "detections.jsonl"
+        self._owned = _pictures_of(self._path) | _pictures_of(self._journal_path)
+        self._inputs: frozenset[str] = frozenset()
+        self._written: set[str] = set()
+        self._images: list[dict[str, Any]] = []
+        self._annotations: list[dict[str, Any]] = []
+        self._categories = list(categories)
+
+    @property
+    def pictures(self) -> frozenset[str]:
+        """Real paths of the pictures of earlier runs."""
+        return frozenset(os.path.realpath(self._folder / name) for name in self._owned)
+
+    def protect(self, inputs: Sequence[str]) -> None:
+        """Lets no picture take the place of these files, whoever wrote them."""
+        self._inputs = frozenset(os.path.realpath(path) for path in inputs)
+
+    def __len__(self) -> int:
+        """How many images were added."""
+        return len(self._images)
+
+    def __enter__(self) -> OutputFolder:
+        self._journal_path.unlink(missing_ok=True)
+        self._journal = self._journal_path.open("w")
+        self._log(info=_info(self._owned), categories=self._categories)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._journal.close()
+        if self._images or not _exists(self._path):  # or what an earlier run found stays
+            document = {
+                "info": _info(self._owned | self._written),
+                "images": self._images,
+                "annotations": self._annotations,
+                "categories": self._categories,
+            }
+            beside = self._folder / f".detections.{os.getpid()}.tmp"
+            try:
+                beside.write_text(json.dumps(document))
+                beside.replace(self._path)
+            finally:
+                beside.unlink(missing_ok=True)
+        self._journal_path.unlink()
+
+    def add(
+        self,
+        path: str,
+        boxes: Float[np.ndarray, "n 4"],
+        scores: Float32[np.ndarray, " n"],
+        labels: Int[np.ndarray, " n"],
+        picture: UInt8[np.ndarray, "h w 3"],
+    ) -> str:
+        """Writes what was found in an image; returns the name of its picture.
+
+        Args:
+          path: the image.
+          boxes: `xyxy` in pixels of the image.
+          scores: of each box.
+          labels: 0-based classes.
+          picture: the image with what is to be shown of them.
+
+        Raises:
+          OSError: it cannot be written, as on a full disk.
+        """
+        name = self._free_name(os.path.splitext(os.path.basename(path))[0])
+        number = len(self._images) + 1
+        height, width = picture.shape[:2]
+        image = {
+            "id": number,
+            "file_name": path,
+            "height": height,
+            "width": width,
+            "picture": name,
+        }
+        annotations = [
+            {
+                "id": len(self._annotations) + i,
+                "image_id": number,
+                "category_id": self._categories[label]["id"],
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "area": (x2 - x1) * (y2 - y1),
+                "iscrowd": 0,
+                "score": score,
+            }
+            for i, ((x1, y1, x2, y2), score, label) in enumerate(
+                zip(boxes.tolist(), scores.tolist(), labels.tolist(), strict=True), start=1
+            )
+        ]
+        self._log(picture=name)  # first, so that a picture without a line is known as ours
+        self._written.add(name)
+        encoded = io.BytesIO()
+        Image.fromarray(picture).save(encoded, format="PNG")
+        target = self._folder / name
+        target.unlink(missing_ok=True)  # `_free_name` said that it is ours; links are not followed
+        if _is_remote(target):
+            target.write_bytes(encoded.getvalue())
+        else:
+            with open(target, "xb") as file:
+                file.write(encoded.getvalue())
+        self._log(image=image, annotations=annotations)
+        self._images.append(image)
+        self._annotations += annotations
+        return name
+
+    def _free_name(self, stem: str) -> str:
+        """A name for a picture that no file has, or a picture of an earlier run."""
+        for number in itertools.count(1):
+            suffix = "_detections.png" if number == 1 else f"_detections_{number}.png"
+            name = _shortened(stem, _LONGEST - len(suffix)) + suffix
+            path = self._folder / name
+            if name in self._written or os.path.realpath(path) in self._inputs:
+                continue
+            if name in self._owned or not _exists(path):
+                return name
+        raise AssertionError("there is always a free number")
+
+    def _log(self, **entry: Any) -> None:
+        self._journal.write(json.dumps(entry) + "\n")
+        self._journal.flush()
+
+
+def _pictures_of(path: epath.Path) -> set[str]:
+    """The pictures that a file of an earlier run lists, none if it is not there."""
+    if not _exists(path):
+        return set()
+    try:
+        if os.path.islink(path):
+            raise ValueError(f"{path} is a link")
+        text = data.read_regular_file(path).decode()
+        lines = [text]
+        if path.suffix == ".jsonl":  # of which a killed run may leave half a line, or nothing
+            lines = text.split("\n")[:-1] or [text]
+        first, *rest = [json.loads(line) for line in lines] if text else [{"info": _info(set())}]
+        if first["info"]["made_by"] != MADE_BY:
+            raise ValueError(f"{path} was not made by prediction")
+        return {*first["info"]["pictures"], *(entry.get("picture", "") for entry in rest)}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise FileExistsError(
+            f"{shown(path)} is there, and not from prediction ({shown(error)}): choose another "
+            "folder for --out, or move it away"
+        ) from error
+
+
+def _info(pictures: set[str]) -> dict[str, Any]:
+    return {"made_by": MADE_BY, "pictures": sorted(pictures)}
+
+
+def _exists(path: epath.Path) -> bool:
+    """Whether there is anything by that name, be it a link to nowhere."""
+    return path.exists() if _is_remote(path) else os.path.lexists(path)
+
+
+def _is_remote(path: epath.Path) -> bool:
+    return "://" in os.fspath(path)
+
+
+def _shortened(name: str, limit: int) -> str:
+    """The beginning of a name that has at most `limit` bytes."""
+    encoded = os.fsencode(name)
+    return name if len(encoded) <= limit else encoded[:limit].decode(errors="ignore")
