@@ -1,16 +1,15 @@
-"""Detects objects in images: `python predict.py --config=... --workdir=DIR --out=DIR IMAGE...`.
+"""Detects objects in images: `python predict.py --workdir=DIR --out=DIR IMAGE...`.
 
-Writes a picture with boxes for each image and one `detections.json` in COCO's format.
+Writes a picture with boxes for each image and one `detections.json` in COCO's format. The config is
+that of the run; `--config.a.b=value` changes fields that do not make the model.
 """
 
 import sys
 
 from absl import app, flags
-from ml_collections import config_flags
 
-CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "The config that the run was trained with.", lock_config=True
-)
+from ipg_jax.cli.flags import parse_with_trained_config
+
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, local or gs://.")
 OUT = flags.DEFINE_string("out", None, "Folder for the pictures and detections.json.")
 THRESHOLD = flags.DEFINE_float(
@@ -29,12 +28,14 @@ def main(arguments: list[str]) -> None:
     command_line.start()
     from ipg_jax.inference.predict import predict
     from ipg_jax.training.build_runs import build_predict_run
+    from ipg_jax.training.build_trained import for_trained
 
+    workdir = command_line.home(WORKDIR.value)
     failed = predict(
-        build_predict_run(CONFIG.value),
-        WORKDIR.value,
+        build_predict_run(for_trained(flags.FLAGS.config, workdir)),
+        workdir,
         images,
-        OUT.value,
+        command_line.home(OUT.value),
         checkpoint=CHECKPOINT.value,
         threshold=THRESHOLD.value,
     )
@@ -43,5 +44,5 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "workdir", "out"])
-    app.run(main)
+    flags.mark_flags_as_required(["workdir", "out"])
+    app.run(main, flags_parser=parse_with_trained_config)

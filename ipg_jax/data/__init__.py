@@ -3,7 +3,7 @@
 Importing this package imports TensorFlow and hides its GPUs.
 """
 
-from ipg_jax.data.augment import AUGMENTATIONS, Augmentation, Example
+from ipg_jax.data.augment import AUGMENTATIONS, Augmentation, Example, check_augmentations
 from ipg_jax.data.images import decode_image, read_file, read_image_size
 from ipg_jax.data.input_pipeline import (
     eval_batches,
@@ -37,6 +37,7 @@ __all__ = [
     "Source",
     "TfdsSource",
     "VocSource",
+    "check_augmentations",
     "decode_image",
     "eval_batches",
     "global_batch_records",
