@@ -33,7 +33,6 @@ TRAINING = (
     "build",
     "build_checks",
     "build_compat",
-    "build_fields",
     "build_runs",
     "build_trained",
     "checkpoint",
