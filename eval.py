@@ -1,15 +1,14 @@
-"""Evaluates a trained detector: `python eval.py --config=configs/NAME.py --workdir=DIR`.
+"""Evaluates a trained detector: `python eval.py --workdir=DIR`.
 
 Prints a table per class and writes `eval/metrics.json` and, in COCO's results format,
-`eval/detections.json` into the workdir.
+`eval/detections.json` into the workdir. The config is that of the run; `--config.a.b=value` changes
+fields that do not make the model, such as `--config.eval.nms=soft_linear`.
 """
 
 from absl import app, flags
-from ml_collections import config_flags
 
-CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "The config that the run was trained with.", lock_config=True
-)
+from ipg_jax.cli.flags import parse_with_trained_config
+
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, local or gs://.")
 CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "Which one: a step, best or latest.")
 DISTRIBUTED = flags.DEFINE_bool(
@@ -23,13 +22,15 @@ def main(_: list[str]) -> None:
 
     command_line.start(distributed=DISTRIBUTED.value)
     from ipg_jax.training.build_runs import build_eval_run
+    from ipg_jax.training.build_trained import for_trained
     from ipg_jax.training.evaluate import evaluate, trained_class_names
 
-    class_names = trained_class_names(WORKDIR.value)
-    run = build_eval_run(CONFIG.value, class_names=class_names)
-    evaluate(run, WORKDIR.value, CHECKPOINT.value)
+    workdir = command_line.home(WORKDIR.value)
+    config = for_trained(flags.FLAGS.config, workdir)
+    run = build_eval_run(config, class_names=trained_class_names(workdir))
+    evaluate(run, workdir, CHECKPOINT.value)
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main)
+    flags.mark_flag_as_required("workdir")
+    app.run(main, flags_parser=parse_with_trained_config)

@@ -1,18 +1,17 @@
-"""Detects objects in images: `python predict.py --config=... --workdir=DIR --out=DIR IMAGE...`.
+"""Detects objects in images: `python predict.py --workdir=DIR --out=DIR IMAGE...`.
 
 IMAGE is a file, a folder of image files, or a pattern such as "shots/*.jpg". Writes a picture with
 boxes for each image, `<name>_detections.png`, and one `detections.json` in COCO's format. Replaces
-nothing but what it wrote before. The exit code is 1 if anything could not be read.
+nothing but what it wrote before. The config is that of the run; `--config.a.b=value` changes fields
+that do not make the model. The exit code is 1 if anything could not be read.
 """
 
 import sys
 
 from absl import app, flags
-from ml_collections import config_flags
 
-CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "The config that the run was trained with.", lock_config=True
-)
+from ipg_jax.cli.flags import parse_with_trained_config
+
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, local or gs://.")
 OUT = flags.DEFINE_string("out", None, "Folder for the pictures and detections.json.")
 THRESHOLD = flags.DEFINE_float(
@@ -32,12 +31,14 @@ def main(arguments: list[str]) -> None:
     from ipg_jax.inference.predict import predict
     from ipg_jax.text import shown
     from ipg_jax.training.build_runs import build_predict_run
+    from ipg_jax.training.build_trained import for_trained
 
+    workdir = command_line.home(WORKDIR.value)
     failed = predict(
-        build_predict_run(CONFIG.value),
-        WORKDIR.value,
+        build_predict_run(for_trained(flags.FLAGS.config, workdir)),
+        workdir,
         images,
-        OUT.value,
+        command_line.home(OUT.value),
         checkpoint=CHECKPOINT.value,
         threshold=THRESHOLD.value,
     )
@@ -46,5 +47,5 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "workdir", "out"])
-    app.run(main)
+    flags.mark_flags_as_required(["workdir", "out"])
+    app.run(main, flags_parser=parse_with_trained_config)

@@ -42,7 +42,7 @@ def main(_: list[str]) -> None:
     if BENCHMARK_INPUT.value:
         run = build_train_run(CONFIG.value, evaluate=False)
         measure_and_print(run, BENCHMARK_SECONDS.value)
-    elif not train(build_train_run(CONFIG.value), WORKDIR.value):
+    elif not train(build_train_run(CONFIG.value), command_line.home(WORKDIR.value)):
         sys.exit(STOPPED_CODE.value)
 
 

@@ -2,7 +2,8 @@
 
 A config file changes what it needs and documents the command and the result to expect. Fields can
 be overridden on the command line (`--config.batch_size=16`); the config is locked, so a misspelt
-name is an error. A field of `placeholder(type)` is None, not set, until it gets a value.
+name is an error. A field of `placeholder(type)` is None, not set, until it gets a value. What each
+field may hold, its limits for instance, is in `ipg_jax/training/build_fields.py`.
 """
 
 import difflib
@@ -60,13 +61,15 @@ def default_config() -> ConfigDict:
 
     config.log_every = 50  # in steps, as the next two
     config.checkpoint_every = 1000
-    config.eval_every = placeholder(int)  # not set: after each epoch
+    # Not set: after each epoch, or never if there are no evaluation data
+    config.eval_every = placeholder(int)
     config.eval_only_at_end = False  # whatever eval_every is
     config.keep_checkpoints = 3  # the newest, besides the best
 
     config.data = ConfigDict()
     config.data.source = "coco"  # tfds | coco | voc | digits
-    # coco: folders with the images, JSON files with the annotations
+    # coco: folders with the images, JSON files with the annotations; without eval_annotations (an
+    # empty text) a run is not evaluated, as without eval_split or eval_scenes of the others
     config.data.train_images = "data/coco/train2017"
     config.data.train_annotations = "data/coco/annotations/instances_train2017.json"
     config.data.eval_images = "data/coco/val2017"
@@ -115,11 +118,14 @@ def default_config() -> ConfigDict:
     config.model.num_stages = 4  # 4 to 7; ResNets only, as the next two
     config.model.keep = False  # stages beyond the fourth keep the resolution
     config.model.dilation = 1  # of the stages beyond the fourth
-    # Of a ResNet and of the transformations: frozen_batch_norm | batch_norm | group_norm
-    config.model.norm = "batch_norm"
+    config.model.norm = "batch_norm"  # of a ResNet: frozen_batch_norm | batch_norm | group_norm
+    # Of what is added to it, the transformations and the stages beyond the fourth: the same; not
+    # set: group_norm where model.norm is frozen, and else model.norm
+    config.model.new_norm = placeholder(str)
     config.model.fusion = "sum"  # sum | product | concat | attention
     config.model.fusion_stages = (2, 3, 4)  # () for the plain ResNet
-    config.model.fusion_init = "default"  # default | identity
+    # default | identity; not set: with init_from the identity, except for product, else the default
+    config.model.fusion_init = placeholder(str)
     config.model.guidance_channels = placeholder(int)  # C1; not set: the width of stage 1
     config.model.neck = "fpn"
     # First and last level; not set: P3 to P(num_stages + 3) for retinanet, for the others P2 to
@@ -128,7 +134,8 @@ def default_config() -> ConfigDict:
     config.model.fpn_channels = 256
     config.model.fpn_extra = "c"  # coarser levels from: c (backbone) | p (last output) | pool
     config.model.fpn_norm = "none"  # none, or one of those of model.norm
-    config.model.anchor_scale = 4.0  # side of a level's smallest anchor, in strides
+    # Side of a level's smallest anchor, in units of 2^level: its stride, unless `keep` holds that
+    config.model.anchor_scale = 4.0
     config.model.anchor_octaves = 3  # sizes per level, 2^(i / octaves) apart
     config.model.anchor_ratios = (0.5, 1.0, 2.0)  # height / width
     # Form of the kernels: reference | fast; not set: what is faster on the platform

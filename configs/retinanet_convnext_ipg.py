@@ -22,7 +22,7 @@ def get_config(argument: str | None = None) -> ConfigDict:
     config.batch_size = 16
     config.data.drop_empty = True
     config.model.backbone = "convnext_tiny"
-    config.model.norm = "group_norm"  # of the transformations; the backbone has layer norms
+    config.model.new_norm = "group_norm"  # of the transformations; the backbone has layer norms
 
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 1e-4

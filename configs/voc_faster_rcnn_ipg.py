@@ -8,8 +8,7 @@
 weights with frozen norms, as the paper. `stages=` is the table's baseline, `depth=101` its larger
 model. The "++" rows are tests at three scales:
 
-    python eval.py --config=configs/voc_faster_rcnn_ipg.py:norm=frozen_batch_norm \
-        --workdir=runs/voc_faster_rcnn_ipg --config.data.root=VOCdevkit \
+    python eval.py --workdir=runs/voc_faster_rcnn_ipg \
         --config.eval.scales="((500, 800), (600, 1000), (800, 1333))"
 
 The paper reports AP50 80.5 and, with three scales, 81.6; with ResNet-101, fine-tuned from COCO,

@@ -33,8 +33,10 @@ from jaxtyping import install_import_hook
 TRAINING = (
     "benchmark",
     "build",
+    "build_checks",
     "build_compat",
     "build_runs",
+    "build_trained",
     "checkpoint",
     "command_line",
     "evaluate",

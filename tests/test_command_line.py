@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from configs import digits_ipg
 from ipg_jax.training.command_line import initialize_distributed
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -23,16 +24,43 @@ def run(*command: str) -> subprocess.CompletedProcess:
 def test_help_says_what_it_does_and_how(script: str):
     result = run(script, "--help")
     output = result.stdout + result.stderr
-    assert f"python {script} --config=" in output
+    assert f"python {script} --{'config' if script == 'train.py' else 'workdir'}=" in output
     assert "--workdir" in output
 
 
-@pytest.mark.parametrize("script", ["train.py", "eval.py", "predict.py"])
-def test_required_flags_are_named(script: str):
+@pytest.mark.parametrize(
+    ("script", "flags"),
+    [("train.py", "config workdir"), ("eval.py", "workdir"), ("predict.py", "workdir out")],
+)
+def test_required_flags_are_named(script: str, flags: str):
     result = run(script)
     assert result.returncode != 0
-    assert "--config" in result.stderr
-    assert "--workdir" in result.stderr
+    assert all(f"--{flag} must have a value" in result.stderr for flag in flags.split())
+
+
+@pytest.mark.parametrize("script", ["eval.py", "predict.py"])
+def test_another_model_than_that_of_the_workdir_is_refused(script: str, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text(digits_ipg.get_config().to_json())
+    flags = ("--workdir=~/run", "--config.eval.scales=((64, 64),)", "--config.model.anchor_scale=2")
+    result = run(script, *flags, *(("--out=~/out", "a.png") if script == "predict.py" else ()))
+    assert result.returncode != 0
+    assert "config.model.anchor_scale: trained with 3.0, given 2.0" in result.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"run"}
+
+
+def test_a_config_is_checked_before_anything_is_read(tmp_path):
+    result = run(
+        "train.py",
+        "--config=configs/retinanet_ipg.py",
+        f"--workdir={tmp_path}",
+        "--config.image_size=64",
+        "--config.log_every=0",
+    )
+    assert result.returncode != 0
+    assert "config.image_size is a pair (short, long)" in result.stderr
+    assert "config.log_every is a whole number from 1 on, not 0" in result.stderr
 
 
 def test_a_misspelt_override_suggests_the_nearest_name(tmp_path):

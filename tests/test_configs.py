@@ -112,6 +112,18 @@ def test_the_baseline_differs_by_the_guidance_only(detector: str):
     assert plain.to_dict() == guided.to_dict()
 
 
+def test_levels_of_one_stride_have_anchors_of_their_own():
+    argument = "num_stages=7,keep=1"
+    task = build_task(get_config("faster_rcnn_ipg", argument))
+    assert task.model.strides == (4, 8, 16, 32, 32, 32, 32, 64)
+    assert task.anchor_sizes == tuple((float(8 * 2**level),) for level in range(2, 10))
+    deep = build_task(get_config("retinanet_ipg_deep", "keep=1"))
+    assert deep.model.strides == (32, 32, 32, 32)
+    # Those of the levels that halve the resolution.
+    assert deep.anchor_sizes == build_task(get_config("retinanet_ipg_deep")).anchor_sizes
+    assert len(set(deep.anchor_sizes)) == 4
+
+
 def test_retinanet_anchors_are_torchvisions():
     task = build_task(get_config("retinanet_resnet"))
     assert task.anchor_sizes == tuple(

@@ -35,13 +35,7 @@ def run(script: str, *arguments: str) -> str:
     """Runs a command line with one CPU device; returns what it logged."""
     flags = [flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag]
     result = subprocess.run(
-        [
-            sys.executable,
-            script,
-            "--config=configs/digits_ipg.py",
-            *(f"--config.{name}={value}" for name, value in TINY.items()),
-            *arguments,
-        ],
+        [sys.executable, script, *arguments],
         cwd=ROOT,
         env=os.environ | {"XLA_FLAGS": " ".join(flags)},
         capture_output=True,
@@ -58,7 +52,8 @@ def size_of(picture: pathlib.Path) -> tuple[int, int]:
 
 def test_the_demo_on_one_device(tmp_path):
     workdir, out = tmp_path / "run", tmp_path / "out"
-    log = run("train.py", f"--workdir={workdir}")
+    overrides = [f"--config.{name}={value}" for name, value in TINY.items()]
+    log = run("train.py", "--config=configs/digits_ipg.py", *overrides, f"--workdir={workdir}")
     assert "1 cpu device(s) in 1 process(es)" in log
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "train/loss" in line] == [1, 2]
@@ -80,10 +75,17 @@ def test_the_demo_on_one_device(tmp_path):
     assert {detection["image_id"] for detection in detections} == {0, 1, 2, 3}
 
     picture = workdir / "samples" / samples[0]
-    run("predict.py", f"--workdir={workdir}", f"--out={out}", str(picture))
+    log = run(
+        "predict.py",
+        f"--workdir={workdir}",
+        "--config.eval.max_detections=50",
+        f"--out={out}",
+        str(picture),
+    )
+    assert "config.eval.max_detections=50, trained with 100" in log
     document = json.loads((out / "detections.json").read_text())
     width, height = size_of(picture)
     assert [(x["width"], x["height"]) for x in document["images"]] == [(width, height)]
-    assert len(document["annotations"]) == 100
+    assert len(document["annotations"]) == 50
     assert [category["name"] for category in document["categories"]] == list("0123456789")
     assert size_of(out / f"{picture.stem}_detections.png") == (width, height)

@@ -3,7 +3,7 @@
 Importing this package imports TensorFlow and hides its GPUs.
 """
 
-from ipg_jax.data.augment import AUGMENTATIONS, Augmentation, Example
+from ipg_jax.data.augment import AUGMENTATIONS, Augmentation, Example, check_augmentations
 from ipg_jax.data.images import (
     IMAGE_SUFFIXES,
     ImageRules,
@@ -54,6 +54,7 @@ __all__ = [
     "UnreadableImagesError",
     "UnreadableWindow",
     "VocSource",
+    "check_augmentations",
     "check_evaluated",
     "check_listed",
     "check_max_unreadable",

@@ -39,9 +39,10 @@ class RetinaNet(nn.Module):
 
         Args:
           pyramid: normalised images (`ops.normalize_pyramid`).
-          train: whether batch norm uses and updates batch statistics.
+          train: whether batch norm uses and updates batch statistics, and the outputs go to a loss.
         """
-        return self.head(self.fpn(self.backbone(pyramid, train=train), train=train))
+        features = self.fpn(self.backbone(pyramid, train=train), train=train)
+        return self.head(features, train=train)
 
 
 class FasterRCNN(nn.Module):

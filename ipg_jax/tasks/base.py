@@ -112,6 +112,9 @@ class DetectionTask(abc.ABC):
           variables: `{"params": ..., "batch_stats": ...}`.
           batch: images and ground truth; images of weight 0 count for nothing.
           rng: key of the random choices, for tasks that sample.
+
+        Returns:
+          The loss, NaN if an object that counts has a label that is no class of the model's.
         """
         loss, (metrics, _) = self.loss_and_updates(variables, batch, rng=rng)
         return loss, metrics
@@ -125,7 +128,14 @@ class DetectionTask(abc.ABC):
           ValueError: the task samples, and there is no `rng`; or the pyramid has too few levels.
         """
         with self._use_kernels():
-            return self._loss_and_updates(variables, batch, rng)
+            loss, (metrics, batch_stats) = self._loss_and_updates(variables, batch, rng)
+        # No host sees the labels of a batch here. A wrong one would else cost next to nothing.
+        labels = jnp.asarray(batch.labels)
+        counted = batch.valid & ~batch.ignore & (batch.weight > 0)[:, None]
+        known = (labels >= 0) & (labels < self.num_classes)
+        factor = jnp.where((known | ~counted).all(), 1.0, jnp.nan)
+        metrics = metrics | {"loss": metrics["loss"] * factor}
+        return loss * factor, (metrics, batch_stats)
 
     def predict(
         self, variables: PyTree, pyramid: Pyramid | PackedPyramid, image_size: Int[Array, "b 2"]

@@ -1,7 +1,7 @@
 """From a config to its task, optimizer, state and training step.
 
-This module, `build_runs` and `build_compat` are the only ones that read a `ConfigDict`. This one
-does not import TensorFlow.
+The modules `build*` are the only ones that read a `ConfigDict`. Of them only `build_runs` imports
+TensorFlow.
 """
 
 from __future__ import annotations
@@ -9,16 +9,17 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from ipg_jax.layers import NormKind
 from ipg_jax.models import (
     BACKBONES,
+    FUSIONS,
     NECKS,
     Backbone,
     BoxHead,
@@ -28,28 +29,20 @@ from ipg_jax.models import (
     RetinaNet,
     RetinaNetHead,
     RPNHead,
-    level_strides,
 )
 from ipg_jax.tasks import (
-    CASCADE_RCNN,
-    FASTER_RCNN,
-    NMS_CHOICES,
     DetectionTask,
     Proposals,
     RetinaNetTask,
     RoiHeads,
     TwoStageTask,
 )
-from ipg_jax.training.build_compat import current_values
+from ipg_jax.training.build_checks import check_anchors, check_group_norms, checked
+from ipg_jax.training.build_fields import DETECTORS, DTYPES, MOST
 from ipg_jax.training.optimizer import make_optimizer, make_schedule
 from ipg_jax.training.sharding import make_mesh, state_sharding
 from ipg_jax.training.state import TrainState
 from ipg_jax.training.steps import Policy, TrainStep, make_train_step
-
-DETECTORS = {"retinanet": (), "faster_rcnn": FASTER_RCNN, "cascade_rcnn": CASCADE_RCNN}
-"""Stages of each detector's second half."""
-
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 def build_task(config: ConfigDict) -> DetectionTask:
@@ -58,42 +51,34 @@ def build_task(config: ConfigDict) -> DetectionTask:
     Raises:
       ValueError: a field is out of range; the message names it.
     """
-    config = current_values(config)
+    config = checked(config)
     model = config.model
-    for field in ("dtype", "param_dtype"):
-        if model[field] not in DTYPES:
-            raise ValueError(
-                f"config.model.{field} is one of {sorted(DTYPES)}, not {model[field]!r}"
-            )
-    if model.detector not in DETECTORS:
-        raise ValueError(
-            f"config.model.detector is one of {', '.join(DETECTORS)}, not {model.detector!r}"
-        )
-    if config.eval.nms not in NMS_CHOICES:
-        raise ValueError(
-            f"config.eval.nms is one of {', '.join(NMS_CHOICES)}, not {config.eval.nms!r}"
-        )
     types = {"dtype": DTYPES[model.dtype], "param_dtype": DTYPES[model.param_dtype]}
     backbone = IPGNet(
         backbone=build_backbone(model, types),
         fusion=model.fusion,
         fusion_stages=tuple(model.fusion_stages),
-        fusion_init=model.fusion_init,
+        fusion_init=fusion_init(config),
         guidance_channels=model.guidance_channels,
-        norm=model.norm,
+        norm=new_norm(model),
         remat=model.remat,
     )
+    check_group_norms(model, backbone)
+    first, last = fpn_levels(model)
     fpn = build_neck(model, types)
+    anchor_sizes = tuple(
+        # Whole pixels, as torchvision's. By the level, not by its stride: where the backbone keeps
+        # the resolution, levels of one stride have anchors of their own, as they have rois.
+        tuple(
+            float(int(model.anchor_scale * 2**level * 2 ** (i / model.anchor_octaves)))
+            for i in range(model.anchor_octaves)
+        )
+        for level in range(first, last + 1)
+    )
+    check_anchors(model, anchor_sizes)
     common: dict[str, Any] = {
-        "anchor_sizes": tuple(
-            # Whole pixels, as torchvision's.
-            tuple(
-                float(int(model.anchor_scale * stride * 2 ** (i / model.anchor_octaves)))
-                for i in range(model.anchor_octaves)
-            )
-            for stride in level_strides(backbone, fpn)
-        ),
-        "anchor_ratios": tuple(model.anchor_ratios),
+        "anchor_sizes": anchor_sizes,
+        "anchor_ratios": tuple(map(float, model.anchor_ratios)),
         "score_threshold": config.eval.score_threshold,
         "nms": config.eval.nms,
         "nms_iou": config.eval.nms_iou,
@@ -165,7 +150,7 @@ def build_backbone(model: ConfigDict, types: dict[str, Any]) -> Backbone:
     make = BACKBONES[model.backbone]
     module: Any = make.func if isinstance(make, functools.partial) else make
     known = {field.name for field in dataclasses.fields(module)}
-    wanted = {"norm": model.norm, "remat": model.remat == "full"}
+    wanted = {"norm": model.norm, "new_norm": new_norm(model), "remat": model.remat == "full"}
     options = types | {name: value for name, value in wanted.items() if name in known}
     if model.base_channels is not None:
         options["base_channels"] = model.base_channels
@@ -175,6 +160,21 @@ def build_backbone(model: ConfigDict, types: dict[str, Any]) -> Backbone:
         elif model[name] != usual:
             raise ValueError(f"{model.backbone} has no config.model.{name}: leave it at {usual}")
     return make(**options)
+
+
+def fpn_levels(model: ConfigDict) -> tuple[int, int]:
+    """Returns the first and the last level of the neck of `config.model`.
+
+    Raises:
+      ValueError: they are not those of the backbone.
+    """
+    first, last = model.fpn_levels or default_fpn_levels(model.detector, model.num_stages)
+    if not 2 <= first <= min(last, model.num_stages + 1):
+        raise ValueError(
+            f"config.model.fpn_levels={(first, last)}: the first is 2 to {model.num_stages + 1} "
+            "(num_stages + 1), the last no less"
+        )
+    return first, last
 
 
 def build_neck(model: ConfigDict, types: dict[str, Any]) -> Neck:
@@ -189,13 +189,8 @@ def build_neck(model: ConfigDict, types: dict[str, Any]) -> Neck:
     """
     if model.neck not in NECKS:
         raise ValueError(f"config.model.neck is one of {', '.join(NECKS)}, not {model.neck!r}")
-    first, last = model.fpn_levels or default_fpn_levels(model.detector, model.num_stages)
+    first, last = fpn_levels(model)
     last_stage = min(last, model.num_stages + 1)
-    if not 2 <= first <= last_stage:
-        raise ValueError(
-            f"config.model.fpn_levels={(first, last)}: the first is 2 to {model.num_stages + 1} "
-            "(num_stages + 1), the last no less"
-        )
     module: Any = NECKS[model.neck]
     known = {field.name for field in dataclasses.fields(module)}
     wanted = {"extra_source": model.fpn_extra, "norm": model.fpn_norm}
@@ -206,6 +201,27 @@ def build_neck(model: ConfigDict, types: dict[str, Any]) -> Neck:
         **{name: value for name, value in wanted.items() if name in known},
         **types,
     )
+
+
+def new_norm(model: ConfigDict) -> NormKind:
+    """Returns the norm of what is added to the backbone: transformations and further stages.
+
+    Not the backbone's where that is frozen: without trained statistics it would be none at all.
+    """
+    if model.new_norm is not None:
+        return model.new_norm
+    return "group_norm" if model.norm == "frozen_batch_norm" else model.norm
+
+
+def fusion_init(config: ConfigDict) -> Literal["default", "identity"]:
+    """Returns how fusions start: where weights are loaded, as `O = R` if they can.
+
+    At random they would project what the trained stages read to noise.
+    """
+    if config.model.fusion_init is not None:
+        return config.model.fusion_init
+    can = FUSIONS[config.model.fusion].has_identity
+    return "identity" if config.init_from is not None and can else "default"
 
 
 def default_fpn_levels(detector: str, num_stages: int) -> tuple[int, int]:
@@ -227,20 +243,25 @@ def build_mesh(config: ConfigDict, devices: Sequence[jax.Device] | None = None) 
     Raises:
       ValueError: the mesh does not fit the devices.
     """
-    return make_mesh(**current_values(config).mesh, devices=devices)
+    return make_mesh(**checked(config).mesh, devices=devices)
 
 
 def run_length(config: ConfigDict, num_images: int) -> tuple[int, float]:
     """Returns the steps of a run and the steps of one epoch of its data.
 
     Raises:
-      ValueError: the run has no step.
+      ValueError: the run has no step, or more than can be counted.
     """
-    config = current_values(config)
+    config = checked(config)
     steps_per_epoch = num_images / config.batch_size
     num_steps = config.num_steps or round(config.num_epochs * steps_per_epoch)
     if num_steps < 1:
         raise ValueError("the run has no step: set config.num_steps or config.num_epochs")
+    if num_steps > MOST:
+        raise ValueError(
+            f"config.num_epochs={config.num_epochs} are {num_steps} steps, more than {MOST}: set "
+            "fewer, or config.num_steps"
+        )
     return num_steps, steps_per_epoch
 
 
@@ -256,7 +277,7 @@ def build_optimizer(
       num_steps: length of the run.
       steps_per_epoch: to turn the milestones, which are in epochs, into steps.
     """
-    c = current_values(config).optimizer
+    c = checked(config).optimizer
     schedule = make_schedule(
         c.learning_rate * config.batch_size / c.batch_size,
         kind=c.schedule,
@@ -281,7 +302,7 @@ def build_state(
     config: ConfigDict, task: DetectionTask, optimizer: optax.GradientTransformation
 ) -> Callable[[jax.Array], TrainState]:
     """Returns the function from a random key to the state of a run from scratch."""
-    ema = current_values(config).optimizer.ema_decay is not None
+    ema = checked(config).optimizer.ema_decay is not None
 
     def create(rng: jax.Array) -> TrainState:
         return TrainState.create(task.init(rng), optimizer, ema=ema)

@@ -21,10 +21,16 @@ from ipg_jax.training.build import (
     build_state,
     build_task,
     build_train_step,
+    fusion_init,
     run_length,
     space_to_depth,
 )
-from ipg_jax.training.build_compat import current_values
+from ipg_jax.training.build_checks import (
+    checked,
+    eval_data_field,
+    has_eval_data,
+    warn_of_warmup,
+)
 from ipg_jax.training.evaluator import Evaluator, View
 from ipg_jax.training.runs import EvalRun, PredictRun, TrainRun
 from ipg_jax.training.sharding import check_batch_size, make_mesh, process_rows
@@ -38,6 +44,8 @@ logger = logging.getLogger(__name__)
 def build_train_run(config: ConfigDict, *, evaluate: bool = True) -> TrainRun:
     """Returns the training run that a config describes.
 
+    Without evaluation data it is not evaluated (`has_eval_data`).
+
     Args:
       config: a config of `configs/`.
       evaluate: whether the run is evaluated, for which the evaluation data are read.
@@ -45,12 +53,15 @@ def build_train_run(config: ConfigDict, *, evaluate: bool = True) -> TrainRun:
     Raises:
       ValueError: the config does not fit the data or the devices; the message names the field.
     """
-    config = current_values(config)
+    config = checked(config)
     mesh = log_mesh(build_mesh(config))
     check_batch_size(mesh, config.batch_size, config.optimizer.accumulation)
+    evaluate = evaluate and has_eval_data(config)
     if evaluate:  # now, and not after the first epoch
         check_eval_batch_size(config, mesh)
     task = build_task(config)
+    log_fusion_init(config)
+    data.check_augmentations(tuple(config.data.augmentations))
     source = build_source(config, train=True)
     evaluator = None
     if evaluate:
@@ -58,6 +69,7 @@ def build_train_run(config: ConfigDict, *, evaluate: bool = True) -> TrainRun:
         check_training_data(source, eval_source)
         evaluator = build_evaluator(config, task, eval_source, mesh)
     num_steps, steps_per_epoch = run_length(config, len(source))
+    warn_of_warmup(config, num_steps=num_steps, steps_per_epoch=steps_per_epoch)
     optimizer, schedule = build_optimizer(
         config, num_steps=num_steps, steps_per_epoch=steps_per_epoch
     )
@@ -101,10 +113,13 @@ def build_eval_run(config: ConfigDict, *, class_names: Sequence[str] = ()) -> Ev
     Raises:
       ValueError: the config does not fit the data or the devices; the message names the field.
     """
-    config = current_values(config)
+    config = checked(config)
     mesh = log_mesh(build_mesh(config))
     check_eval_batch_size(config, mesh)
     task = build_task(config)
+    field = eval_data_field(config)
+    if not config.data[field]:
+        raise ValueError(f"config.data.{field} is not set: it names the data to evaluate on")
     source = build_source(config, train=False, class_names=class_names)
     return EvalRun(
         evaluator=build_evaluator(config, task, source, mesh, samples=0),
@@ -118,7 +133,7 @@ def build_predict_run(config: ConfigDict) -> PredictRun:
     Raises:
       ValueError: there are fewer devices than `config.mesh.space`.
     """
-    config = current_values(config)
+    config = checked(config)
     # One image at a time can be divided by its height alone.
     space = config.mesh.space
     mesh = make_mesh(data=1, space=space, devices=jax.local_devices()[:space])
@@ -142,6 +157,24 @@ def log_mesh(mesh: Mesh) -> Mesh:
         dict(mesh.shape),
     )
     return mesh
+
+
+def log_fusion_init(config: ConfigDict) -> None:
+    """Says how fusions start in a run that starts from trained weights, if the config does not."""
+    if config.init_from is None or config.model.fusion_init or not config.model.fusion_stages:
+        return
+    if fusion_init(config) == "identity":
+        logger.info(
+            "fusions that config.init_from does not bring start as O = R, so that the stages it "
+            "brings see what they were trained on; config.model.fusion_init=default starts them at "
+            "random"
+        )
+    else:
+        logger.warning(
+            "the fusion %r cannot start as O = R: where config.init_from does not bring it, the "
+            "stages behind the first guided one see something else than they were trained on",
+            config.model.fusion,
+        )
 
 
 def check_eval_batch_size(config: ConfigDict, mesh: Mesh) -> None:
@@ -173,12 +206,7 @@ def build_evaluator(
       source: the data to evaluate on.
       mesh: the devices.
       samples: how many samples it draws; by default `config.eval.samples`.
-
-    Raises:
-      ValueError: `config.eval.metric` or `config.eval.scales` is out of range.
     """
-    if config.eval.metric not in ("coco", "voc"):
-        raise ValueError(f"config.eval.metric is coco or voc, not {config.eval.metric!r}")
     return Evaluator(
         task=task,
         mesh=mesh,
@@ -215,7 +243,7 @@ def _common(c: ConfigDict, train: bool) -> dict[str, Any]:
 def coco_source(c: ConfigDict, train: bool) -> data.Source:
     """COCO's format: a folder of images and a JSON file."""
     return data.CocoSource(
-        images=c.train_images if train else c.eval_images,
+        images=c.train_images if train else _needed(c, "eval_images"),
         annotations=c.train_annotations if train else c.eval_annotations,
         **_common(c, train),
     )
@@ -241,8 +269,11 @@ def tfds_source(c: ConfigDict, train: bool) -> data.Source:
 
 def digits_source(c: ConfigDict, train: bool) -> data.Source:
     """Scenes of handwritten digits."""
+    field = "train_split" if train else "eval_split"
+    if c[field] not in ("train", "eval"):
+        raise ValueError(f"config.data.{field} of the digits is train or eval, not {c[field]!r}")
     return data.DigitsSource(
-        split=c.train_split if train else c.eval_split,
+        split=c[field],
         num_scenes=c.train_scenes if train else c.eval_scenes,
         scene_size=c.scene_size,
     )
@@ -258,7 +289,7 @@ SOURCES: dict[str, Callable[[ConfigDict, bool], data.Source]] = {
 
 
 def _needed(c: ConfigDict, field: str) -> str:
-    if c[field] is None:
+    if not c[field]:
         raise ValueError(f"config.data.{field} is not set: config.data.source={c.source} needs it")
     return c[field]
 
@@ -358,15 +389,7 @@ def build_views(config: ConfigDict) -> list[View]:
 
     One, `config.image_size` as it is, unless `config.eval.scales` and `config.eval.flips` ask for
     test-time augmentation.
-
-    Raises:
-      ValueError: `config.eval.scales` does not hold pairs (short, long).
     """
     scales = config.eval.scales or (tuple(config.image_size),)
-    if not all(isinstance(s, (tuple, list)) and len(s) == 2 and 0 < s[0] <= s[1] for s in scales):
-        raise ValueError(
-            "config.eval.scales holds pairs (short, long) with 0 < short <= long, such as "
-            f"((500, 800), (600, 1000)), not {config.eval.scales}"
-        )
     mirrored = (False, True) if config.eval.flips else (False,)
     return [View((short, long), flip) for flip in mirrored for short, long in scales]

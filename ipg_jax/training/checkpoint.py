@@ -177,7 +177,8 @@ def load_variables(path: epath.PathLike) -> PyTree:
       FileNotFoundError: there is no checkpoint.
     """
     folder = epath.Path(path).absolute()
-    if not folder.name.isdigit():
+    # A workdir may be named by digits, too.
+    if (folder / "checkpoints").is_dir() or not folder.name.isdigit():
         checkpoints = Checkpoints(folder / "checkpoints", read_only=True)
         step = checkpoints.best if checkpoints.best is not None else checkpoints.latest
         checkpoints.close()

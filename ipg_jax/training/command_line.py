@@ -22,6 +22,20 @@ def start(*, distributed: bool = False) -> None:
     setup_logging(primary=jax.process_index() == 0)
 
 
+def home(path: str) -> str:
+    """Returns the path with the home folder in the place of a leading `~`.
+
+    Shells do so for `~/x`, and not for `--workdir=~/x`.
+
+    Raises:
+      ValueError: there is no such user as `~name` says.
+    """
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~"):
+        raise ValueError(f"{path}: there is no such home folder (./{path} is a file of that name)")
+    return expanded
+
+
 def initialize_distributed(detect: bool) -> None:
     """Joins the processes of a multi-host run; call it before anything else of JAX.
 

@@ -11,6 +11,9 @@ import optax
 
 from ipg_jax.types import PyTree
 
+OPTIMIZERS = ("sgd", "adamw")
+SCHEDULES = ("step", "cosine")
+
 
 def make_schedule(
     learning_rate: float,
@@ -44,7 +47,7 @@ def make_schedule(
     elif kind == "cosine":
         base = optax.cosine_decay_schedule(learning_rate, num_steps)
     else:
-        raise ValueError(f"optimizer.schedule is step or cosine, not {kind!r}")
+        raise ValueError(f"optimizer.schedule is one of {', '.join(SCHEDULES)}, not {kind!r}")
 
     def schedule(count: jax.typing.ArrayLike) -> jax.Array:
         count = jnp.asarray(count, jnp.float32)
@@ -106,7 +109,7 @@ def make_optimizer(
     elif name == "adamw":
         parts += [optax.scale_by_adam(), decay]
     else:
-        raise ValueError(f"optimizer.name is sgd or adamw, not {name!r}")
+        raise ValueError(f"optimizer.name is one of {', '.join(OPTIMIZERS)}, not {name!r}")
     optimizer = optax.chain(*parts, optax.scale_by_learning_rate(schedule))
     if not frozen:
         return optimizer

@@ -145,13 +145,14 @@ def train(run: TrainRun, workdir: epath.PathLike) -> bool:
 
 def first_state(run: TrainRun, key: jax.Array) -> TrainState:
     """Returns the state of a run that begins: from `run.init_from`, or from scratch."""
+    weights = None if run.init_from is None else load_initial(run.init_from)  # before it compiles
     placement = jax.tree.map(lambda x: x.sharding, run.template)
     state = jax.jit(run.init_state, out_shardings=placement)(key)
-    if run.init_from is None:
+    if weights is None:
         return state
     variables = initialize(
         gathered(run.mesh, state.variables),
-        load_initial(run.init_from),
+        weights,
         class_names=run.source.class_names,
         missing=run.init_missing,
         unexpected=run.init_unexpected,
@@ -177,5 +178,5 @@ def diverged(
         f"step {step}: {', '.join(f'{k}={v:.4g}' for k, v in values.items())}; "
         f"its images were {images}. The last good checkpoint is {checkpoint}. "
         "Lower config.optimizer.learning_rate, set config.optimizer.clip_norm, or look "
-        "at these images."
+        "at these images and their labels."
     )

@@ -94,13 +94,26 @@ def write_evaluation(
 def load_initial(path: epath.PathLike) -> Weights:
     """Returns the weights to start from: of a workdir, `checkpoints/<step>` or a file of weights.
 
+    Args:
+      path: `config.init_from`.
+
     Raises:
       FileNotFoundError: there is no such file or checkpoint.
+      ValueError: it is none of these.
     """
     path = epath.Path(path)
-    if path.suffix in SUFFIXES:
+    if path.suffix in SUFFIXES and not path.is_dir():
         return load_weights(path)
-    workdir = path.parent.parent if path.name.isdigit() else path
+    kinds = (
+        "a workdir (its best checkpoint), checkpoints/<step> of one, or a file of weights "
+        f"({', '.join(SUFFIXES)})"
+    )
+    if not path.exists():
+        raise FileNotFoundError(f"there is no config.init_from={path}; it is {kinds}")
+    is_workdir = (path / "checkpoints").is_dir()
+    if not is_workdir and not (path.name.isdigit() and (path / "default").is_dir()):
+        raise ValueError(f"config.init_from={path} is not {kinds}")
+    workdir = path if is_workdir else path.parent.parent
     known = (workdir / "classes.json").exists()
     names = [category["name"] for category in read_classes(workdir)] if known else []
     return Weights.of(load_variables(path), names)

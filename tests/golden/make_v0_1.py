@@ -1,4 +1,4 @@
-"""Writes what version 0.1.0 (commit 298964b) wrote: a checkpoint and a weight file, with outputs.
+"""Writes what version 0.1.0 (commit 298964b) wrote: checkpoint, weight file, configs, outputs.
 
     git worktree add /tmp/v0_1 298964b && cd /tmp/v0_1
     PYTHONPATH=. python .../tests/golden/make_v0_1.py tests/golden/v0_1
@@ -7,6 +7,7 @@ It runs with that commit's code alone. Values are multiples of 1/64, so that the
 `tests/weights/test_version_0_1.py` reads them with today's.
 """
 
+import json
 import pathlib
 import sys
 
@@ -92,10 +93,19 @@ def outputs(task, variables):
     }
 
 
+def write_config(workdir, config):
+    """The file that a training run wrote."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(json.loads(config.to_json()), indent=2)
+    (workdir / "config.json").write_text(text)
+
+
 def main(folder: str) -> None:
     """Writes everything into `folder`."""
     out = pathlib.Path(folder).absolute()
     config = retinanet()
+    write_config(out / "retinanet", config)
+    write_config(out / "faster_rcnn", faster_rcnn())
     task = build_task(config)
     variables = coarse(jax.jit(task.init)(jax.random.key(0)))
     optimizer, _ = build_optimizer(config, num_steps=10, steps_per_epoch=1.0)

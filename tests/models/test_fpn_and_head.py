@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ipg_jax.models import FPN, IPGNet, ResNet, RetinaNet, RetinaNetHead
+from ipg_jax.models import FPN, BoxHead, IPGNet, ResNet, RetinaNet, RetinaNetHead, RPNHead
 from ipg_jax.models.necks.fpn import upsample_add
 
 
@@ -104,10 +104,31 @@ def test_head_with_group_norm_and_bfloat16():
         num_classes=3, channels=32, num_convs=1, norm="group_norm", dtype=jnp.bfloat16
     )
     (out,), variables = head.init_with_output(
-        jax.random.key(0), (jnp.zeros((1, 2, 2, 32), jnp.bfloat16),)
+        jax.random.key(0), (jnp.zeros((1, 2, 2, 32), jnp.bfloat16),), train=True
     )
-    assert out.logits.dtype == jnp.bfloat16
+    assert out.logits.dtype == out.deltas.dtype == jnp.bfloat16
     assert set(variables["params"]["class_tower"]["conv0"]) == {"kernel"}  # the norm has the bias
+
+
+def test_scores_of_a_bfloat16_head_do_not_tie():
+    features = jax.random.normal(jax.random.key(1), (1, 8, 8, 16), jnp.bfloat16)
+    options = {"channels": 16, "num_convs": 0, "dtype": jnp.bfloat16}
+
+    def distinct(x) -> int:
+        assert x.dtype == jnp.float32
+        return len(np.unique(x))
+
+    dense = RetinaNetHead(num_classes=3, num_anchors=2, **options)
+    rpn = RPNHead(num_anchors=2, **options)
+    for head, logits in ((dense, 8 * 8 * 2 * 3), (rpn, 8 * 8 * 2)):
+        (out,), _ = head.init_with_output(jax.random.key(0), (features,))
+        assert distinct(out.logits) > 0.98 * logits
+        assert distinct(out.deltas) > 0.98 * 8 * 8 * 2 * 4
+    box = BoxHead(num_classes=3, num_fcs=0, dtype=jnp.bfloat16)
+    rois = features.reshape(64, 1, 1, 16)
+    out, _ = box.init_with_output(jax.random.key(0), rois, jnp.ones(64, bool), train=False)
+    assert distinct(out.logits) > 0.98 * 64 * 4
+    assert distinct(out.deltas) > 0.98 * 64 * 3 * 4
 
 
 def test_detector_strides_with_levels_from_the_last_stages():

@@ -143,6 +143,21 @@ def test_padded_and_ignored_objects_change_nothing(padding: float):
     assert losses(crowds) == pytest.approx(want, rel=1e-5)
 
 
+@pytest.mark.parametrize("label", [-1, CLASSES, 2**31 - 1])
+def test_a_label_that_is_no_class_makes_the_loss_nan_where_it_counts(label: int):
+    batch = make_batch()
+    batch.labels[1, 2] = label
+    assert np.isnan(losses(batch)["loss"])
+    row = np.zeros((2, 4), bool)
+    row[1, 2] = True
+    for unused in (
+        batch.replace(valid=~row),
+        batch.replace(ignore=row),
+        batch.replace(weight=np.array([1, 0], np.float32)),
+    ):
+        assert np.isfinite(losses(unused)["loss"])
+
+
 def test_images_without_objects_have_finite_losses_and_gradients():
     batch = make_batch().replace(
         valid=np.zeros((2, 4), bool), boxes=np.zeros((2, 4, 4), np.float32)

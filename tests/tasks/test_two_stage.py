@@ -56,6 +56,15 @@ def losses(batch: Batch, stages: int = 1) -> dict[str, float]:
     return {name: float(value) for name, value in metrics.items()}
 
 
+def test_a_label_that_is_no_class_makes_loss_and_gradient_nan():
+    batch = make_batch()
+    batch.labels[0, 1] = CLASSES
+    (loss, metrics), grads = jitted(1)(fresh_variables()["params"], batch)
+    assert np.isnan(loss)
+    assert np.isnan(metrics["loss"])
+    assert np.isnan(grads["box_head"]["fc0"]["kernel"]).all()
+
+
 def test_names_of_parameters():
     assert set(fresh_variables()["params"]) == {"backbone", "fpn", "rpn", "box_head"}
     heads = {"box_head0", "box_head1", "box_head2"}

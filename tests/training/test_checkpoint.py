@@ -9,6 +9,7 @@ import pytest
 from ipg_jax.training.checkpoint import Checkpoints, config_digest, load_variables
 from ipg_jax.training.sharding import make_mesh, replicated
 from ipg_jax.training.state import TrainState
+from ipg_jax.training.workdir import load_initial
 
 
 def make_state(value: float, *, ema: bool = False, width: int = 3) -> TrainState:
@@ -95,6 +96,23 @@ def test_variables_load_from_a_workdir_or_a_step_with_the_average(tmp_path):
     np.testing.assert_array_equal(second["params"]["layer"]["kernel"], np.full((2, 3), 7.0))
     with pytest.raises(FileNotFoundError):
         load_variables(tmp_path / "checkpoints" / "3")
+
+    digits = tmp_path / "20240517"  # a workdir, and no step of one
+    digits.mkdir()
+    (tmp_path / "checkpoints").rename(digits / "checkpoints")
+    best = load_variables(digits)["params"]["layer"]["kernel"]
+    for kernel in (best, load_initial(digits).arrays["layer/kernel"]):
+        np.testing.assert_array_equal(kernel, np.full((2, 3), 2.0))
+
+
+@pytest.mark.parametrize("name", ["x.ckpt", "20240517", "some.run"])
+def test_what_a_run_cannot_start_from_is_named_with_what_it_can(name: str, tmp_path):
+    kinds = r"a workdir .* checkpoints/<step> .* \(\.safetensors, \.pth"
+    with pytest.raises(FileNotFoundError, match=rf"no config\.init_from=.*{name}; it is {kinds}"):
+        load_initial(tmp_path / name)
+    (tmp_path / name).mkdir()
+    with pytest.raises(ValueError, match=rf"config\.init_from=.*{name} is not {kinds}"):
+        load_initial(tmp_path / name)
 
 
 def test_the_digest_sees_every_value_and_no_order():

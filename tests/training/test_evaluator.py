@@ -11,6 +11,7 @@ from PIL import Image
 
 from ipg_jax.data import UnreadableImagesError
 from ipg_jax.training.build import build_task
+from ipg_jax.training.build_checks import checked
 from ipg_jax.training.build_runs import build_eval_run, build_train_run, build_views
 from ipg_jax.training.evaluator import View
 from ipg_jax.training.workdir import write_evaluation
@@ -179,7 +180,7 @@ def test_scales_of_another_form_are_refused_with_an_example(tiny_config, scales)
     with tiny_config.unlocked():
         tiny_config.eval.scales = scales
     with pytest.raises(ValueError, match=r"config\.eval\.scales .*\(\(500, 800\), \(600, 1000\)\)"):
-        build_views(tiny_config)
+        checked(tiny_config)
 
 
 def test_the_suppression_is_chosen_by_the_config(tiny_config):

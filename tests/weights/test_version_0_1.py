@@ -10,6 +10,7 @@ import pytest
 from configs import faster_rcnn_ipg, retinanet_ipg
 from ipg_jax import build_task
 from ipg_jax.training.build import abstract_state, build_optimizer
+from ipg_jax.training.build_trained import read_trained_config
 from ipg_jax.training.checkpoint import Checkpoints, load_variables
 from ipg_jax.training.sharding import make_mesh
 from ipg_jax.weights import initialize, load_weights
@@ -44,7 +45,8 @@ def faster_rcnn_config():
     config = narrow(
         faster_rcnn_ipg.get_config("num_stages=5,stages=24,fusion=product,norm=frozen_batch_norm")
     )
-    config.model.box_head.fc_channels = 16
+    config.model.box_head.update(conv_channels=8, fc_channels=16)
+    config.model.new_norm = "frozen_batch_norm"
     return config
 
 
@@ -79,6 +81,14 @@ def test_a_weight_file_of_faster_rcnn():
     weights = load_weights(WRITTEN / "faster_rcnn.safetensors")
     assert weights.class_names == ("a", "b", "c")
     check(task, initialize(fresh, weights, class_names=("a", "b", "c")), "faster_rcnn")
+
+
+@pytest.mark.parametrize("make_config", [retinanet_config, faster_rcnn_config])
+def test_the_config_of_a_workdir_makes_the_same_model(make_config):
+    config = read_trained_config(WRITTEN / make_config.__name__.removesuffix("_config"))
+    assert build_task(config) == build_task(make_config())
+    assert config.eval_every is config.num_steps is config.model.guidance_channels is None
+    assert config.model.new_norm == make_config().model.norm  # that of all norms then
 
 
 @pytest.mark.parametrize("name", ["retinanet", "faster_rcnn"])

@@ -294,6 +294,12 @@ class Source(abc.ABC):
         records: Records,
         report: DataReport,
     ):
+        unknown = (records.labels < 0) | (records.labels >= len(class_names))
+        if unknown.any():
+            raise ValueError(
+                f"{name}: labels count the {len(class_names)} classes from 0, and the records have "
+                f"{', '.join(map(str, np.unique(records.labels[unknown])[:5]))}"
+            )
         self.name = name
         self.class_names = tuple(class_names)
         self.category_ids = tuple(category_ids)

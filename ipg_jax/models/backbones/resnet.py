@@ -102,6 +102,7 @@ class ResNet(nn.Module):
       keep: the extra stages have stride 1 instead of 2 ("7(keep)" of Table 3).
       dilation: dilation of the extra stages.
       norm: kind of norm.
+      new_norm: kind of norm of the extra stages, which no trained weights have; by default `norm`.
       remat: whether the backward pass computes each block again.
 
     Raises:
@@ -114,6 +115,7 @@ class ResNet(nn.Module):
     keep: bool = False
     dilation: int = 1
     norm: NormKind = "batch_norm"
+    new_norm: NormKind | None = None
     remat: bool = False
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
@@ -126,6 +128,7 @@ class ResNet(nn.Module):
         if not 4 <= self.num_stages <= 7:
             raise ValueError(f"num_stages is 4 to 7, not {self.num_stages}")
         norm_layer(self.norm)
+        norm_layer(self.new_norm or self.norm)
         super().__post_init__()
 
     @property
@@ -156,7 +159,7 @@ class ResNet(nn.Module):
                 strides=1 if s == 1 or (extra and self.keep) else 2,
                 dilation=self.dilation if extra else 1,
                 bottleneck=extra or bottleneck,
-                norm=self.norm,
+                norm=(self.new_norm or self.norm) if extra else self.norm,
                 remat=self.remat,
                 **types,
             )

@@ -17,10 +17,8 @@ class BoxOutputs(NamedTuple):
     """Outputs of a box head for each roi.
 
     Attributes:
-      logits: `[n, num_classes + 1]`, before the softmax, the background last, in the head's
-        `dtype`.
-      deltas: `[n, num_classes, 4]`, or `[n, 1, 4]` from a head that is class-agnostic, in the
-        head's `dtype`.
+      logits: float32 `[n, num_classes + 1]`, before the softmax, the background last.
+      deltas: float32 `[n, num_classes, 4]`, or `[n, 1, 4]` from a head that is class-agnostic.
     """
 
     logits: Float[Array, "n k"]
@@ -78,9 +76,14 @@ class BoxHead(nn.Module):
         def dense(features: int, name: str, init: Any) -> nn.Dense:
             return nn.Dense(features, kernel_init=init, name=name, **types)
 
+        def last(features: int, name: str, init: Any) -> Array:
+            options = types | {"dtype": jnp.float32}  # in bfloat16 many scores would be equal
+            layer = nn.Dense(features, kernel_init=init, name=name, **options)
+            return layer(x.astype(jnp.float32))
+
         for i in range(self.num_fcs):
             x = relu(dense(self.fc_channels, f"fc{i}", linear_uniform)(x))
         boxes = 1 if self.class_agnostic else self.num_classes
-        logits = dense(self.num_classes + 1, "class_logits", small_normal)(x)
-        deltas = dense(4 * boxes, "box_deltas", nn.initializers.normal(0.001))(x)
+        logits = last(self.num_classes + 1, "class_logits", small_normal)
+        deltas = last(4 * boxes, "box_deltas", nn.initializers.normal(0.001))
         return BoxOutputs(logits, deltas.reshape(-1, boxes, 4))

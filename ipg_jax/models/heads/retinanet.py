@@ -18,8 +18,8 @@ class DenseOutputs(NamedTuple):
     """Outputs of a dense head for one feature level; anchors run over y, x, then those there.
 
     Attributes:
-      logits: `[B, H * W * A, num_classes]`, before the sigmoid, in the head's `dtype`.
-      deltas: `[B, H * W * A, 4]`, in the head's `dtype`.
+      logits: `[B, H * W * A, num_classes]`, before the sigmoid.
+      deltas: `[B, H * W * A, 4]`.
     """
 
     logits: Float[Array, "b n k"]
@@ -57,6 +57,9 @@ class ConvTower(nn.Module):
 class RetinaNetHead(nn.Module):
     """Two towers of convolutions, shared by all levels, for classes and for boxes.
 
+    Outputs are float32 in prediction: in bfloat16 many of the best scores would be equal. In
+    training they have the type of the computation, since their gradients are as large as they are.
+
     Attributes:
       num_classes: number of classes; each has a sigmoid of its own, there is no background logit.
       num_anchors: anchors per position.
@@ -78,8 +81,15 @@ class RetinaNetHead(nn.Module):
     param_dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, features: tuple[Float[Array, "b _ _ c"], ...]) -> tuple[DenseOutputs, ...]:
-        """Returns logits and deltas per level, in the order of `features`."""
+    def __call__(
+        self, features: tuple[Float[Array, "b _ _ c"], ...], *, train: bool = False
+    ) -> tuple[DenseOutputs, ...]:
+        """Returns logits and deltas per level, in the order of `features`.
+
+        Args:
+          features: the neck's outputs.
+          train: whether the outputs go to a loss.
+        """
         types: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         tower: dict[str, Any] = {
             "num_convs": self.num_convs,
@@ -87,6 +97,8 @@ class RetinaNetHead(nn.Module):
             "norm": self.norm,
         }
         options = {"use_bias": True, "kernel_init": small_normal, **types}
+        if not train:
+            options["dtype"] = jnp.float32
         class_tower = ConvTower(name="class_tower", **tower, **types)
         box_tower = ConvTower(name="box_tower", **tower, **types)
         prior = nn.initializers.constant(-math.log((1 - self.prior) / self.prior))

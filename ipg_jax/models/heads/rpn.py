@@ -17,6 +17,8 @@ from ipg_jax.types import Array
 class RPNHead(nn.Module):
     """3x3 convolutions, then an objectness logit and a box for each anchor; shared by all levels.
 
+    Outputs are float32: in bfloat16 many of the best proposals would have equal scores.
+
     Attributes:
       num_anchors: anchors per position.
       channels: width of the convolutions.
@@ -39,6 +41,7 @@ class RPNHead(nn.Module):
             "param_dtype": self.param_dtype,
         }
         convs = [Conv(self.channels, 3, name=f"conv{i}", **options) for i in range(self.num_convs)]
+        options["dtype"] = jnp.float32
         objectness = Conv(self.num_anchors, 1, name="objectness", **options)
         deltas = Conv(self.num_anchors * 4, 1, name="deltas", **options)
 

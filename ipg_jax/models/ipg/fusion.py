@@ -63,9 +63,11 @@ class Fusion(nn.Module):
     """What the variants share.
 
     Attributes:
-      identity_init: start as `O = R` (see the module's text).
+      has_identity: whether the variant can start as `O = R`.
+      identity_init: start so (see the module's text).
     """
 
+    has_identity: ClassVar[bool] = False
     identity_init: bool = False
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
@@ -97,6 +99,7 @@ class LinearFusion(Fusion):
     Given `w_f` and `w_r` in place of the three matrices (`fold_fusion`) it is `O = w_f F + w_r R`.
     """
 
+    has_identity = True
     concatenate: ClassVar[bool]
 
     @nn.compact
@@ -175,6 +178,8 @@ class AttentionFusion(Fusion):
     Beyond the paper, which names attention as future work (section 5). The gate has one value per
     pixel and channel, and lets detail in only where it helps.
     """
+
+    has_identity = True
 
     @nn.compact
     def __call__(

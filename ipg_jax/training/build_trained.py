@@ -1,0 +1,128 @@
+"""The config of a trained run, from its workdir's `config.json`, and what may be changed of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+from etils import epath
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from ipg_jax.training.build_checks import checked
+from ipg_jax.training.build_compat import fields_of, get_field, has_field, leaves
+from ipg_jax.training.build_fields import fields
+
+logger = logging.getLogger(__name__)
+
+CHANGEABLE = (
+    "model.kernels",
+    "model.dtype",
+    "model.remat",
+    "model.fusion_init",
+    "model.retinanet_head.box_loss",
+    "model.rpn.candidates",
+    "model.rpn.proposals",
+    "model.box_head.rois_per_image",
+)
+"""Fields of `config.model` that say how a model is trained or computed, and not what it is."""
+
+OF_THE_STATE = ("optimizer.name", "optimizer.frozen", "optimizer.clip_norm", "optimizer.ema_decay")
+"""Other fields that the arrays of a checkpoint depend on."""
+
+
+def read_trained_config(workdir: epath.PathLike) -> ConfigDict | None:
+    """Returns the config that a run was trained with; None if its workdir has no `config.json`.
+
+    Args:
+      workdir: folder of the run, which any version wrote.
+
+    Raises:
+      ValueError: the file is damaged, or this version cannot do what it says.
+    """
+    path = epath.Path(workdir) / "config.json"
+    if not path.exists():
+        return None
+    try:
+        document = json.loads(path.read_text())
+        if not isinstance(document, dict):
+            raise ValueError("it holds no JSON object")
+        values = fields_of(document)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(
+            f"{path}: {error}. The run's config can also be given: --config=configs/NAME.py with "
+            "its overrides"
+        ) from error
+    known = fields()
+    missing = [name for name, field in known.items() if name not in values and not field.optional]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}: it is damaged, or of another version")
+    config = ConfigDict()
+    for name, field in known.items():
+        _set(config, name, placeholder(field.kind) if field.optional else values.get(name))
+        if field.optional and values.get(name) is not None:
+            _set(config, name, values[name])
+    for name in values.keys() - known.keys():  # of a source of data of one's own, say
+        _set(config, name, values[name])
+    return config.lock()
+
+
+def _set(config: ConfigDict, path: str, value: Any) -> None:
+    *sections, field = path.split(".")
+    for name in sections:
+        if name not in config:
+            config[name] = ConfigDict()
+        config = config[name]
+    with config.ignore_type():  # a value of another kind is named by `checked`
+        config[field] = value
+
+
+def for_trained(given: ConfigDict | None, workdir: epath.PathLike) -> ConfigDict:
+    """Returns the config to evaluate a trained run with or to predict with it.
+
+    It is that of the run, in which other fields than those that make the model may be changed; the
+    changes are logged. A field of the model that is not set is as it was trained.
+
+    Args:
+      given: what the command line says: the run's own config with overrides, or another's.
+      workdir: folder of the run.
+
+    Raises:
+      FileNotFoundError: the workdir has no `config.json`, and nothing is given.
+      ValueError: the model would be another one, or a field holds what it may not; the message
+        names each field.
+    """
+    trained = read_trained_config(workdir)
+    if trained is None:
+        if given is None:
+            raise FileNotFoundError(f"no {workdir}/config.json: was this run trained?")
+        logger.warning("%s has no config.json to compare the config with", workdir)
+        return given
+    if given is None:
+        return trained
+    given = checked(given)
+    refused, changes = [], []
+    for path, now in leaves(given):
+        before = get_field(trained, path) if has_field(trained, path) else None
+        if before == now:
+            continue
+        if _makes_the_model(path):
+            if now is not None:
+                refused.append(f"config.{path}: trained with {before!r}, given {now!r}")
+            continue
+        changes.append(f"config.{path}={now!r}, trained with {before!r}")
+        _set(trained, path, now)
+    if refused:
+        raise ValueError(
+            f"the model of {workdir} is another one than the config says:\n  "
+            + "\n  ".join(refused)
+            + f"\nleave these fields out, or --config altogether: {workdir}/config.json has them"
+        )
+    for change in changes:
+        logger.info("%s", change)
+    return trained
+
+
+def _makes_the_model(path: str) -> bool:
+    return (path.startswith("model.") and path not in CHANGEABLE) or path in OF_THE_STATE
