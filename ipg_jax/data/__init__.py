@@ -34,7 +34,6 @@ from ipg_jax.data.unreadable import (
     UnreadableWindow,
     check_evaluated,
     check_listed,
-    check_max_unreadable,
 )
 
 __all__ = [
@@ -57,7 +56,6 @@ __all__ = [
     "check_augmentations",
     "check_evaluated",
     "check_listed",
-    "check_max_unreadable",
     "decode_image",
     "eval_batches",
     "global_batch_records",

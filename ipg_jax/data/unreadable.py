@@ -20,12 +20,6 @@ class UnreadableImagesError(RuntimeError):
     """More images are missing or unreadable than `config.data.max_unreadable` allows."""
 
 
-def check_max_unreadable(share: float) -> None:
-    """Raises ValueError unless `share`, of `config.data.max_unreadable`, is from 0 to 1."""
-    if not 0 <= share <= 1:
-        raise ValueError(f"config.data.max_unreadable={share} is not a share of images, 0 to 1")
-
-
 def check_listed(source: Source, max_unreadable: float) -> None:
     """Checks how many of the images that a source's annotations list were left out.
 

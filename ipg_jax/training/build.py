@@ -185,10 +185,8 @@ def build_neck(model: ConfigDict, types: dict[str, Any]) -> Neck:
       types: `dtype` and `param_dtype`.
 
     Raises:
-      ValueError: there is no such neck, or its levels are not those of the backbone.
+      ValueError: its levels are not those of the backbone.
     """
-    if model.neck not in NECKS:
-        raise ValueError(f"config.model.neck is one of {', '.join(NECKS)}, not {model.neck!r}")
     first, last = fpn_levels(model)
     last_stage = min(last, model.num_stages + 1)
     module: Any = NECKS[model.neck]

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from ipg_jax.kernels import Implementation
 from ipg_jax.layers import NORMS, Remat
-from ipg_jax.models import BACKBONES, FUSIONS
+from ipg_jax.models import BACKBONES, FUSIONS, NECKS
 from ipg_jax.tasks import CASCADE_RCNN, FASTER_RCNN, NMS_CHOICES
 from ipg_jax.training.optimizer import OPTIMIZERS, SCHEDULES
 
@@ -175,6 +175,7 @@ def fields() -> dict[str, Field]:
         "data.root": optional(PATH),
         "data.name": optional(TEXT),
         "data.data_dir": optional(PATH),
+        "data.one_based": optional(FLAG),
         "data.train_split": TEXT,
         "data.eval_split": optional(TEXT),
         "data.train_scenes": whole(1),
@@ -189,6 +190,10 @@ def fields() -> dict[str, Field]:
         "data.augmentations": several(TEXT, "a tuple of names of augmentations"),
         "data.space_to_depth": optional(FLAG),
         "data.verify": choice("headers", "decode", "none"),
+        "data.max_unreadable": real(0.0, 1.0),
+        "data.max_image_pixels": whole(1, 2**62),
+        "data.sample_bits": optional(whole(8, 32)),
+        "data.exif": choice("auto", "apply", "ignore"),
         "model.detector": choice(*DETECTORS),
         "model.num_classes": whole(1, WIDEST),
         "model.backbone": choice(*BACKBONES),
@@ -207,6 +212,7 @@ def fields() -> dict[str, Field]:
         "model.fpn_levels": optional(
             several(whole(2, 12), "a pair (first, last) of levels from 2 to 12", _is_pair)
         ),
+        "model.neck": choice(*NECKS),
         "model.fpn_channels": width,
         "model.fpn_extra": choice("c", "p", "pool"),
         "model.fpn_norm": choice("none", *NORMS),

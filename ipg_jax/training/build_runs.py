@@ -309,7 +309,6 @@ def build_source(
       UnreadableImagesError: more images than `config.data.max_unreadable` allows cannot be used.
     """
     c = config.data
-    data.check_max_unreadable(c.max_unreadable)
     if c.source not in SOURCES:
         raise ValueError(f"config.data.source is one of {', '.join(SOURCES)}, not {c.source!r}")
     if class_names:

@@ -4,7 +4,7 @@ import pytest
 from memory_source import MemorySource
 
 from ipg_jax.data import CocoSource, UnreadableImagesError, UnreadableWindow
-from ipg_jax.data.unreadable import WINDOW, check_evaluated, check_listed, check_max_unreadable
+from ipg_jax.data.unreadable import WINDOW, check_evaluated, check_listed
 
 
 class BrokenSource(MemorySource):
@@ -80,9 +80,3 @@ def test_images_that_are_missing_at_the_start_are_counted_with_the_rest(coco):
     assert "1.png: cannot read" in message
     assert "2.png: not a readable image" in message
     assert "go on with the other 8" in message
-
-
-@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
-def test_shares_out_of_range_name_the_field(share):
-    with pytest.raises(ValueError, match=r"config\.data\.max_unreadable=.* 0 to 1"):
-        check_max_unreadable(share)
