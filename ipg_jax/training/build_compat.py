@@ -49,6 +49,10 @@ OLD_NAMES = {
 ADDED: dict[str, Any] = {
     "eval_only_at_end": False,
     "data.augmentations": (),
+    "data.max_unreadable": 0.1,
+    "data.max_image_pixels": 89_478_485,
+    "data.exif": "auto",
+    "model.neck": "fpn",
     "model.retinanet_head.convs": 4,
     "model.retinanet_head.channels": 256,
     "model.retinanet_head.norm": "none",
