@@ -49,6 +49,7 @@ def narrow_task(
     stages: Sequence[int] = (),
     norm: str = "batch_norm",
     kernels: str | None = None,
+    fpn_levels: tuple[int, int] | None = None,
 ) -> DetectionTask:
     """Returns a detector on a ResNet-18 of eight channels that samples all there is.
 
@@ -59,6 +60,7 @@ def narrow_task(
       stages: which are guided.
       norm: kind of norm of the backbone.
       kernels: `config.model.kernels`.
+      fpn_levels: `config.model.fpn_levels`.
     """
     config = default_config()
     with config.unlocked():
@@ -70,6 +72,7 @@ def narrow_task(
             base_channels=8,
             fusion_stages=tuple(stages),
             norm=norm,
+            fpn_levels=fpn_levels,
             fpn_channels=8,
             anchor_octaves=1,
             anchor_ratios=(1.0,),
