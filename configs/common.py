@@ -180,7 +180,8 @@ def default_config() -> ConfigDict:
     config.optimizer.warmup_steps = 500
     config.optimizer.warmup_factor = 1 / 3
     config.optimizer.accumulation = 1  # micro-batches per step
-    # If set, the decay of an average of the parameters that is evaluated in their place
+    # If set, the decay of an average of parameters and norms' statistics that is evaluated in
+    # their place
     config.optimizer.ema_decay = placeholder(float)
 
     config.eval = ConfigDict()

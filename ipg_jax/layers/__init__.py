@@ -15,6 +15,7 @@ from ipg_jax.layers.norm import (
     GroupNorm,
     LayerNorm,
     NormKind,
+    counting,
     norm_layer,
     packed_norm,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "PackedConv",
     "Remat",
     "StemConv",
+    "counting",
     "identity_matrix",
     "kaiming_normal",
     "kaiming_uniform",

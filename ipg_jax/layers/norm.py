@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
@@ -58,26 +59,73 @@ class FrozenBatchNorm(nn.Module):
         )
 
 
-class BatchNorm(nn.BatchNorm):
-    """Batch norm with torch's momentum of 0.1 (Flax's 0.9) and epsilon.
+class BatchNorm(nn.Module):
+    """Batch norm with torch's momentum of 0.1 (in Flax's terms, 0.9) and epsilon.
 
-    In training, statistics are those of the global batch when the step is jitted over a mesh. What
-    `mask`, broadcast to the input, leaves out does not count in them.
+    In training, statistics are those of the global batch when the step is jitted over a mesh, of
+    its images that count. Where none does, the running statistics stay as they are.
+
+    Attributes:
+      momentum: weight of the running statistics beside those of a batch.
+      epsilon: added to the variance.
     """
 
     momentum: float = 0.9
     epsilon: float = 1e-5
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
 
-    def __call__(  # type: ignore[override]
+    @nn.compact
+    def __call__(
         self,
-        x: Float[Array, "*b c"] | PackedFeatures,
+        x: Float[Array, "b *n c"] | PackedFeatures,
         *,
         train: bool = False,
-        mask: Bool[jax.Array, ...] | None = None,
-    ) -> Float[Array, "*b c"] | PackedFeatures:
-        """Returns `x`, normalised by the batch in training and by running statistics else."""
-        norm = functools.partial(super().__call__, use_running_average=not train, mask=mask)
-        return _of_pixels(norm, x)
+        mask: Bool[Array, "b ..."] | None = None,
+    ) -> Float[Array, "b *n c"] | PackedFeatures:
+        """Returns `x`, normalised by the batch in training and by running statistics else.
+
+        Args:
+          x: features.
+          train: whether statistics of the batch are used, and the running ones updated.
+          mask: which images count, `[b, 1, ..., 1]`; by default all, or those of `counting`.
+        """
+        shape = (x.features if isinstance(x, PackedFeatures) else x.shape[-1],)
+        scale = self.param("scale", nn.initializers.ones, shape, self.param_dtype)
+        bias = self.param("bias", nn.initializers.zeros, shape, self.param_dtype)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
+
+        def normalize(x: Array) -> Array:
+            if train:
+                mean, var, counts = _statistics(jnp.asarray(x), mask)
+                if not self.is_initializing():
+                    for running, new in ((running_mean, mean), (running_var, var)):
+                        update = self.momentum * running.value + (1 - self.momentum) * new
+                        running.value = jnp.where(counts, update, running.value)
+            else:
+                mean, var = running_mean.value, running_var.value
+            y = (x - mean) * (jax.lax.rsqrt(var + self.epsilon) * scale) + bias
+            return y.astype(self.dtype)
+
+        return _of_pixels(normalize, x)
+
+
+def _statistics(
+    x: Float[jax.Array, "b *n c"], mask: Bool[Array, "b ..."] | None
+) -> tuple[Float[jax.Array, " c"], Float[jax.Array, " c"], Bool[jax.Array, ""]]:
+    """Returns mean and variance of the images that count, and whether one does.
+
+    Images are left out of the mean of their moments, which costs nothing. A mask of all pixels
+    would be another pass over them, and a count of them in float32.
+    """
+    pixels = tuple(range(1, x.ndim - 1))
+    mean, square = x.mean(pixels), (x**2).mean(pixels)
+    images = jnp.ones(len(x), bool) if mask is None else jnp.asarray(mask).reshape(-1)
+    counts = images.any()
+    images = (images | ~counts)[:, None]  # the moments of nothing would be NaN
+    mean, square = mean.mean(0, where=images), square.mean(0, where=images)
+    return mean, jnp.maximum(square - mean**2, 0.0), counts
 
 
 class GroupNorm(nn.GroupNorm):
@@ -137,6 +185,26 @@ NORMS: dict[str, type[nn.Module]] = {
     "group_norm": GroupNorm,
 }
 """Norms by name; they are called with `train` and, but for the frozen one, heed `mask`."""
+
+
+def counting(images: Bool[Array, " b"]) -> contextlib.AbstractContextManager[None]:
+    """Leaves images out of the statistics of all batch norms that are called in this context.
+
+        with counting(batch.weight > 0):
+            model.apply(...)
+
+    Norms that are given a `mask` have that one alone.
+
+    Args:
+      images: whether each image of the batch counts.
+    """
+
+    def add_mask(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+        if isinstance(context.module, BatchNorm):
+            kwargs = {"mask": images[:, None, None, None]} | kwargs
+        return call(*args, **kwargs)
+
+    return nn.intercept_methods(add_mask)
 
 
 def norm_layer(kind: NormKind, **options: Any) -> Callable[..., nn.Module]:

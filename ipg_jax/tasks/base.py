@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 
 from ipg_jax import kernels, ops
 from ipg_jax.kernels import Implementation
+from ipg_jax.layers import counting
 from ipg_jax.tasks.postprocess import Nms, select_detections
 from ipg_jax.types import Array, Batch, Detections, PackedImage, PackedPyramid, Pyramid, PyTree
 
@@ -110,7 +111,8 @@ class DetectionTask(abc.ABC):
 
         Args:
           variables: `{"params": ..., "batch_stats": ...}`.
-          batch: images and ground truth; images of weight 0 count for nothing.
+          batch: images and ground truth; images of weight 0 count for nothing, not in the
+            statistics of batch norms either.
           rng: key of the random choices, for tasks that sample.
 
         Returns:
@@ -127,7 +129,7 @@ class DetectionTask(abc.ABC):
         Raises:
           ValueError: the task samples, and there is no `rng`; or the pyramid has too few levels.
         """
-        with self._use_kernels():
+        with self._use_kernels(), counting(batch.weight > 0):
             loss, (metrics, batch_stats) = self._loss_and_updates(variables, batch, rng)
         # No host sees the labels of a batch here. A wrong one would else cost next to nothing.
         labels = jnp.asarray(batch.labels)

@@ -124,7 +124,7 @@ class RoiHeads:
 
         Args:
           proposals: of the batch's images.
-          batch: ground truth.
+          batch: ground truth; images of weight 0 have no rois.
           rng: a key for each image.
         """
 
@@ -138,6 +138,7 @@ class RoiHeads:
             index, sampled = ops.sample_matches(
                 rng, state, self.rois_per_image, self.positive_fraction
             )
+            sampled &= image.weight > 0
             return Rois(jnp.where(sampled[:, None], rois.boxes[index], 0.0), sampled)
 
         return jax.vmap(image_rois)(proposals, batch, rng)

@@ -338,5 +338,6 @@ def build_train_step(
         policy=Policy(task.dtype),
         placement=placement,
         accumulation=config.optimizer.accumulation,
+        num_images=lambda batch: batch.weight.sum(),
         ema_decay=config.optimizer.ema_decay or 0.0,  # not used by a state without an average
     )

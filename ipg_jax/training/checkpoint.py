@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
@@ -118,10 +119,14 @@ class Checkpoints:
                 f"no checkpoint {'' if step is None else step} in {self._directory}; "
                 f"there are {self.steps or 'none'}"
             )
+        stored = by_path(self._manager.item_metadata(step))
+        like = template
+        if template.ema is not None and not any(path.startswith("ema/params/") for path in stored):
+            like = template.replace(ema=template.ema["params"])  # version 0.1 averaged these alone
         abstract = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), template
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
         )
-        problems = differences(by_path(template), by_path(self._manager.item_metadata(step)))
+        problems = differences(by_path(like), stored)
         if problems:
             raise ValueError(
                 f"checkpoint {step} in {self._directory} does not fit this config's model or "
@@ -129,6 +134,10 @@ class Checkpoints:
             )
         arguments = ocp.checkpoint_utils.construct_restore_args(abstract)
         state = self._manager.restore(step, args=ocp.args.PyTreeRestore(abstract, arguments))
+        if like is not template:
+            # Copies, as those of `TrainState.create`.
+            batch_stats = jax.tree.map(jnp.copy, state.batch_stats)
+            state = state.replace(ema={"params": state.ema, "batch_stats": batch_stats})
         metadata = self._manager.metadata(step).custom_metadata or {}
         written = metadata.get("config_digest", "")
         if self._digest and written and written != self._digest:
@@ -191,5 +200,7 @@ def load_variables(path: epath.PathLike) -> PyTree:
             reader.metadata(folder / "default").item_metadata.tree,
         )
         state = reader.restore(folder / "default", ocp.args.PyTreeRestore(restore_args=arrays))
-    params = state.get("ema") or state["params"]
-    return {"params": params, "batch_stats": state.get("batch_stats") or {}}
+    average = state.get("ema") or {}
+    if average and "params" not in average:  # of version 0.1
+        average = {"params": average}
+    return {name: average.get(name) or state.get(name) or {} for name in ("params", "batch_stats")}

@@ -18,7 +18,7 @@ class TrainState(flax.struct.PyTreeNode):
       params: trainable parameters.
       batch_stats: running statistics (or frozen ones) of the norms.
       opt_state: the optimizer's.
-      ema: exponential moving average of `params`, or None.
+      ema: exponential moving average of `variables`, or None.
     """
 
     step: Array
@@ -36,17 +36,18 @@ class TrainState(flax.struct.PyTreeNode):
         Args:
           variables: `{"params": ..., "batch_stats": ...}`.
           optimizer: whose state to start.
-          ema: whether to keep an average of the parameters.
+          ema: whether to keep an average of the variables.
         """
         params = variables["params"]
-        return cls(
+        state = cls(
             step=jnp.int32(0),
             params=params,
             batch_stats=variables["batch_stats"],
             opt_state=optimizer.init(params),
-            # A copy: the donated state may not hold one buffer twice.
-            ema=jax.tree.map(jnp.copy, params) if ema else None,
+            ema=None,
         )
+        # A copy: the donated state may not hold one buffer twice.
+        return state.replace(ema=jax.tree.map(jnp.copy, state.variables)) if ema else state
 
     @property
     def variables(self) -> PyTree:
@@ -55,6 +56,5 @@ class TrainState(flax.struct.PyTreeNode):
 
     @property
     def eval_variables(self) -> PyTree:
-        """The variables to evaluate with: the averaged parameters where they are kept."""
-        params = self.params if self.ema is None else self.ema
-        return {"params": params, "batch_stats": self.batch_stats}
+        """The variables to evaluate with: their average where it is kept."""
+        return self.variables if self.ema is None else self.ema

@@ -77,13 +77,15 @@ def make_train_step(
     policy: Policy | None = None,
     placement: TrainState | NamedSharding | None = None,
     accumulation: int = 1,
+    num_images: Callable[[PyTree], Float[Array, ""]] | None = None,
     ema_decay: float | None = None,
 ) -> TrainStep:
     """Returns `step(state, batch, rng) -> (state, metrics)`; the state is donated.
 
     Losses are means over the global batch, whatever the mesh. With `accumulation`, gradients and
-    metrics are means over equal micro-batches that run one after another; batch norm sees each
-    micro-batch by itself.
+    metrics are means over micro-batches that run one after another, weighted by their
+    `num_images`: those of the whole batch, where the loss is a mean over these images. Batch norm
+    sees each micro-batch by itself.
 
     Args:
       loss_fn: `loss_fn(variables, batch, rng=rng)` returns the loss, and metrics and new statistics
@@ -95,7 +97,9 @@ def make_train_step(
       placement: how the state lies on the mesh (`state_sharding`); by default every device holds
         all of it. Divided parameters are gathered where they are used.
       accumulation: micro-batches per step.
-      ema_decay: of the average of parameters, for a state that keeps one.
+      num_images: over how many images of a micro-batch `loss_fn` takes its mean; by default all
+        micro-batches have equally many.
+      ema_decay: of the average of variables, for a state that keeps one.
 
     Raises:
       ValueError: (of the step) the state keeps an average, and there is no `ema_decay`.
@@ -122,14 +126,18 @@ def make_train_step(
         def body(carry: tuple[PyTree, PyTree], part: tuple[PyTree, jax.Array]) -> Any:
             batch_stats, sums = carry
             grads, metrics, batch_stats = gradients(params, batch_stats, *part)
-            sums = jax.tree.map(lambda total, x: total + x.astype(total.dtype), sums, grads)
-            return (batch_stats, sums), metrics
+            images = num_images(part[0]) if num_images else jnp.float32(1)
+            sums = jax.tree.map(
+                lambda total, x: total + images * x.astype(total.dtype), sums, grads
+            )
+            return (batch_stats, sums), (metrics, images)
 
         parts = (split_batch(batch, accumulation), jax.random.split(rng, accumulation))
         zeros = jax.tree.map(lambda x: jnp.zeros_like(x, jnp.float32), params)
-        (batch_stats, sums), metrics = jax.lax.scan(body, (batch_stats, zeros), parts)
-        grads = jax.tree.map(lambda x, p: (x / accumulation).astype(p.dtype), sums, params)
-        return grads, jax.tree.map(jnp.mean, metrics), batch_stats
+        (batch_stats, sums), (metrics, images) = jax.lax.scan(body, (batch_stats, zeros), parts)
+        total = jnp.maximum(images.sum(), 1.0)
+        grads = jax.tree.map(lambda x, p: (x / total).astype(p.dtype), sums, params)
+        return grads, jax.tree.map(lambda x: (images * x).sum() / total, metrics), batch_stats
 
     def step(state: TrainState, batch: PyTree, rng: jax.Array) -> tuple[TrainState, Metrics]:
         compute = gradients if accumulation == 1 else accumulated
@@ -147,8 +155,13 @@ def make_train_step(
         ema = state.ema
         if ema is not None:
             if ema_decay is None:
-                raise ValueError("the state keeps an average of its parameters: pass ema_decay=")
-            ema = optax.incremental_update(params, ema, 1 - ema_decay)
+                raise ValueError("the state keeps an average of its variables: pass ema_decay=")
+            # In this form what does not change, as a frozen norm, is its own average to the bit.
+            ema = jax.tree.map(
+                lambda old, new: old + (1 - ema_decay) * (new - old),
+                ema,
+                {"params": params, "batch_stats": batch_stats},
+            )
         state = TrainState(
             step=state.step + 1,
             params=params,

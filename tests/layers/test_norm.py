@@ -16,6 +16,8 @@ from ipg_jax.layers import (
     GroupNorm,
     LayerNorm,
     NormKind,
+    counting,
+    maybe_remat,
     norm_layer,
     packed_norm,
 )
@@ -103,6 +105,56 @@ def test_images_that_the_mask_leaves_out_do_not_count_in_batch_norm():
     want, want_stats = training(norm, variables, x[:2])
     close(got[:2], want)
     close(stats, want_stats)
+
+
+def test_without_an_image_that_counts_the_running_statistics_stay():
+    x, norm = drawn(3, 4, 5, 8), BatchNorm()
+    variables = varied(norm.init(jax.random.key(0), x))
+    got, stats = training(norm, variables, x, mask=jnp.zeros((3, 1, 1, 1), bool))
+    assert np.isfinite(got).all()
+    jax.tree.map(np.testing.assert_array_equal, stats["batch_stats"], variables["batch_stats"])
+
+
+@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize("devices", [1, 4])
+def test_images_are_left_out_of_all_batch_norms_of_a_context(devices, remat):
+    """Those of pixels, of packed columns and of packed features."""
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            norm = norm_layer("batch_norm")
+            x = maybe_remat(lambda _, x: norm(name="a")(x, train=True), self, x, enabled=remat)
+            x = packed_norm(norm)(name="b")(jnp.tanh(x), train=True)
+            return norm(name="c")(PackedFeatures(x, 2 * x), train=True)
+
+    @jax.jit
+    def apply(x, counts):
+        with counting(counts):
+            return Net().apply(variables, x, mutable=["batch_stats"])
+
+    x, counts = drawn(4, 4, 6, 8), jnp.array([True, False, True, False])
+    variables = varied(Net().init(jax.random.key(0), x))
+    mesh = jax.make_mesh(
+        (devices,),
+        ("data",),
+        axis_types=(jax.sharding.AxisType.Auto,),
+        devices=jax.devices()[:devices],
+    )
+    placed = jax.device_put((x, counts), NamedSharding(mesh, PartitionSpec("data")))
+    got, stats = apply(*placed)
+    want, want_stats = Net().apply(variables, x[::2], mutable=["batch_stats"])
+    close(jax.tree.map(lambda row: row[::2], got), want)
+    close(stats, want_stats)
+
+
+def test_a_norms_own_mask_goes_before_that_of_the_context():
+    x, counts = drawn(4, 4, 5, 8), jnp.array([True, False, True, False])
+    norm = BatchNorm()
+    variables = varied(norm.init(jax.random.key(0), x))
+    with counting(counts):
+        _, stats = training(norm, variables, x, mask=~counts[:, None, None, None])
+    close(stats, training(norm, variables, x[1::2])[1])
 
 
 def test_what_the_mask_leaves_out_does_not_count_in_group_norm():

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ipg_jax import Batch
+from ipg_jax.layers import BatchNorm
 
 CLASSES, SIDE = 3, 64
 
@@ -33,7 +34,12 @@ class ShallowBackbone(nn.Module):
     """A convolution for each stage, with the strides and the guidance of an `IPGNet`.
 
     Tests of tasks look at what happens to its outputs, and compile it in no time.
+
+    Attributes:
+      norm: whether a batch norm follows each convolution.
     """
+
+    norm: bool = False
 
     @property
     def strides(self):
@@ -49,12 +55,13 @@ class ShallowBackbone(nn.Module):
 
     @nn.compact
     def __call__(self, pyramid, *, train):
-        del train
         guidance = nn.Conv(8, (4, 4), (4, 4), name="guidance")(pyramid[1])
         x = nn.Conv(8, (4, 4), (4, 4), name="stem")(pyramid[0])
         outputs = {}
         for stage in range(1, 5):
             x = nn.Conv(8, (3, 3), (1 if stage == 1 else 2,) * 2, name=f"layer{stage}")(x)
+            if self.norm:
+                x = BatchNorm(name=f"bn{stage}")(x, train=train)
             if stage == 2:
                 x = x + guidance
             outputs[f"c{stage + 1}"] = x = nn.relu(x)

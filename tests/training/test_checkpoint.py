@@ -92,6 +92,7 @@ def test_variables_load_from_a_workdir_or_a_step_with_the_average(tmp_path):
     checkpoints.close()
     best = load_variables(tmp_path)
     np.testing.assert_array_equal(best["params"]["layer"]["kernel"], np.full((2, 3), 2.0))
+    np.testing.assert_array_equal(best["batch_stats"]["bn"]["mean"], np.zeros(3))
     second = load_variables(tmp_path / "checkpoints" / "2")
     np.testing.assert_array_equal(second["params"]["layer"]["kernel"], np.full((2, 3), 7.0))
     with pytest.raises(FileNotFoundError):
@@ -113,6 +114,21 @@ def test_what_a_run_cannot_start_from_is_named_with_what_it_can(name: str, tmp_p
     (tmp_path / name).mkdir()
     with pytest.raises(ValueError, match=rf"config\.init_from=.*{name} is not {kinds}"):
         load_initial(tmp_path / name)
+
+
+def test_an_average_of_parameters_alone_takes_the_statistics_beside_it(tmp_path):
+    """As version 0.1 wrote it."""
+    state, average = make_state(1.0, ema=True), make_state(5.0)
+    with contextlib.closing(Checkpoints(tmp_path / "checkpoints")) as checkpoints:
+        checkpoints.save(1, state.replace(ema=average.params))
+        restored = checkpoints.restore(make_state(0.0, ema=True))
+    want = {"params": average.params, "batch_stats": state.batch_stats}
+    for found in (restored.eval_variables, load_variables(tmp_path)):
+        jax.tree.map(np.testing.assert_array_equal, found, want)
+    jax.tree.map(np.testing.assert_array_equal, restored.variables, state.variables)
+    one, other = restored.batch_stats["bn"]["mean"], restored.ema["batch_stats"]["bn"]["mean"]
+    pointers = {x.addressable_data(0).unsafe_buffer_pointer() for x in (one, other)}
+    assert len(pointers) == 2  # both are donated
 
 
 def test_the_digest_sees_every_value_and_no_order():

@@ -68,6 +68,59 @@ def test_a_policy_casts_kernels_alone():
     assert gradient["layer"]["kernel"].dtype == jnp.float32
 
 
+def test_micro_batches_weigh_as_many_images_as_count_in_them():
+    """The mean over three of four rows, of which the micro-batches have two and one."""
+
+    def loss(variables, batch, *, rng):
+        del rng
+        outputs = variables["params"]["scale"] * batch["x"]
+        value = (outputs * batch["weight"]).sum() / jnp.maximum(batch["weight"].sum(), 1.0)
+        return value, ({"loss": value}, {})
+
+    def step(parts: int, weight: list[float]):
+        optimizer = optax.sgd(1.0)
+        step = make_train_step(
+            loss,
+            optimizer,
+            make_mesh(devices=jax.devices()[:1]),
+            accumulation=parts,
+            num_images=lambda batch: batch["weight"].sum(),
+        )
+        variables = {"params": {"scale": jnp.float32(2)}, "batch_stats": {}}
+        state = TrainState.create(variables, optimizer, ema=False)
+        batch = {"x": np.float32([1, 50, 4, 7]), "weight": np.float32(weight)}
+        state, metrics = step(state, batch, jax.random.key(0))
+        return float(metrics["loss"]), float(state.params["scale"])
+
+    assert step(1, [1, 0, 1, 1]) == step(2, [1, 0, 1, 1]) == (8.0, -2.0)
+    assert step(2, [1, 0, 1, 0]) == (5.0, -0.5)  # a micro-batch of nothing
+    assert step(2, [0, 0, 0, 0]) == (0.0, 2.0)
+
+
+def test_the_average_is_of_all_that_is_evaluated():
+    def loss(variables, batch, *, rng):
+        del rng
+        value = variables["params"]["scale"] * batch["x"].mean()
+        stats = variables["batch_stats"] | {"mean": batch["x"].mean()}
+        return value, ({"loss": value}, stats)
+
+    optimizer = optax.sgd(1.0)
+    step = make_train_step(loss, optimizer, make_mesh(devices=jax.devices()[:1]), ema_decay=0.75)
+    frozen = float(np.float32(0.1))
+    variables = {
+        "params": {"scale": jnp.float32(2)},
+        "batch_stats": {"mean": jnp.float32(0), "frozen": jnp.float32(frozen)},
+    }
+    state = TrainState.create(variables, optimizer, ema=True)
+    for _ in range(2):
+        state, _ = step(state, {"x": np.float32([3, 5])}, jax.random.key(0))
+    # The parameter goes 2, -2, -6, and its average 2, 1, -0.75; the mean 0, 4, 4, and 0, 1, 1.75.
+    assert state.variables["params"] == {"scale": -6}
+    average = jax.tree.map(float, state.eval_variables)
+    assert average["params"] == {"scale": -0.75}
+    assert average["batch_stats"] == {"mean": 1.75, "frozen": frozen}
+
+
 def test_an_average_needs_its_decay():
     mesh = make_mesh(devices=jax.devices()[:1])
     step = make_train_step(linear_loss([]), optax.sgd(0.1), mesh)

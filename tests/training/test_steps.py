@@ -5,7 +5,7 @@ import functools
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from unittest import mock
 
 import jax
@@ -75,6 +75,7 @@ def _begin(config: FrozenConfigDict, mesh: Mesh, **kwargs):
         schedule=schedule,
         policy=Policy(task.dtype),
         placement=placement,
+        num_images=lambda batch: batch.weight.sum(),
         **kwargs,
     )
     return task, template, lambda: jax.device_put(first, placement, may_alias=False), step
@@ -91,13 +92,27 @@ def batches_of(config, task) -> Iterator[Batch]:
     )
 
 
-def run(config, mesh: Mesh, steps: int, **kwargs) -> tuple[TrainState, list[dict[str, float]]]:
-    """Takes `steps` training steps; returns the last state and the metrics of each step."""
+def with_blank(batch: Batch, rows: Sequence[int]) -> Batch:
+    """As the input pipeline makes of files that cannot be read."""
+    batch = jax.tree.map(np.copy, batch)
+    for array in (*batch.pyramid, batch.boxes, batch.labels, batch.valid, batch.weight):
+        array[list(rows)] = 0
+    return batch
+
+
+def run(
+    config, mesh: Mesh, steps: int, *, blank: Sequence[int] = (), **kwargs
+) -> tuple[TrainState, list[dict[str, float]]]:
+    """Takes `steps` training steps; returns the last state and the metrics of each step.
+
+    Rows of every batch are `blank`.
+    """
     task, _, create, step = begin(config, mesh, **kwargs)
     state, batches = create(), batches_of(config, task)
     history = []
     for _ in range(steps):
-        state, metrics = step(state, shard_batch(mesh, next(batches)), jax.random.key(0))
+        batch = shard_batch(mesh, with_blank(next(batches), blank))
+        state, metrics = step(state, batch, jax.random.key(0))
         history.append({name: float(value) for name, value in metrics.items()})
     return state, history
 
@@ -282,10 +297,15 @@ def test_two_shapes_of_images_make_two_programs(frozen_config, tmp_path, caplog)
         assert len(compiled) == 2, caplog.messages
 
 
-def test_accumulation_equals_one_large_batch(frozen_config):
-    """Batch norm, unless it is frozen, would see each micro-batch by itself."""
-    state, whole = run(frozen_config, mesh_of(1), 2, ema_decay=0.75)
-    parts_state, parts = run(frozen_config, mesh_of(1), 2, ema_decay=0.75, accumulation=4)
+@pytest.mark.parametrize("blank", [(), (0, 4, 5)])
+def test_accumulation_equals_one_large_batch(frozen_config, blank: Sequence[int]):
+    """Also where micro-batches have none, one and two images that count.
+
+    Batch norm, unless it is frozen, would see each micro-batch by itself.
+    """
+    options = {"ema_decay": 0.75, "blank": blank}
+    state, whole = run(frozen_config, mesh_of(1), 2, **options)
+    parts_state, parts = run(frozen_config, mesh_of(1), 2, accumulation=4, **options)
     for a, b in zip(parts, whole, strict=True):
         assert a == pytest.approx(b, rel=1e-4)
     jax.tree.map(
@@ -312,11 +332,13 @@ def test_the_average_follows_the_parameters(frozen_config):
         lambda ema, old, new: np.testing.assert_allclose(
             ema, 0.75 * old + 0.25 * new, rtol=1e-4, atol=1e-6
         ),
-        state.ema["head"],
+        state.ema["params"]["head"],
         start.params["head"],
         state.params["head"],
     )
-    assert state.eval_variables["params"] is state.ema
+    frozen, before = state.ema["batch_stats"], start.batch_stats
+    jax.tree.map(np.testing.assert_array_equal, frozen, before)
+    assert state.eval_variables is state.ema
     assert int(state.step) == 1
 
 
