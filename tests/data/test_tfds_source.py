@@ -169,6 +169,22 @@ def test_damaged_records_are_dropped_and_named(tmp_path):
         source.load_image(4)
 
 
+@pytest.mark.parametrize("key", ["image", "image/id", "image/filename", "objects/label"])
+def test_records_without_a_feature_are_dropped_and_named(tmp_path, key):
+    name = bytes([len(key)]) + key.encode()  # as protocol buffers hold it
+
+    def edit(position, record):
+        """Gives the feature of the second record another name."""
+        assert name in record
+        return record.replace(name, name[:-1] + b"X") if position == 1 else record
+
+    damaged(tmp_path, lambda data: rewritten(data, edit))
+    source = TfdsSource("damaged", "train", data_dir=tmp_path)
+    assert source.records.image_ids == [100, 102, 103, 104, 105, 106]
+    (reason,) = source.report.examples[Rule.UNREADABLE_ANNOTATION]
+    assert "example 1 of damaged train is damaged" in reason
+
+
 def test_labels_of_no_class_are_dropped_and_counted(tmp_path):
     def with_unknown():
         for i, example in examples("train"):

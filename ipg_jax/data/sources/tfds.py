@@ -167,7 +167,7 @@ class TfdsSource(Source):
           ValueError: the record is damaged.
         """
         try:
-            return self._features.deserialize_example_np(
+            example = self._features.deserialize_example_np(
                 self._examples[position], decoders=self._decoders
             )
         except tf.errors.OpError as error:
@@ -177,6 +177,9 @@ class TfdsSource(Source):
         # Protocol buffers, TFDS and array_record raise about any exception on damaged data.
         except Exception as error:
             raise self._damaged(position, str(error)) from error
+        if lacking := [key for key, value in example.items() if value is None]:
+            raise self._damaged(position, f"it lacks {', '.join(lacking)}")
+        return example
 
     def _damaged(self, position: int, reason: str) -> ValueError:
         return ValueError(
