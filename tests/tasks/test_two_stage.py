@@ -59,7 +59,7 @@ def losses(batch: Batch, stages: int = 1) -> dict[str, float]:
 def test_a_label_that_is_no_class_makes_loss_and_gradient_nan():
     batch = make_batch()
     batch.labels[0, 1] = CLASSES
-    (loss, metrics), grads = jitted(1)(fresh_variables()["params"], batch)
+    (loss, metrics), grads = jitted(1)(fresh_variables(1)["params"], batch)
     assert np.isnan(loss)
     assert np.isnan(metrics["loss"])
     assert np.isnan(grads["box_head"]["fc0"]["kernel"]).all()
