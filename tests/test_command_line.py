@@ -47,7 +47,8 @@ def test_another_model_than_that_of_the_workdir_is_refused(script: str, tmp_path
     result = run(script, *flags, *(("--out=~/out", "a.png") if script == "predict.py" else ()))
     assert result.returncode != 0
     assert "config.model.anchor_scale: trained with 3.0, given 2.0" in result.stderr
-    assert {path.name for path in tmp_path.iterdir()} == {"run"}
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.json"]
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_config_is_checked_before_anything_is_read(tmp_path):
