@@ -65,6 +65,7 @@ def default_config() -> ConfigDict:
     config.eval_every = placeholder(int)
     config.eval_only_at_end = False  # whatever eval_every is
     config.keep_checkpoints = 3  # the newest, besides the best
+    config.verify_checkpoints = True  # write and compare checksums of their files
 
     config.data = ConfigDict()
     config.data.source = "coco"  # tfds | coco | voc | digits

@@ -60,7 +60,9 @@ def predict(
     failed = list(inputs.refused)
     if not inputs.files:
         return failed
-    step, variables = restore_variables(epath.Path(workdir), checkpoint, run.template)
+    step, variables = restore_variables(
+        epath.Path(workdir), checkpoint, run.template, verify=run.verify_checkpoints
+    )
     logger.info("checkpoint %d of %s", step, workdir)
 
     levels = run.task.pyramid_levels

@@ -48,6 +48,7 @@ OLD_NAMES = {
 
 ADDED: dict[str, Any] = {
     "eval_only_at_end": False,
+    "verify_checkpoints": True,
     "data.augmentations": (),
     "data.max_unreadable": 0.1,
     "data.max_image_pixels": 89_478_485,

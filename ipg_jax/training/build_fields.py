@@ -167,6 +167,7 @@ def fields() -> dict[str, Field]:
         "eval_every": optional(whole(1)),
         "eval_only_at_end": FLAG,
         "keep_checkpoints": whole(1),
+        "verify_checkpoints": FLAG,
         "data.source": TEXT,
         "data.train_images": PATH,
         "data.train_annotations": PATH,

@@ -98,6 +98,7 @@ def build_train_run(config: ConfigDict, *, evaluate: bool = True) -> TrainRun:
         eval_every=None if config.eval_only_at_end else eval_every,
         checkpoint_every=config.checkpoint_every,
         keep_checkpoints=config.keep_checkpoints,
+        verify_checkpoints=config.verify_checkpoints,
         evaluator=evaluator,
     )
 
@@ -124,6 +125,7 @@ def build_eval_run(config: ConfigDict, *, class_names: Sequence[str] = ()) -> Ev
     return EvalRun(
         evaluator=build_evaluator(config, task, source, mesh, samples=0),
         template=build_template(config, task, mesh),
+        verify_checkpoints=config.verify_checkpoints,
     )
 
 
@@ -142,6 +144,7 @@ def build_predict_run(config: ConfigDict) -> PredictRun:
         task=task,
         mesh=mesh,
         template=build_template(config, task, mesh),
+        verify_checkpoints=config.verify_checkpoints,
         image_size=tuple(config.image_size),
         image_rules=build_image_rules(config.data),
     )

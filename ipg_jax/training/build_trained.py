@@ -10,6 +10,7 @@ from etils import epath
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from ipg_jax.files import read_regular
 from ipg_jax.training.build_checks import checked
 from ipg_jax.training.build_compat import fields_of, get_field, has_field, leaves
 from ipg_jax.training.build_fields import fields
@@ -45,7 +46,7 @@ def read_trained_config(workdir: epath.PathLike) -> ConfigDict | None:
     if not path.exists():
         return None
     try:
-        document = json.loads(path.read_text())
+        document = json.loads(read_regular(path).decode())
         if not isinstance(document, dict):
             raise ValueError("it holds no JSON object")
         values = fields_of(document)

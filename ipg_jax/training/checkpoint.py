@@ -1,33 +1,40 @@
-"""Checkpoints of a run: asynchronous, atomic, with the best one kept."""
+"""Checkpoints of a run: asynchronous, atomic, with checksums, and with the best one kept."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from orbax.checkpoint import checkpoint_managers
 
+from ipg_jax.training import hosts
+from ipg_jax.training.checkpoint_files import (
+    find_damage,
+    find_steps,
+    read_digest,
+    read_scores,
+    set_aside,
+    write_score,
+)
+from ipg_jax.training.checkpoint_io import (
+    SaveArgs,
+    StateHandler,
+    read_numpy,
+    restore_state,
+)
 from ipg_jax.training.state import TrainState
 from ipg_jax.types import PyTree
-from ipg_jax.weights import by_path, differences
 
 logger = logging.getLogger(__name__)
 
 BEST_METRIC = "AP"
-
-# By default each device with a copy writes a slice of it, for which the first checkpoint compiles
-# a program for each shape while the training waits.
-_TYPE_HANDLERS = ocp.type_handlers.create_type_handler_registry(
-    (jax.Array, ocp.type_handlers.ArrayHandler(use_replica_parallel=False)),
-)
 
 
 def config_digest(config: Mapping[str, Any]) -> str:
@@ -35,70 +42,129 @@ def config_digest(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _quality(metrics: Mapping[str, Any]) -> float:
-    """Ranks checkpoints: those that were not evaluated, or without objects, come last."""
-    return metrics.get(BEST_METRIC, -1.0)
+@dataclasses.dataclass(frozen=True)
+class _KeepNewestAndBest:
+    """Which checkpoints stay when another one is written."""
+
+    newest: int
+    best: Callable[[], int | None]
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        del context
+        kept = {checkpoint.step for checkpoint in checkpoints[-self.newest :]} | {self.best()}
+        return [checkpoint.step in kept for checkpoint in checkpoints]
 
 
 class Checkpoints:
     """The folder `checkpoints/<step>/` of a workdir.
 
     Saving is asynchronous and atomic: a run killed at any moment leaves only whole checkpoints
-    behind. The newest `keep` stay, and the one with the best AP of those saved with an evaluation.
+    behind. The newest `keep` stay, and the one with the best AP of those that were evaluated.
+    Files that were changed or lost later are found by checksums.
     """
 
     def __init__(
-        self, directory: epath.PathLike, *, keep: int = 3, digest: str = "", read_only: bool = False
+        self,
+        directory: epath.PathLike,
+        *,
+        keep: int = 3,
+        digest: str = "",
+        read_only: bool = False,
+        verify: bool = True,
     ) -> None:
-        """Opens `directory` and makes it if need be.
+        """Opens `directory` and makes it if need be; all processes of a run together.
+
+        To be written to, the newest checkpoint has to be whole. One that is damaged is moved to
+        the folder `damaged` beside `directory`, with a warning, and the next older one is taken.
 
         Args:
           directory: local folder or `gs://` URL.
           keep: how many of the newest checkpoints to keep.
           digest: `config_digest` of the run, stored with each checkpoint.
-          read_only: never write or delete.
+          read_only: never write, move or delete.
+          verify: whether checksums are written and compared.
 
         Raises:
           FileNotFoundError: `read_only`, and there is no checkpoint.
+          ValueError: there are checkpoints, and all of them are damaged.
         """
         self._directory = epath.Path(directory).absolute()
         self._digest = digest
+        self._verify = verify
+        self._whole: set[int] = set()
+        self._saving: int | None = None
+        self._failed = False
+        self._manager: ocp.CheckpointManager | None = None
         if read_only and not self._directory.exists():
             raise FileNotFoundError(f"no checkpoints in {directory}: was this run trained?")
+        # What the primary process finds is what all work with.
+        found = json.loads(hosts.from_primary(lambda: self._look(set_damaged_aside=not read_only)))
+        self._steps: list[int] = found["steps"]
+        self._scores: dict[int, float | None] = {int(k): v for k, v in found["scores"].items()}
+        if read_only:
+            return
+        self._whole.update(self._steps[-1:])
         self._manager = ocp.CheckpointManager(
             self._directory,
-            item_handlers=ocp.PyTreeCheckpointHandler(type_handler_registry=_TYPE_HANDLERS),
+            item_handlers=StateHandler(checksums=verify),
             options=ocp.CheckpointManagerOptions(
-                create=not read_only,
-                read_only=read_only,
-                cleanup_tmp_directories=not read_only,
-                best_fn=_quality,
-                preservation_policy=checkpoint_managers.AnyPreservationPolicy(
-                    [
-                        checkpoint_managers.LatestN(keep),
-                        checkpoint_managers.BestN(get_metric_fn=_quality, n=1),
-                    ]
-                ),
+                create=True,
+                cleanup_tmp_directories=True,
+                lightweight_initialize=True,  # or a damaged file of metadata would be an error here
+                preservation_policy=_KeepNewestAndBest(keep, lambda: self.best),
             ),
         )
 
-    def save(self, step: int, state: TrainState, metrics: Mapping[str, Any] | None = None) -> None:
+    def save(self, step: int, state: TrainState) -> None:
         """Starts to write `state`, which may be donated to the next step at once.
 
         Args:
           step: the state's step.
           state: what to write.
-          metrics: of an evaluation of this state; its AP ranks the checkpoint.
+
+        Raises:
+          OSError: this checkpoint, or the one before, could not be written, as on a full disk.
         """
-        self._manager.save(
-            step,
-            args=ocp.args.PyTreeSave(state),
-            metrics={
-                k: v for k, v in (metrics or {}).items() if k == BEST_METRIC and v is not None
-            },
-            custom_metadata={"config_digest": self._digest},
-            force=True,
-        )
+        manager = self._writable()
+        self.wait()
+        self._saving = step
+        try:
+            manager.save(
+                step,
+                args=SaveArgs(state),
+                custom_metadata={"config_digest": self._digest},
+                force=True,
+            )
+        except Exception as error:
+            raise self._not_written(error) from error
+
+    def wait(self) -> None:
+        """Waits until the last checkpoint is on the disk.
+
+        Raises:
+          OSError: it could not be written.
+        """
+        if self._saving is None:
+            return
+        try:
+            self._writable().wait_until_finished()
+        except Exception as error:
+            raise self._not_written(error) from error
+        self._whole.add(self._saving)
+        self._saving = None
+
+    def record(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Notes the figures of an evaluation of a checkpoint, whose AP ranks it.
+
+        Args:
+          step: which, a saved one.
+          metrics: of `evaluation.evaluate_coco`; without an AP if there were no objects.
+        """
+        self.wait()
+        score = metrics.get(BEST_METRIC)
+        self._scores[step] = score
+        if jax.process_index() == 0:
+            write_score(self._directory / str(step), score)
 
     def restore(self, template: TrainState, step: int | None = None) -> Any:
         """Returns a checkpoint as a `TrainState` that lies on the devices as `template` does.
@@ -110,36 +176,19 @@ class Checkpoints:
 
         Raises:
           FileNotFoundError: there is no such checkpoint; the message lists those that exist.
-          ValueError: the checkpoint has another structure or other shapes.
+          ValueError: the checkpoint has another structure or other shapes, or is damaged.
         """
-        self._manager.wait_until_finished()  # one that is listed may still be on its way to disk
+        self.wait()  # one that is listed may still be on its way to disk
         step = self.latest if step is None else step
         if step is None or step not in self.steps:
             raise FileNotFoundError(
                 f"no checkpoint {'' if step is None else step} in {self._directory}; "
                 f"there are {self.steps or 'none'}"
             )
-        stored = by_path(self._manager.item_metadata(step))
-        like = template
-        if template.ema is not None and not any(path.startswith("ema/params/") for path in stored):
-            like = template.replace(ema=template.ema["params"])  # version 0.1 averaged these alone
-        abstract = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
-        )
-        problems = differences(by_path(like), stored)
-        if problems:
-            raise ValueError(
-                f"checkpoint {step} in {self._directory} does not fit this config's model or "
-                "optimizer:\n  " + "\n  ".join(problems)
-            )
-        arguments = ocp.checkpoint_utils.construct_restore_args(abstract)
-        state = self._manager.restore(step, args=ocp.args.PyTreeRestore(abstract, arguments))
-        if like is not template:
-            # Copies, as those of `TrainState.create`.
-            batch_stats = jax.tree.map(jnp.copy, state.batch_stats)
-            state = state.replace(ema={"params": state.ema, "batch_stats": batch_stats})
-        metadata = self._manager.metadata(step).custom_metadata or {}
-        written = metadata.get("config_digest", "")
+        self._check(step)
+        folder = self._directory / str(step)
+        state = restore_state(folder, template)
+        written = read_digest(folder)
         if self._digest and written and written != self._digest:
             logger.warning(
                 "checkpoint %d was written with another config (digest %s, now %s); "
@@ -153,27 +202,93 @@ class Checkpoints:
     @property
     def steps(self) -> list[int]:
         """Steps of all checkpoints, oldest first."""
-        return sorted(self._manager.all_steps())
+        return self._steps if self._manager is None else sorted(self._manager.all_steps())
 
     @property
     def latest(self) -> int | None:
         """The newest checkpoint's step, or None."""
-        return self._manager.latest_step()
+        return max(self.steps, default=None)
 
     @property
     def best(self) -> int | None:
-        """Step of the checkpoint with the best AP, or None if none was evaluated."""
-        step = self._manager.best_step()
-        return step if step is not None and self._manager.metrics(step) else None
+        """Step of the checkpoint with the best AP, the newest of several, or None."""
+        scores = {step: self._scores.get(step) for step in self.steps}
+        ranked = [(score, step) for step, score in scores.items() if score is not None]
+        return max(ranked)[1] if ranked else None
+
+    def evaluated(self, step: int) -> bool:
+        """Returns whether the evaluation of a checkpoint was recorded."""
+        return step in self._scores
 
     def reached_preemption(self, step: int) -> bool:
         """Returns whether all processes of a multi-host run agreed to stop after this step."""
-        return self._manager.reached_preemption(step)
+        return ocp.multihost.reached_preemption(step)
 
     def close(self) -> None:
-        """Waits for the last write to end."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        """Waits for the last write to end.
+
+        Raises:
+          OSError: it failed.
+        """
+        if self._manager is None:
+            return
+        self.wait()
+        with contextlib.suppress(*([Exception] if self._failed else [])):  # it was raised before
+            self._manager.close()
+
+    def _look(self, *, set_damaged_aside: bool) -> str:
+        """Returns steps and scores as JSON; moves away what is damaged and newer than all whole."""
+        steps = find_steps(self._directory)
+        damaged: dict[int, str] = {}
+        while set_damaged_aside and len(damaged) < len(steps):
+            step = steps[-1 - len(damaged)]
+            damage = find_damage(self._directory / str(step), checksums=self._verify)
+            if not damage:
+                break
+            damaged[step] = damage
+        steps = steps[: len(steps) - len(damaged)]
+        if damaged and not steps:
+            lines = "\n  ".join(f"{step}: {damage}" for step, damage in damaged.items())
+            raise ValueError(
+                f"all checkpoints in {self._directory} are damaged:\n  {lines}\nput back sound "
+                "copies of them, or use another workdir"
+            )
+        for step, damage in damaged.items():
+            place = set_aside(self._directory / str(step))
+            logger.warning(
+                "CHECKPOINT %d IS DAMAGED and is now %s: %s. The run goes on from the next older "
+                "one, %d.",
+                step,
+                place,
+                damage,
+                steps[-1],
+            )
+        return json.dumps({"steps": steps, "scores": read_scores(self._directory, steps)})
+
+    def _check(self, step: int) -> None:
+        """Raises ValueError if a checkpoint is damaged, once for each."""
+        if step in self._whole:
+            return
+        folder = self._directory / str(step)
+        if damage := hosts.from_primary(lambda: find_damage(folder, checksums=self._verify)):
+            raise ValueError(
+                f"checkpoint {step} is damaged: {damage}. There are {self.steps}; name another, or "
+                "train on from the next older whole one by the command that trained"
+            )
+        self._whole.add(step)
+
+    def _writable(self) -> ocp.CheckpointManager:
+        if self._manager is None:
+            raise ValueError(f"{self._directory} was opened to be read only")
+        return self._manager
+
+    def _not_written(self, error: Exception) -> OSError:
+        step, self._saving, self._failed = self._saving, None, True
+        return OSError(
+            f"the checkpoint of step {step} could not be written to {self._directory}: {error}\n"
+            f"whole are those of the steps {find_steps(self._directory) or 'none'}. Is the disk "
+            "full? Make room, and start the same command again to go on from the newest"
+        )
 
 
 def load_variables(path: epath.PathLike) -> PyTree:
@@ -184,6 +299,7 @@ def load_variables(path: epath.PathLike) -> PyTree:
 
     Raises:
       FileNotFoundError: there is no checkpoint.
+      ValueError: the checkpoint is damaged.
     """
     folder = epath.Path(path).absolute()
     # A workdir may be named by digits, too.
@@ -194,12 +310,13 @@ def load_variables(path: epath.PathLike) -> PyTree:
         folder = folder / "checkpoints" / str(step)
     if not folder.exists():
         raise FileNotFoundError(f"no checkpoint {path}")
-    with ocp.PyTreeCheckpointer() as reader:
-        arrays = jax.tree.map(
-            lambda _: ocp.RestoreArgs(restore_type=np.ndarray),
-            reader.metadata(folder / "default").item_metadata.tree,
+    if damage := hosts.from_primary(lambda: find_damage(folder)):
+        raise ValueError(f"{folder} is damaged: {damage}. Name another checkpoint")
+    state = read_numpy(folder)
+    if "params" not in state:
+        raise ValueError(
+            f"{folder} holds no parameters, but {', '.join(map(str, state)) or 'none'}"
         )
-        state = reader.restore(folder / "default", ocp.args.PyTreeRestore(restore_args=arrays))
     average = state.get("ema") or {}
     if average and "params" not in average:  # of version 0.1
         average = {"params": average}

@@ -34,7 +34,8 @@ def evaluate(run: EvalRun, workdir: epath.PathLike, checkpoint: str = "best") ->
 
     Raises:
       FileNotFoundError: there is no such checkpoint.
-      ValueError: the data has other classes than the run was trained with.
+      ValueError: the data has other classes than the run was trained with, or a file of the run is
+        damaged.
     """
     workdir = epath.Path(workdir)
     source = run.evaluator.source
@@ -44,7 +45,9 @@ def evaluate(run: EvalRun, workdir: epath.PathLike, checkpoint: str = "best") ->
             f"{workdir} was trained with the classes\n  {', '.join(map(shown, trained))}\n"
             f"{shown(source.name)} has\n  {', '.join(map(shown, source.class_names))}"
         )
-    step, variables = restore_variables(workdir, checkpoint, run.template)
+    step, variables = restore_variables(
+        workdir, checkpoint, run.template, verify=run.verify_checkpoints
+    )
     found = run.evaluator(variables, step)
     if jax.process_index() == 0:
         write_evaluation(workdir, step, found, source)

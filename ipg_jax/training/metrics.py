@@ -13,6 +13,7 @@ from etils import epath
 from jaxtyping import UInt8
 from tensorboardX import SummaryWriter
 
+from ipg_jax.files import read_regular, write_whole
 from ipg_jax.visualize import save_image
 
 logger = logging.getLogger(__name__)
@@ -25,17 +26,28 @@ class DivergedError(RuntimeError):
 class MetricWriter:
     """Writes scalars to `metrics.jsonl` and TensorBoard, pictures to `samples/` and TensorBoard."""
 
-    def __init__(self, workdir: epath.PathLike, *, start_step: int = 0, enabled: bool = True):
+    def __init__(
+        self,
+        workdir: epath.PathLike,
+        *,
+        start_step: int = 0,
+        evaluated: bool = True,
+        enabled: bool = True,
+    ):
         """Opens the files of a workdir.
 
         Args:
           workdir: the run's folder.
           start_step: the step that the run (re)starts from: what an earlier, killed run wrote of
-            later steps is removed, since it will be written again.
+            later steps is removed, since it will be written again. Of a run that starts from
+            scratch, the lines of an earlier one are moved to the end of `metrics.old.jsonl`.
+          evaluated: whether the evaluation of that step is complete, if there was one; else its
+            figures are removed too.
           enabled: False in every process but one of a multi-host run: writes nothing.
 
         Raises:
           ImportError: a `gs://` workdir without the extra `gcs`.
+          OSError: the files cannot be read or written; the message names the file.
         """
         self._enabled = enabled
         if not enabled:
@@ -44,7 +56,7 @@ class MetricWriter:
         self._workdir.mkdir(parents=True, exist_ok=True)
         self._path = self._workdir / "metrics.jsonl"
         if self._path.exists():
-            self._path.write_text("".join(_lines_until(self._path.read_text(), start_step)))
+            self._rewind(start_step, evaluated)
         self._events = SummaryWriter(str(self._workdir), purge_step=start_step + 1, flush_secs=30)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
@@ -52,8 +64,11 @@ class MetricWriter:
         if not self._enabled:
             return
         finite = {k: v if math.isfinite(v) else None for k, v in values.items()}
-        with self._path.open("a") as file:  # on gs:// a file is there once it is closed
-            file.write(json.dumps({"step": step} | finite) + "\n")
+        try:
+            with self._path.open("a") as file:  # on gs:// a file is there once it is closed
+                file.write(json.dumps({"step": step} | finite) + "\n")
+        except OSError as error:
+            raise OSError(f"cannot write {self._path}: {error.strerror or error}") from error
         for name, value in values.items():
             if math.isfinite(value):
                 self._events.add_scalar(name, value, step)
@@ -70,18 +85,46 @@ class MetricWriter:
         if self._enabled:
             self._events.close()
 
+    def _rewind(self, step: int, evaluated: bool) -> None:
+        """Removes the lines after `step`; keeps, counts and reports those that are damaged."""
+        written = read_regular(self._path)
+        if step == 0 and written:
+            place = self._path.with_name("metrics.old.jsonl")
+            older = read_regular(place) if place.exists() else b""
+            write_whole(place, older + written)
+            write_whole(self._path, b"")
+            logger.warning("the run starts from scratch; its earlier metrics are now in %s", place)
+            return
+        *lines, rest = written.split(b"\n")
+        if _is_kept(rest, step, evaluated) is not None:  # else it was cut off by the end of a run
+            lines.append(rest)
+        kept = [_is_kept(line, step, evaluated) for line in lines]
+        damaged = [number for number, keep in enumerate(kept, start=1) if keep is None]
+        if damaged:
+            logger.warning(
+                "%s: %d damaged line(s) left as they are, the first is line %d",
+                self._path,
+                len(damaged),
+                damaged[0],
+            )
+        text = b"".join(
+            line + b"\n" for line, keep in zip(lines, kept, strict=True) if keep is not False
+        )
+        if text != written:
+            write_whole(self._path, text)
 
-def _lines_until(text: str, step: int) -> list[str]:
-    """Returns the whole lines of a `metrics.jsonl` whose step is not after `step`."""
-    kept = []
-    for line in text.splitlines(keepends=True):
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # a line cut off when the run was killed
-        if record["step"] <= step:
-            kept.append(line)
-    return kept
+
+def _is_kept(line: bytes, step: int, evaluated: bool) -> bool | None:
+    """Returns whether a line of `metrics.jsonl` is of the time until `step`; None if damaged."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):  # also of bytes that are no UTF-8
+        return None
+    if not isinstance(record, dict) or type(record.get("step")) is not int:
+        return None
+    if record["step"] == step and not evaluated:
+        return not any(name.startswith("eval/") for name in record)
+    return record["step"] <= step
 
 
 class Progress:

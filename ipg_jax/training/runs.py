@@ -44,6 +44,7 @@ class TrainRun:
       eval_every: None evaluates at the end only.
       checkpoint_every: an evaluation is followed by a checkpoint too.
       keep_checkpoints: how many of the newest, besides the best.
+      verify_checkpoints: whether their checksums are written and compared.
       evaluator: scores the run; None for a run that is never evaluated.
     """
 
@@ -68,6 +69,7 @@ class TrainRun:
     eval_every: int | None
     checkpoint_every: int
     keep_checkpoints: int
+    verify_checkpoints: bool
     evaluator: Evaluator | None
 
 
@@ -78,10 +80,12 @@ class EvalRun:
     Attributes:
       evaluator: knows the data and the devices.
       template: the state that checkpoints hold, as `jax.ShapeDtypeStruct`s with their shardings.
+      verify_checkpoints: whether their checksums are compared.
     """
 
     evaluator: Evaluator
     template: TrainState
+    verify_checkpoints: bool
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,6 +96,7 @@ class PredictRun:
       task: the detector.
       mesh: devices of this process, which divide the height of an image.
       template: the state that checkpoints hold, as `jax.ShapeDtypeStruct`s with their shardings.
+      verify_checkpoints: whether their checksums are compared.
       image_size: limits of the (short, long) side of the resized images, in pixels.
       image_rules: how image files are read, as in training.
     """
@@ -99,5 +104,6 @@ class PredictRun:
     task: DetectionTask
     mesh: Mesh
     template: TrainState
+    verify_checkpoints: bool
     image_size: tuple[int, int]
     image_rules: ImageRules

@@ -10,6 +10,7 @@ from typing import Any
 from etils import epath
 
 from ipg_jax import data, evaluation
+from ipg_jax.files import is_remote, read_json, read_regular, write_whole
 from ipg_jax.training.checkpoint import Checkpoints, load_variables
 from ipg_jax.training.evaluator import Evaluation
 from ipg_jax.training.state import TrainState
@@ -19,21 +20,24 @@ from ipg_jax.weights import SUFFIXES, Weights, load_weights
 logger = logging.getLogger(__name__)
 
 
-def write_run_files(workdir: epath.Path, config: dict[str, Any], source: data.Source) -> None:
-    """Writes `config.json` and `classes.json`, and lists what changed since the last start.
+def check_workdir(workdir: epath.Path, config: dict[str, Any], source: data.Source) -> None:
+    """Compares a run with what its workdir holds, and changes nothing there.
+
+    Lists what changed in the config since the last start.
 
     Args:
-      workdir: folder of the run; made if need be.
+      workdir: folder of the run.
       config: the run's, as plain JSON values.
       source: its training data.
 
     Raises:
-      ValueError: the run was trained with other classes so far.
+      ValueError: the run was trained with other classes so far, or its checkpoints are gone, or a
+        file is damaged; the message says what to do.
     """
-    workdir.mkdir(parents=True, exist_ok=True)
     path = workdir / "config.json"
     if path.exists():
-        before = json.dumps(json.loads(path.read_text()), indent=2, sort_keys=True).splitlines()
+        remedy = "remove this file, and the next start writes it again"
+        before = json.dumps(read_json(path, dict, remedy), indent=2, sort_keys=True).splitlines()
         after = json.dumps(config, indent=2, sort_keys=True).splitlines()
         changes = [
             line
@@ -42,27 +46,67 @@ def write_run_files(workdir: epath.Path, config: dict[str, Any], source: data.So
         ]
         if changes:
             logger.warning("the config differs from %s:\n%s", path, "\n".join(changes))
-    path.write_text(json.dumps(config, indent=2))
+    path = workdir / "classes.json"
+    if path.exists():
+        trained, now = read_classes(workdir), class_list(source)
+        if trained != now:
+            raise ValueError(
+                f"{source.name} has other classes than the run in {workdir}:\n"
+                f"{path}: {trained}\nnow: {now}\nuse another workdir"
+            )
+    metrics = workdir / "metrics.jsonl"
+    # A store of objects has no empty folders, which a run has that was killed before its first
+    # checkpoint.
+    if (
+        not is_remote(workdir)
+        and not (workdir / "checkpoints").exists()
+        and metrics.exists()
+        and read_regular(metrics)
+    ):
+        raise ValueError(
+            f"{workdir} holds the metrics of a run, but no folder of checkpoints to go on from: "
+            f"put {workdir / 'checkpoints'} back, or use another workdir, or move {metrics} away "
+            "to start again from scratch"
+        )
 
-    classes = [
+
+def write_run_files(workdir: epath.Path, config: dict[str, Any], source: data.Source) -> None:
+    """Writes `config.json` and `classes.json` of a run that `check_workdir` found to fit."""
+    write_whole(workdir / "config.json", json.dumps(config, indent=2))
+    write_whole(workdir / "classes.json", json.dumps(class_list(source), indent=2))
+
+
+def class_list(source: data.Source) -> list[dict[str, Any]]:
+    """Returns the categories of a source, `[{"id": ..., "name": ...}]`, in the labels' order."""
+    return [
         {"id": number, "name": name}
         for number, name in zip(source.category_ids, source.class_names, strict=True)
     ]
-    path = workdir / "classes.json"
-    if path.exists() and json.loads(path.read_text()) != classes:
-        raise ValueError(
-            f"{source.name} has other classes than the run in {workdir}:\n"
-            f"{path}: {json.loads(path.read_text())}\nnow: {classes}\nuse another workdir"
-        )
-    path.write_text(json.dumps(classes, indent=2))
 
 
 def read_classes(workdir: epath.Path) -> list[dict[str, Any]]:
-    """Returns the categories, `[{"id": ..., "name": ...}]`, that a run was trained with."""
+    """Returns the categories, `[{"id": ..., "name": ...}]`, that a run was trained with.
+
+    Raises:
+      FileNotFoundError: there is no `classes.json`.
+      ValueError: it is damaged.
+    """
     path = workdir / "classes.json"
     if not path.exists():
         raise FileNotFoundError(f"no {path}: was this run trained?")
-    return json.loads(path.read_text())
+    remedy = "remove this file, and start the training again, which writes it"
+    classes = read_json(path, list, remedy)
+    for entry in classes:
+        if (
+            not isinstance(entry, dict)
+            or type(entry.get("id")) not in (int, str)
+            or not isinstance(entry.get("name"), str)
+        ):
+            raise ValueError(
+                f'{path} is damaged, it holds {entry!r} and not {{"id": 1, "name": "a name"}}: '
+                f"{remedy}"
+            )
+    return classes
 
 
 def write_evaluation(
@@ -83,7 +127,7 @@ def write_evaluation(
         "coco": found.coco,
         "voc": found.voc,
     }
-    (folder / "metrics.json").write_text(json.dumps(figures, indent=2))
+    write_whole(folder / "metrics.json", json.dumps(figures, indent=2))
     if not source.records.annotated:
         images = epath.Path(source.name).stem.removeprefix("image_info_")
         path = folder / f"detections_{images}_{workdir.name}_results.json"
@@ -120,7 +164,7 @@ def load_initial(path: epath.PathLike) -> Weights:
 
 
 def restore_variables(
-    workdir: epath.Path, checkpoint: str, template: TrainState
+    workdir: epath.Path, checkpoint: str, template: TrainState, *, verify: bool = True
 ) -> tuple[int, PyTree]:
     """Returns step and variables to evaluate with of a checkpoint: a step, `best` or `latest`.
 
@@ -128,12 +172,14 @@ def restore_variables(
       workdir: folder of the run.
       checkpoint: which one.
       template: the state that it holds, and how its arrays are to lie on the devices.
+      verify: whether to compare checksums.
 
     Raises:
       FileNotFoundError: there is no such checkpoint.
-      ValueError: `checkpoint` is none of these, or the template has another structure.
+      ValueError: `checkpoint` is none of these, the template has another structure, or the
+        checkpoint is damaged.
     """
-    checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
+    checkpoints = Checkpoints(workdir / "checkpoints", read_only=True, verify=verify)
     if checkpoint == "best":
         step = checkpoints.best if checkpoints.best is not None else checkpoints.latest
     elif checkpoint == "latest":

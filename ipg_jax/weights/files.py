@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import pickle
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -15,6 +15,8 @@ import safetensors
 import safetensors.numpy
 from etils import epath
 
+from ipg_jax.files import read_regular, write_whole
+from ipg_jax.text import shown
 from ipg_jax.types import Array
 from ipg_jax.weights.layouts import EPSILON, convert
 from ipg_jax.weights.merge import Weights
@@ -26,6 +28,9 @@ SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
 # The files of torchvision's first RetinaNet and Faster R-CNN, by the start of their SHA-256, which
 # their names end in: they were trained with an epsilon of 0 in their frozen batch norms.
 NO_EPSILON = ("eeacb38b", "258fb6c6")
+
+SHARED = 4
+"""How many times as many bytes as a torch file has its tensors may declare, by sharing them."""
 
 TENSOR_TYPES = {
     "BF16": np.dtype(jnp.bfloat16),
@@ -50,13 +55,15 @@ def load_weights(
 
     Raises:
       FileNotFoundError: there is no such file.
+      OSError: it is no regular file, or cannot be read.
       ModuleNotFoundError: a `.pth` without torch.
-      ValueError: the file is damaged, holds more than plain tensors, or is of no known model.
+      ValueError: the file is damaged, holds more than plain tensors, declares more data than it
+        has, or is of no known model; the message names it.
     """
     path = epath.Path(path)
     if path.suffix not in SUFFIXES:
         raise ValueError(f"{path}: files of weights end in one of {', '.join(SUFFIXES)}")
-    data = path.read_bytes()
+    data = read_regular(path)
     try:
         metadata: dict[str, str] = {}
         if path.suffix in TORCH_SUFFIXES:
@@ -64,13 +71,13 @@ def load_weights(
         else:
             state, metadata = _read_safetensors(data)
         if metadata.get("format") == FORMAT:
-            return Weights(state, tuple(json.loads(metadata["class_names"])))
+            return Weights(state, _class_names(metadata))
         if epsilon is None:
             known = hashlib.sha256(data).hexdigest().startswith(NO_EPSILON)
             epsilon = 0.0 if known else EPSILON
         return convert(state, class_names=class_names, epsilon=epsilon)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{path}: {shown(error, limit=2000)}") from error
 
 
 def save_weights(path: epath.PathLike, weights: Weights) -> None:
@@ -89,7 +96,7 @@ def save_weights(path: epath.PathLike, weights: Weights) -> None:
     arrays = {name: np.ascontiguousarray(array) for name, array in weights.arrays.items()}
     metadata = {"format": FORMAT, "class_names": json.dumps(weights.class_names)}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(safetensors.numpy.save(arrays, metadata))
+    write_whole(path, safetensors.numpy.save(arrays, metadata))
 
 
 def _read_safetensors(data: bytes) -> tuple[dict[str, Array], dict[str, str]]:
@@ -109,6 +116,18 @@ def _read_safetensors(data: bytes) -> tuple[dict[str, Array], dict[str, str]]:
     return arrays, metadata
 
 
+def _class_names(metadata: Mapping[str, str]) -> tuple[str, ...]:
+    """Returns the class names in the metadata of a file of ours."""
+    text = metadata.get("class_names", "missing")
+    try:
+        names = json.loads(text)
+    except (ValueError, RecursionError):
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"class_names in its metadata is {text!r:.80}, not a JSON list of texts")
+    return tuple(names)
+
+
 def _read_torch(data: bytes) -> dict[str, Array]:
     """Returns the arrays of a `state_dict`, also one that lies among others in a checkpoint."""
     try:
@@ -117,10 +136,13 @@ def _read_torch(data: bytes) -> dict[str, Array]:
         raise ModuleNotFoundError(
             'a .pth file is read with torch: pip install "ipg-jax[torch]", or use a .safetensors'
         ) from error
+    if data[:4] == b"PK\3\4":  # a zip file, as torch writes since version 1.6
+        _check_archive(data)
     try:
         state: Any = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        # Not torch's own message, which advises to load such files all the same.
+    # What a damaged pickle ends in may be of any kind, and is not shown: torch's own message
+    # advises to load such files all the same.
+    except Exception as error:
         raise ValueError(
             "damaged, or not of plain tensors only, and so not read; of a checkpoint with more in "
             "it, save the state_dict by itself"
@@ -128,12 +150,53 @@ def _read_torch(data: bytes) -> dict[str, Array]:
     for key in ("model", "state_dict", "model_state_dict"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
-    if not isinstance(state, dict) or not all(torch.is_tensor(x) for x in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and torch.is_tensor(x) for name, x in state.items()
+    ):
         raise ValueError("holds no state_dict, tensors by their names")
-    return {
-        name: _float32((x.float() if x.is_floating_point() else x).numpy())
-        for name, x in state.items()
-    }
+    # Tensors may share data, also with themselves: one number can be declared to be a billion.
+    declared = sum(x.numel() * x.element_size() for x in state.values())
+    if declared > SHARED * len(data) + 2**20:
+        raise ValueError(f"its tensors declare {declared} bytes, the file has {len(data)}")
+    arrays: dict[str, Array] = {}
+    for name, x in state.items():
+        x = x.detach()  # parameters that were saved as such require gradients
+        try:
+            arrays[name] = _float32((x.float() if x.is_floating_point() else x).numpy())
+        except (RuntimeError, TypeError) as error:  # sparse and quantized ones
+            raise ValueError(f"{name} is no plain tensor: {error}") from error
+    return arrays
+
+
+def _check_archive(data: bytes) -> None:
+    """Raises ValueError unless all of a zip file is there, uncompressed and whole.
+
+    Nothing is unpacked: torch stores its records as they are, so that one which claims to be larger
+    than it is was not written by torch.
+    """
+    damaged = []
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            records = archive.infolist()
+            for record in records:
+                if record.compress_type != zipfile.ZIP_STORED:
+                    raise ValueError(
+                        f"{record.filename} in it is compressed ({record.compress_size} bytes for "
+                        f"{record.file_size}), which torch never does: save it again with torch"
+                    )
+            declared = sum(record.file_size for record in records)
+            if declared > len(data):
+                raise ValueError(f"its records declare {declared} bytes, the file has {len(data)}")
+            for record in records:
+                try:
+                    archive.read(record)
+                except zipfile.BadZipFile:
+                    damaged.append(record.filename)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, RuntimeError) as error:
+        raise ValueError(f"damaged: {error}") from error
+    # Without any right checksum it was written by `torch.serialization.set_crc32_options(False)`.
+    if damaged and len(damaged) < len(records):
+        raise ValueError(f"damaged: {damaged[0]} in it is not as it was written (CRC-32)")
 
 
 def _float32(array: np.ndarray) -> np.ndarray:

@@ -51,7 +51,9 @@ def convert(
     if state and all(name.startswith("module.") for name in state):  # torch's data parallelism
         state = {name.removeprefix("module."): array for name, array in state.items()}
     rules, absent = _rules(state)
-    arrays, sources, left_out = {}, {}, {}
+    arrays: dict[str, Array] = {}
+    sources: dict[str, str] = {}
+    left_out: dict[str, str] = {}
     for name, array in state.items():
         module, _, leaf = name.rpartition(".")
         if leaf == "num_batches_tracked":
@@ -60,6 +62,10 @@ def convert(
             left_out[name] = "classifier of whole images"
         else:
             path = _path(rules, module, leaf, array) or name
+            if path in arrays:
+                raise ValueError(f"{sources[path]} and {name} are both {path} here")
+            if path.endswith("/kernel") and array.ndim not in (2, 4):
+                raise ValueError(f"{name} has the shape {array.shape}; kernels have 2 or 4 axes")
             arrays[path], sources[path] = _transposed(array, path), name
 
     if epsilon != EPSILON:
@@ -72,6 +78,11 @@ def convert(
     if "box_head/fc0/kernel" in arrays:
         # torch flattens [channels, 7, 7], here it is [7, 7, channels].
         kernel = arrays["box_head/fc0/kernel"]
+        if kernel.ndim != 2 or kernel.shape[0] % POOLED**2:
+            raise ValueError(
+                f"{sources['box_head/fc0/kernel']} reads {kernel.shape[0]} values, which is no "
+                f"multiple of the {POOLED}x{POOLED} positions of pooled features"
+            )
         kernel = kernel.reshape(-1, POOLED, POOLED, kernel.shape[-1]).transpose(1, 2, 0, 3)
         arrays["box_head/fc0/kernel"] = kernel.reshape(-1, kernel.shape[-1])
     class_names = _convert_classes(arrays, sources, left_out, tuple(class_names))
@@ -228,17 +239,27 @@ def _convert_classes(
     """Puts the class rows of `arrays` into this package's order; returns the classes' names.
 
     Raises:
-      ValueError: `class_names` are not as many as the head's classes.
+      ValueError: `class_names` are not as many as the head's classes, or the head's arrays do not
+        fit each other.
     """
     if "head/class_logits/bias" in arrays:
-        anchors = arrays["head/box_deltas/bias"].size // 4
-        rows = arrays["head/class_logits/bias"].size // anchors
+        deltas = _outputs(arrays, "head/box_deltas")
+        anchors = max(1, deltas // 4)
+        rows = _outputs(arrays, "head/class_logits") // anchors
         widths = {"head/class_logits": 1}
+        wanted = {"head/box_deltas": anchors * 4, "head/class_logits": anchors * rows}
     elif "box_head/class_logits/bias" in arrays:
-        rows = arrays["box_head/class_logits/bias"].size
+        rows = _outputs(arrays, "box_head/class_logits")
         widths = {"box_head/class_logits": 1, "box_head/box_deltas": 4}
+        wanted = {layer: rows * width for layer, width in widths.items()}
     else:
         return ()
+    for layer, outputs in wanted.items():
+        if _outputs(arrays, layer) != outputs or not rows:
+            raise ValueError(
+                f"{sources[f'{layer}/bias']} has {_outputs(arrays, layer)} values, which does not "
+                "fit the head's other layers"
+            )
     kept = list(range(1, rows))
     if not class_names and rows == len(COCO_CLASSES):
         kept = [row for row, name in enumerate(COCO_CLASSES) if name]
@@ -258,3 +279,20 @@ def _convert_classes(
             if not background:
                 left_out[f"{sources[path]} [{dropped}]"] = "classes that are none"
     return class_names
+
+
+def _outputs(arrays: Mapping[str, Array], layer: str) -> int:
+    """Returns how many outputs a layer has.
+
+    Raises:
+      ValueError: its kernel or bias is missing, or they do not fit each other.
+    """
+    shapes = {}
+    for path in (f"{layer}/kernel", f"{layer}/bias"):
+        if path not in arrays:
+            raise ValueError(f"there is a head, but nothing for its {path}")
+        shapes[path] = arrays[path].shape
+    kernel, bias = shapes.values()
+    if len(kernel) < 2 or bias != kernel[-1:]:
+        raise ValueError(f"the shapes of {layer} do not fit each other: {kernel} and {bias}")
+    return bias[0]

@@ -1,9 +1,11 @@
+import contextlib
 import json
 import math
 
 import numpy as np
 import pytest
 from etils import epath
+from small_files import small_files_only
 
 from ipg_jax.training.metrics import MetricWriter, Progress, duration
 
@@ -31,6 +33,50 @@ def test_a_resumed_run_forgets_what_came_after_its_checkpoint(tmp_path):
     writer.scalars(3, {"loss": 9.0})
     writer.close()
     assert [(r["step"], r["loss"]) for r in read(tmp_path)] == [(1, 1.0), (2, 2.0), (3, 9.0)]
+
+
+def test_a_damaged_line_is_kept_and_counted_and_stops_no_run(tmp_path, caplog):
+    path = tmp_path / "metrics.jsonl"
+    damaged = [b'{"step": 1, "lo\xff": 1.0}', b'{"step": "1"}', b"7", b""]
+    sound = [b'{"step": 1}', b'{"step": 2}', b'{"step": 3}']
+    path.write_bytes(b"\n".join([sound[0], *damaged, *sound[1:]]))  # and a last line that is whole
+    MetricWriter(tmp_path, start_step=3).close()
+    assert path.read_bytes() == b"\n".join([sound[0], *damaged, *sound[1:], b""])
+    assert "metrics.jsonl: 4 damaged line(s) left as they are, the first is line 2" in caplog.text
+    MetricWriter(tmp_path, start_step=1).close()
+    assert path.read_bytes() == b"\n".join([sound[0], *damaged, b""])
+
+
+def test_an_evaluation_that_is_done_again_is_written_once(tmp_path):
+    with contextlib.closing(MetricWriter(tmp_path)) as writer:
+        for step in (2, 4):
+            writer.scalars(step, {"train/loss": 0.5})
+            writer.scalars(step, {"eval/coco_AP": 0.5})
+    MetricWriter(tmp_path, start_step=4, evaluated=False).close()
+    assert [(r["step"], "train/loss" in r) for r in read(tmp_path)] == [
+        (2, True),
+        (2, False),
+        (4, True),
+    ]
+
+
+def test_a_run_from_scratch_keeps_the_metrics_of_an_earlier_one(tmp_path, caplog):
+    for number in range(3):
+        with contextlib.closing(MetricWriter(tmp_path)) as writer:
+            writer.scalars(1, {"loss": float(number)})
+    assert [r["loss"] for r in read(tmp_path)] == [2.0]
+    old = (tmp_path / "metrics.old.jsonl").read_text().splitlines()
+    assert [json.loads(line)["loss"] for line in old] == [0.0, 1.0]
+    assert "from scratch" in caplog.text
+
+
+def test_a_full_disk_is_named(tmp_path):
+    with (
+        contextlib.closing(MetricWriter(tmp_path)) as writer,
+        small_files_only(2**17),
+        pytest.raises(OSError, match=r"cannot write .*metrics\.jsonl"),
+    ):
+        writer.scalars(1, {"x" * 2**18: 0.0})
 
 
 def test_pictures_go_to_samples(tmp_path):

@@ -1,6 +1,8 @@
 """Several processes on one machine: who provides what, and what is refused."""
 
 import pathlib
+import re
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,9 +15,14 @@ SCRIPT = pathlib.Path(__file__).with_name("spread_batch.py")
 
 def spread(devices: Sequence[int], space: int) -> list[tuple[int, str]]:
     """Runs the script in processes with so many devices each; returns exit codes and outputs."""
+    return run(SCRIPT, devices, str(space))
+
+
+def run(script: pathlib.Path, devices: Sequence[int], argument: str) -> list[tuple[int, str]]:
+    """Runs a script in processes with so many devices each; returns exit codes and outputs."""
     processes = [
         subprocess.Popen(
-            [sys.executable, SCRIPT, str(space)],
+            [sys.executable, script, argument],
             cwd=SCRIPT.parents[2],
             env=environment,
             stdout=subprocess.PIPE,
@@ -50,3 +57,36 @@ def test_processes_with_different_numbers_of_devices_are_refused():
     for code, output in spread((4, 2), 1):
         assert code != 0
         assert "ValueError: process 1 has 2 device(s), the others have 4" in output
+
+
+def test_processes_that_want_to_train_something_else_are_refused(tmp_path):
+    workdir = tmp_path / "run"
+    told = []
+    for code, output in run(SCRIPT.with_name("compare_runs.py"), (1, 1), str(workdir)):
+        assert code == 0, output
+        sections = (part.partition("\n") for part in output.split("--- ")[1:])
+        told.append({name: text for name, _, text in sections})
+    first, second = told
+    host = rf"process 1 \({re.escape(socket.gethostname())}\) has"
+    for texts in told:  # both know, whichever log is read
+        assert "no error" in texts["same"]
+        assert re.search(
+            rf"{host} config.optimizer.learning_rate=0.2, process 0 has 0.1", texts["rate"]
+        )
+        assert "no error" in texts["place"]
+        assert re.search(
+            rf"{host} length=4 in the evaluation data, process 0 has 9", texts["fewer"]
+        )
+        assert "as image 4 none, and process 0 train scene 4" in texts["fewer"]
+        assert re.search(rf"{host} other images .* other boxes .* of train scene 4", texts["box"])
+        assert re.search(rf"{host} classes=\['b', 'a'\] in the training data", texts["names"])
+        assert "no error" in texts["report"]
+        assert re.search(r"process 1 .* data: 1 x image missing .*lost\.jpg", texts["report"])
+        assert "by process 0" in texts["told"]
+        assert "no such workdir" in texts["error"]
+        for field, values in {"num_steps": (6, 5), "batch_size": (16, 8)}.items():
+            line = f"{host} config.{field}={values[0]}, process 0 has {values[1]}"
+            assert re.search(line, texts["train"])
+    assert "process 0 has stopped" in second["error"]
+    assert "process 0 has stopped" not in first["error"]
+    assert not workdir.exists()

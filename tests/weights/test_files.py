@@ -2,9 +2,12 @@ import hashlib
 import json
 import os
 import pathlib
+import pickle
+import struct
 import subprocess
 import sys
 import types
+import zipfile
 
 import jax
 import jax.numpy as jnp
@@ -75,8 +78,8 @@ def test_pth_without_torch_names_the_extra(tmp_path, monkeypatch):
 class FakeTensor:
     """As much of a torch tensor as is used."""
 
-    def __init__(self, array: np.ndarray) -> None:
-        self.array = array
+    def __init__(self, array: np.ndarray, requires_grad: bool = False) -> None:
+        self.array, self.requires_grad = array, requires_grad
 
     def is_floating_point(self) -> bool:
         return np.issubdtype(self.array.dtype, np.floating)
@@ -84,7 +87,18 @@ class FakeTensor:
     def float(self) -> "FakeTensor":
         return FakeTensor(self.array.astype(np.float32))
 
+    def detach(self) -> "FakeTensor":
+        return FakeTensor(self.array, requires_grad=False)
+
+    def numel(self) -> int:
+        return self.array.size
+
+    def element_size(self) -> int:
+        return self.array.itemsize
+
     def numpy(self) -> np.ndarray:
+        if self.requires_grad:
+            raise RuntimeError("Can't call numpy() on Tensor that requires grad.")
         return self.array
 
 
@@ -106,11 +120,129 @@ def test_pth_is_read_by_the_loader_of_plain_tensors_only(tmp_path, monkeypatch):
     tensors["bn1.num_batches_tracked"] = FakeTensor(np.int64([3]))
     for stored["value"] in (tensors, {"model": tensors, "epoch": 3}):
         np.testing.assert_array_equal(load_weights(path).arrays["backbone/bn1/var"], 0.5)
-    stored["value"] = files.pickle.UnpicklingError("Unsupported global")
+    stored["value"] = pickle.UnpicklingError("Unsupported global")
     with pytest.raises(ValueError, match=r"a.pth: .*not of plain tensors only"):
         load_weights(path)
     stored["value"] = {"epoch": 3}
     with pytest.raises(ValueError, match=r"a.pth: holds no state_dict"):
+        load_weights(path)
+
+
+@pytest.fixture
+def torch_loads(monkeypatch):
+    """Lets a stand-in of torch load whatever is put into the list; it notes the files."""
+    stored: list = []
+
+    def load(file, **_):
+        file.seek(0)
+        return stored.pop()
+
+    torch = types.SimpleNamespace(load=load, is_tensor=lambda x: isinstance(x, FakeTensor))
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    return stored
+
+
+def test_parameters_that_require_gradients_are_read(tmp_path, torch_loads):
+    path = tmp_path / "a.pth"
+    path.write_bytes(b"a pickle")
+    torch_loads.append({name: FakeTensor(x, requires_grad=True) for name, x in STATE.items()})
+    np.testing.assert_array_equal(load_weights(path).arrays["backbone/bn1/var"], 0.5)
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (None, "holds no state_dict"),
+        ({1: FakeTensor(np.ones(1))}, "holds no state_dict"),
+        ({"a": FakeTensor(np.broadcast_to(np.float32(0), (1000, 10**6)))}, "declare 4000000000"),
+        ({"a.weight": FakeTensor(np.ones(1))}, "of no model that is known"),
+        (STATE | {"conv1.weight": np.ones((1, 1, 1))}, r"conv1.weight has the shape \(1, 1, 1\)"),
+    ],
+)
+def test_what_torch_may_find_in_a_file_is_checked(tmp_path, torch_loads, state, message):
+    path = tmp_path / "a.pth"
+    path.write_bytes(b"a pickle")
+    if state and isinstance(next(iter(state.values())), np.ndarray):
+        state = {name: FakeTensor(x) for name, x in state.items()}
+    torch_loads.append(state)
+    with pytest.raises(ValueError, match=rf"a.pth: .*{message}"):
+        load_weights(path)
+
+
+def write_zip(path: pathlib.Path, records: dict[str, bytes], compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in records.items():
+            archive.writestr(name, content)
+
+
+def test_archives_are_checked_before_they_are_unpacked(tmp_path, torch_loads):
+    path = tmp_path / "a.pth"
+    write_zip(path, {"a/data/0": bytes(2**24)}, zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 2**15
+    with pytest.raises(ValueError, match=r"a.pth: a/data/0 in it is compressed .* 16777216"):
+        load_weights(path)
+    # Nine entries of the directory at the end that name one record: more is declared than there is.
+    write_zip(path, {"a": bytes(2**12)})
+    record, end = (path.read_bytes().index(mark) for mark in (b"PK\1\2", b"PK\5\6"))
+    content = path.read_bytes()
+    entries = 9 * content[record:end]
+    counts = struct.pack("<HHI", 9, 9, len(entries))
+    path.write_bytes(content[:record] + entries + content[end:][:8] + counts + content[end:][16:])
+    with pytest.raises(ValueError, match=r"a.pth: its records declare 36864 bytes, the file has"):
+        load_weights(path)
+
+
+def test_records_that_were_changed_are_found(tmp_path, torch_loads):
+    path = tmp_path / "a.pth"
+    write_zip(path, {"a": b"first record", "b": b"second record"})
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"second record", b"secund record"))
+    with pytest.raises(ValueError, match=r"a.pth: damaged: b in it .*CRC-32"):
+        load_weights(path)
+    # Where no checksum is right, they were not computed, as torch can be told.
+    other = content.replace(b"second record", b"secund record").replace(b"first rec", b"fitst rec")
+    path.write_bytes(other)
+    torch_loads.append({name: FakeTensor(array) for name, array in STATE.items()})
+    assert "backbone/bn1/var" in load_weights(path).arrays
+
+
+@pytest.mark.parametrize("names", [None, "[1]", '{"a": 1}', "[", "[" * 10**5])
+def test_damaged_metadata_of_our_own_files_are_named(tmp_path, names):
+    path = tmp_path / "a.safetensors"
+    metadata = {"format": "ipg_jax"} | ({} if names is None else {"class_names": names})
+    save_file({"x": np.ones(2, np.float32)}, path, metadata)
+    with pytest.raises(ValueError, match=r"a.safetensors: class_names in its metadata is"):
+        load_weights(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cls_logits.weight": None}, "nothing for its head/class_logits/kernel"),
+        ({"cls_logits.bias": np.ones(7, np.float32)}, "class_logits do not fit each other"),
+        ({"bbox_reg.bias": None}, "nothing for its head/box_deltas/bias"),
+        (
+            {"bbox_reg.weight": np.ones((9, 4, 1, 1), np.float32), "bbox_reg.bias": np.ones(9)},
+            "bbox_reg.bias has 9 values, which does not fit",
+        ),
+    ],
+)
+def test_heads_whose_arrays_do_not_fit_are_named(tmp_path, changes, message):
+    head = {
+        "cls_logits.weight": np.ones((6, 4, 1, 1), np.float32),
+        "cls_logits.bias": np.ones(6, np.float32),
+        "bbox_reg.weight": np.ones((8, 4, 1, 1), np.float32),
+        "bbox_reg.bias": np.ones(8, np.float32),
+    }
+    prefixes = {"cls": "head.classification_head.", "bbo": "head.regression_head."}
+    state = {f"backbone.body.{name}": array for name, array in STATE.items()} | {
+        prefixes[name[:3]] + name: array
+        for name, array in (head | changes).items()
+        if array is not None
+    }
+    path = tmp_path / "a.safetensors"
+    save_file(state, path)
+    with pytest.raises(ValueError, match=rf"a.safetensors: .*{message}"):
         load_weights(path)
 
 

@@ -1,0 +1,93 @@
+"""Files of a run: written whole or not at all, and read with errors that say the way out."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from etils import epath
+
+
+def is_remote(path: epath.PathLike) -> bool:
+    """Returns whether a path is one of a store of objects, such as `gs://BUCKET/...`."""
+    return "://" in str(path)
+
+
+def write_whole(path: epath.PathLike, data: str | bytes) -> None:
+    """Writes a file such that `path` is the old one or the new one, whole, whatever happens.
+
+    It is written beside `path` and renamed. A store of objects shows a file once it is closed, and
+    needs no more.
+
+    Args:
+      path: local or `gs://`, in a folder that exists.
+      data: all of it; text is written as UTF-8.
+
+    Raises:
+      OSError: it cannot be written, as on a full disk; the message names `path`.
+    """
+    path = epath.Path(path)
+    data = data.encode() if isinstance(data, str) else data
+    if is_remote(path):
+        path.write_bytes(data)
+        return
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            with open(beside, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())  # or a power failure may leave an empty file by that name
+            os.replace(beside, path)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def is_regular(path: epath.PathLike) -> bool:
+    """Returns whether there is such a file, and not a folder, a pipe or a device."""
+    path = epath.Path(path)
+    return path.exists() and not path.is_dir() if is_remote(path) else os.path.isfile(path)
+
+
+def read_regular(path: epath.PathLike) -> bytes:
+    """Returns the contents of a file, local or `gs://`; never waits for a pipe.
+
+    Raises:
+      FileNotFoundError: there is none.
+      OSError: it is no regular file, such as a folder, or cannot be read.
+    """
+    path = epath.Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"there is no {path}")
+    if not is_regular(path):
+        raise OSError(f"{path} is not a regular file")
+    return path.read_bytes()
+
+
+def read_json(path: epath.PathLike, kind: type, remedy: str) -> Any:
+    """Returns the value that a JSON file holds.
+
+    Args:
+      path: local or `gs://`.
+      kind: what it has to hold: dict or list.
+      remedy: what to do about a damaged file; part of the message.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: the file is damaged; the message names it and the remedy.
+    """
+    try:
+        value = json.loads(read_regular(path).decode())
+    # A UnicodeDecodeError is a ValueError; brackets within brackets end in the other.
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged, not JSON ({error}): {remedy}") from error
+    if not isinstance(value, kind):
+        raise ValueError(
+            f"{path} is damaged, it holds a {type(value).__name__} and not a {kind.__name__}: "
+            f"{remedy}"
+        )
+    return value

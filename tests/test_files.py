@@ -1,0 +1,56 @@
+import os
+import threading
+
+import pytest
+from small_files import small_files_only
+
+from ipg_jax.files import read_json, read_regular, write_whole
+
+
+def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path):
+    path = tmp_path / "config.json"
+    write_whole(path, "{}")
+    with (
+        small_files_only(2**16),
+        pytest.raises(OSError, match=r"cannot write .*config\.json: File too large"),
+    ):
+        write_whole(path, b" " * 2**17)
+    assert path.read_text() == "{}"
+    assert os.listdir(tmp_path) == ["config.json"]
+    write_whole(path, "[\u00e9]")
+    assert path.read_bytes() == b"[\xc3\xa9]"
+
+
+@pytest.mark.parametrize(
+    ("written", "reason"),
+    [
+        (b"", "not JSON"),
+        (b'{"a": 1', "not JSON"),
+        (b'{"a": "\xff"}', "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b"[1]", "a list and not a dict"),
+    ],
+)
+def test_a_damaged_file_is_named_with_the_way_out(tmp_path, written, reason):
+    path = tmp_path / "config.json"
+    path.write_bytes(written)
+    with pytest.raises(ValueError, match=rf"config\.json is damaged, .*{reason}.*: remove it"):
+        read_json(path, dict, "remove it")
+
+
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name, reason in (("pipe", "not a regular file"), (".", "not a regular"), ("x", "no ")):
+        found: list[Exception] = []
+
+        def read(name: str = name, found: list[Exception] = found) -> None:
+            try:
+                read_regular(tmp_path / name)
+            except OSError as error:
+                found.append(error)
+
+        reader = threading.Thread(target=read, daemon=True)
+        reader.start()
+        reader.join(10)
+        assert found, f"{name} is waited for"
+        assert reason in str(found[0])

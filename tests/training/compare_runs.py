@@ -1,0 +1,90 @@
+"""For test_processes.py: two processes that want to train something else; prints what each is told.
+
+Every pair of inputs is one that trained without a message, or ended in a hang.
+"""
+
+import dataclasses
+import sys
+import time
+
+import jax
+import numpy as np
+from stand_in_run import make_run
+
+from ipg_jax import data
+from ipg_jax.training import command_line, hosts
+from ipg_jax.training.same_run import check_same_run
+from ipg_jax.training.train import train
+
+CONFIG = {"seed": 0, "optimizer": {"learning_rate": 0.1}, "data": {"root": "a"}, "num_steps": 5}
+
+
+def digits(num_scenes: int = 9) -> data.Source:
+    return data.DigitsSource(split="train", num_scenes=num_scenes, scene_size=64)
+
+
+def moved_box() -> data.Source:
+    source = digits()
+    boxes = source.records.boxes.copy()
+    boxes[source.records.offsets[4]] += np.float32(1)
+    source.records = dataclasses.replace(source.records, boxes=boxes)
+    return source
+
+
+def renamed(class_names: list[str]) -> data.Source:
+    source = digits()
+    source.class_names = tuple(class_names)
+    return source
+
+
+def with_report() -> data.Source:
+    source = digits()
+    source.report.add(data.Rule.UNREADABLE_IMAGE, ["lost.jpg"])
+    return source
+
+
+def fail() -> str:
+    raise ValueError("no such workdir")
+
+
+def main(workdir: str) -> None:
+    command_line.start()
+    process = jax.process_index()
+    same = digits()
+
+    def pick(first, second):
+        return second if process else first
+
+    cases = {
+        "same": lambda: check_same_run(CONFIG, {"training": same}),
+        "rate": lambda: check_same_run(
+            CONFIG | {"optimizer": {"learning_rate": pick(0.1, 0.2)}}, {"training": same}
+        ),
+        "place": lambda: check_same_run(
+            CONFIG | {"data": {"root": pick("a", "b")}}, {"training": same}
+        ),
+        "fewer": lambda: check_same_run(CONFIG, {"evaluation": digits(pick(9, 4))}),
+        "box": lambda: check_same_run(CONFIG, {"training": pick(same, moved_box())}),
+        "names": lambda: check_same_run(
+            CONFIG, {"training": renamed(pick(["a", "b"], ["b", "a"]))}
+        ),
+        "report": lambda: check_same_run(CONFIG, {"training": pick(same, with_report())}),
+        "told": lambda: print(hosts.from_primary(lambda: f"by process {process}")),
+        "error": lambda: hosts.from_primary(fail),
+        "train": lambda: train(
+            make_run(config=CONFIG | {"num_steps": pick(5, 6), "batch_size": pick(8, 16)}), workdir
+        ),
+    }
+    for name, case in cases.items():
+        begin = time.monotonic()
+        print(f"--- {name}")
+        try:
+            case()
+            print("no error")
+        except ValueError as error:
+            print(error)
+        assert time.monotonic() - begin < 30
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

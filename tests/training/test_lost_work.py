@@ -1,0 +1,150 @@
+"""Whatever ends a run, what it has done is there when it is started again."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+
+import pytest
+from etils import epath
+from stand_in_run import StandInEvaluator, make_run, train_step
+
+from ipg_jax import data
+from ipg_jax.training.checkpoint import Checkpoints, load_variables
+from ipg_jax.training.lock import WorkdirLock
+from ipg_jax.training.train import train
+
+
+def lines(workdir: pathlib.Path) -> list[dict]:
+    """The metrics of a run without its speed."""
+    records = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return [{k: v for k, v in r.items() if k != "train/images_per_second"} for r in records]
+
+
+def contents(workdir: pathlib.Path) -> dict[str, bytes]:
+    files = (path for path in workdir.rglob("*") if path.is_file())
+    return {str(path.relative_to(workdir)): path.read_bytes() for path in files}
+
+
+def steps(workdir: pathlib.Path) -> list[int]:
+    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> pathlib.Path:
+    workdir = tmp_path_factory.mktemp("uninterrupted")
+    assert train(make_run(), workdir)
+    return workdir
+
+
+def assert_same_run(workdir: pathlib.Path, uninterrupted: pathlib.Path) -> None:
+    assert lines(workdir) == lines(uninterrupted)
+    assert steps(workdir) == steps(uninterrupted)
+    for step in steps(workdir):
+        ours, theirs = (
+            load_variables(w / "checkpoints" / str(step)) for w in (workdir, uninterrupted)
+        )
+        assert ours["params"]["x"] == theirs["params"]["x"]
+    for name in ("eval/metrics.json", "eval/detections.json", "config.json", "classes.json"):
+        assert (workdir / name).read_bytes() == (uninterrupted / name).read_bytes()
+
+
+def test_checkpoints_are_written_before_they_are_evaluated(uninterrupted):
+    assert steps(uninterrupted) == [6, 8]
+    evaluated = [record["step"] for record in lines(uninterrupted) if "eval/coco_AP" in record]
+    assert evaluated == [3, 6, 8]
+    assert Checkpoints(uninterrupted / "checkpoints", read_only=True).best == 8
+
+
+@pytest.mark.parametrize("step", [3, 8])
+def test_what_dies_in_an_evaluation_costs_no_step(uninterrupted, tmp_path, step, caplog):
+    def die(at: int) -> None:
+        if at == step:
+            raise TypeError("mixed image ids")
+
+    run = make_run()
+    with pytest.raises(TypeError, match="mixed"):
+        train(make_run(evaluator=StandInEvaluator(run.source, die)), tmp_path)
+    assert max(steps(tmp_path)) == step
+    caplog.set_level("INFO")
+    assert train(run, tmp_path)
+    assert f"the checkpoint of step {step} has not been evaluated yet" in caplog.text
+    assert run.evaluator.steps == {3: [3, 6, 8], 8: [8]}[step]
+    assert_same_run(tmp_path, uninterrupted)
+    assert train(run, tmp_path)
+    assert "nothing to do" in caplog.text
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_stopped_saves_and_goes_on(uninterrupted, tmp_path, number):
+    def stop(state, batch, key):
+        if int(state.step) == 4:
+            os.kill(os.getpid(), number)
+        return train_step(state, batch, key)
+
+    assert not train(make_run(train_step=stop), tmp_path)
+    assert max(steps(tmp_path)) == 5
+    assert train(make_run(), tmp_path)
+    assert_same_run(tmp_path, uninterrupted)
+
+
+def test_a_second_ctrl_c_ends_an_evaluation_at_once(uninterrupted, tmp_path):
+    def interrupt(step: int) -> None:
+        if step == 6:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+            pytest.fail("still here")
+
+    run = make_run()
+    with pytest.raises(KeyboardInterrupt):
+        train(make_run(evaluator=StandInEvaluator(run.source, interrupt)), tmp_path)
+    assert train(run, tmp_path)
+    assert run.evaluator.steps == [6, 8]
+    assert_same_run(tmp_path, uninterrupted)
+
+
+def test_a_start_that_is_refused_changes_nothing(uninterrupted, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(uninterrupted, workdir)
+    before = contents(workdir)
+    run = make_run(config={"seed": 1}, num_steps=20)
+    other = data.DigitsSource(split="train", num_scenes=1, scene_size=64)
+    other.class_names = tuple("abcdefghij")
+    other_model = {"x": run.template.params["x"], "y": run.template.params["x"]}
+    for changes, message in (
+        ({"template": run.template.replace(params=other_model)}, "does not fit"),
+        ({"source": other}, "other classes"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train(make_run(config={"seed": 1}, num_steps=20, **changes), workdir)
+        assert contents(workdir) == before
+    with WorkdirLock(epath.Path(workdir)) as lock:
+        lock.acquire()
+        with pytest.raises(ValueError, match="another run is at work"):
+            train(run, workdir)
+    assert contents(workdir) == before
+    assert train(make_run(config={"seed": 1}), workdir)  # nothing to do, nothing changed
+    assert contents(workdir) == before
+
+
+def test_a_workdir_without_its_checkpoints_is_refused(uninterrupted, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(uninterrupted, workdir, ignore=shutil.ignore_patterns("checkpoints"))
+    before = contents(workdir)
+    with pytest.raises(ValueError, match=r"no folder of checkpoints .* another workdir"):
+        train(make_run(), workdir)
+    assert contents(workdir) == before
+
+
+def test_a_run_goes_on_from_an_older_checkpoint_where_the_newest_is_damaged(
+    uninterrupted, tmp_path, caplog
+):
+    workdir = tmp_path / "run"
+    shutil.copytree(uninterrupted, workdir)
+    (workdir / "checkpoints" / "8" / "default" / "manifest.ocdbt").write_bytes(b"")
+    run = make_run()
+    assert train(run, workdir)
+    assert "CHECKPOINT 8 IS DAMAGED" in caplog.text
+    assert run.evaluator.steps == [8]
+    assert_same_run(workdir, uninterrupted)

@@ -1,0 +1,114 @@
+"""What a start finds in its workdir, and what it refuses before it writes anything."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from etils import epath
+
+from ipg_jax import data
+from ipg_jax.training.lock import WorkdirLock
+from ipg_jax.training.workdir import check_workdir, read_classes, write_run_files
+
+CONFIG = {"seed": 0, "optimizer": {"learning_rate": 0.1}}
+
+
+@pytest.fixture(scope="module")
+def source() -> data.Source:
+    return data.DigitsSource(split="train", num_scenes=1, scene_size=64)
+
+
+@pytest.fixture
+def workdir(tmp_path, source) -> epath.Path:
+    """A workdir of a run that has been started."""
+    workdir = epath.Path(tmp_path)
+    check_workdir(workdir, CONFIG, source)
+    write_run_files(workdir, CONFIG, source)
+    return workdir
+
+
+def contents(workdir: epath.Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in workdir.iterdir() if not path.is_dir()}
+
+
+def test_a_start_with_another_config_lists_the_changes_and_writes_nothing(workdir, source, caplog):
+    before = contents(workdir)
+    check_workdir(workdir, CONFIG | {"seed": 1}, source)
+    assert '-  "seed": 0\n+  "seed": 1' in caplog.text
+    assert contents(workdir) == before
+    write_run_files(workdir, CONFIG | {"seed": 1}, source)
+    assert json.loads((workdir / "config.json").read_text())["seed"] == 1
+
+
+def test_a_start_with_other_classes_is_refused(workdir, source):
+    (workdir / "classes.json").write_text('[{"id": 3, "name": "cat"}]')
+    before = contents(workdir)
+    with pytest.raises(ValueError, match=r"has other classes .*(.|\n)*cat(.|\n)*another workdir"):
+        check_workdir(workdir, CONFIG | {"seed": 1}, source)
+    assert contents(workdir) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("config.json", '{"seed": 0, "optim'),
+        ("config.json", "[]"),
+        ("classes.json", ""),
+        ("classes.json", '{"id": 1, "name": "cat"}'),
+        ("classes.json", '[{"id": 1}]'),
+        ("classes.json", '[{"id": 1, "name": ["cat"]}]'),
+        ("classes.json", '["cat"]'),
+    ],
+)
+def test_damaged_files_are_named_with_the_way_out(workdir, source, name, written):
+    (workdir / name).write_text(written)
+    with pytest.raises(ValueError, match=rf"{name} is damaged, .*: remove this file"):
+        check_workdir(workdir, CONFIG, source)
+
+
+def test_metrics_without_checkpoints_are_not_erased(workdir, source):
+    metrics = workdir / "metrics.jsonl"
+    metrics.write_text('{"step": 7}\n')
+    with pytest.raises(ValueError, match=r"no folder of checkpoints .* move .*metrics\.jsonl away"):
+        check_workdir(workdir, CONFIG, source)
+    (workdir / "checkpoints").mkdir()  # as a run has it that was killed before its first one
+    check_workdir(workdir, CONFIG, source)
+
+
+def test_classes_come_back(workdir, source):
+    assert [entry["name"] for entry in read_classes(workdir)] == list(source.class_names)
+    with pytest.raises(FileNotFoundError, match="was this run trained"):
+        read_classes(workdir / "none")
+
+
+def test_a_second_run_in_a_workdir_is_refused_until_the_first_has_ended(tmp_path):
+    workdir = epath.Path(tmp_path) / "new"
+    with WorkdirLock(workdir) as lock:
+        lock.acquire()
+        with WorkdirLock(workdir) as second, pytest.raises(ValueError, match="not known which"):
+            second.acquire()
+        lock.sign()
+        with WorkdirLock(workdir) as second, pytest.raises(ValueError, match=r"process \d+ on "):
+            second.acquire()
+    with WorkdirLock(workdir) as lock:
+        lock.acquire()
+
+
+def test_the_lock_of_a_run_that_was_killed_is_no_obstacle(tmp_path):
+    script = (
+        "import fcntl, os, signal, sys; file = open(sys.argv[1], 'a+b'); "
+        "fcntl.flock(file, fcntl.LOCK_EX); file.write(b'process 1'); file.flush(); "
+        "print(flush=True); signal.pause()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, tmp_path / ".lock"], stdout=subprocess.PIPE
+    )
+    process.stdout.readline()
+    with WorkdirLock(epath.Path(tmp_path)) as lock:
+        with pytest.raises(ValueError, match=r"at work in .*process 1"):
+            lock.acquire()
+        process.kill()
+        process.wait()
+        lock.acquire()
+    process.stdout.close()
