@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -18,6 +19,8 @@ from ipg_jax.evaluation.ground_truth import (
     Result,
     index_results,
 )
+
+logger = logging.getLogger(__name__)
 
 COCO_AREA_RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
     {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
@@ -58,6 +61,14 @@ def evaluate_coco(
     limits = list(max_detections)
     if not limits or any(a >= b for a, b in zip([0, *limits], limits, strict=False)):
         raise ValueError(f"max_detections must be positive and ascend, got {limits}")
+    crowded = _crowded_images(ground_truth, limits[-1])
+    if crowded:
+        logger.warning(
+            "COCO's AP counts the best %d detections of an image and class, and %d image(s) have "
+            "more objects of a class: none can reach an AP of 1",
+            limits[-1],
+            crowded,
+        )
     found = index_results(ground_truth, results)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports progress by print
         evaluator = COCOeval(*_as_coco(ground_truth, found), iouType="bbox")
@@ -102,6 +113,16 @@ def evaluate_coco(
         for k, name in enumerate(ground_truth.class_names)
     }
     return metrics
+
+
+def _crowded_images(ground_truth: GroundTruth, limit: int) -> int:
+    """Number of images with more than `limit` objects of one class, crowd regions left out."""
+    records, classes = ground_truth.records, len(ground_truth.class_names)
+    image = np.repeat(np.arange(len(records.image_ids)), np.diff(records.offsets))
+    counted = ~records.ignore
+    pairs = image[counted] * classes + records.labels[counted]
+    counts = np.bincount(pairs, minlength=len(records.image_ids) * classes)
+    return int((counts.reshape(-1, classes) > limit).any(axis=1).sum())
 
 
 def _mean(values: np.ndarray) -> float | None:

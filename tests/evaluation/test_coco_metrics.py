@@ -56,6 +56,18 @@ def by_pycocotools(ground_truth, results, directory):
     return evaluator.stats
 
 
+def test_more_objects_than_detections_count_is_said(make_ground_truth, make_results, caplog):
+    boxes = [(10.0 * x, 10.0 * y, 10.0 * x + 9, 10.0 * y + 9) for x in range(20) for y in range(20)]
+    truth = make_ground_truth([(box, 0) for box in boxes], [(BOX, 1)])
+    found = make_results(truth, *((0, box, 0, 0.9) for box in boxes), (1, BOX, 1, 0.9))
+    metrics = evaluate_coco(truth, found)
+    assert metrics["per_class"]["cat"]["AP"] < 0.3
+    assert "the best 100 detections of an image and class, and 1 image(s) have more" in caplog.text
+    caplog.clear()
+    assert evaluate_coco(truth, found, max_detections=(1, 10, 400))["AP"] == 1.0
+    assert caplog.text == ""
+
+
 @given(seed=st.integers(0, 10_000))
 def test_results_read_again_by_pycocotools_give_the_same_figures(
     tmp_path_factory, random_case, seed
