@@ -76,6 +76,7 @@ def test_what_dies_in_an_evaluation_costs_no_step(uninterrupted, tmp_path, step,
     assert "nothing to do" in caplog.text
 
 
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_is_stopped_saves_and_goes_on(uninterrupted, tmp_path, number):
     def stop(state, batch, key):
@@ -89,6 +90,7 @@ def test_a_run_that_is_stopped_saves_and_goes_on(uninterrupted, tmp_path, number
     assert_same_run(tmp_path, uninterrupted)
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_second_ctrl_c_ends_an_evaluation_at_once(uninterrupted, tmp_path):
     def interrupt(step: int) -> None:
         if step == 6:

@@ -27,7 +27,7 @@ def test_cosine_goes_to_zero():
 
 
 def test_schedule_kind_is_checked():
-    with pytest.raises(Exception, match="step or cosine"):
+    with pytest.raises(Exception, match="schedule is one of step, cosine"):
         make_schedule(1.0, kind="linear", num_steps=10)
 
 
@@ -100,5 +100,5 @@ def test_clipping_is_by_the_global_norm():
 
 
 def test_name_is_checked():
-    with pytest.raises(Exception, match="sgd or adamw"):
+    with pytest.raises(Exception, match="name is one of sgd, adamw"):
         make_optimizer(constant(0.1), name="lion", weight_decay=0.0)

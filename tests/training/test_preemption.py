@@ -16,6 +16,7 @@ def test_sigterm_is_noted_however_often_it_comes():
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_is_noted_once_and_ends_the_run_the_second_time(caplog):
     before = signal.getsignal(signal.SIGINT)
     with StopSignal() as stop:

@@ -180,17 +180,15 @@ def test_eight_devices_give_the_losses_of_one(steady_config, of_one_device, fsdp
     assert one[-1]["loss"] < one[0]["loss"]
 
 
-@pytest.mark.parametrize("detector", ["steady_config", "two_stage_config"])
-def test_divided_images_and_parameters_give_the_losses_of_one_device(
-    detector, request, of_one_device
-):
-    """Images of 64 rows on four devices leave C5 and the levels above it less than a row each."""
-    config = request.getfixturevalue(detector)
-    one = of_one_device(config, 3)
-    state, divided = run(config, mesh_of(2, 4, fsdp=2), 3)
+def test_divided_images_and_parameters_give_the_losses_of_one_device(steady_config, of_one_device):
+    """Images of 64 rows on four devices leave C5 and the levels above it less than a row each.
+
+    Gradients of the other detectors are compared in `tests/tools/test_sharded_gradients.py`.
+    """
+    one = of_one_device(steady_config, 3)
+    state, divided = run(steady_config, mesh_of(2, 4, fsdp=2), 3)
     for a, b in zip(divided, one, strict=True):
         assert a == pytest.approx(b, rel=1e-4)
-    assert one[0].get("positive_rois", 1) > 0
 
     kernel = state.params["backbone"]["layer4"]["block1"]["conv2"]["kernel"]
     assert kernel.sharding.shard_shape(kernel.shape) == (3, 3, 128, 64)
