@@ -256,7 +256,10 @@ def parse_arguments(argument: str | None, setters: dict[str, Callable[[str], Non
             raise ValueError(
                 f"config arguments are k=v with k in {sorted(setters)}, not {item!r}{hint}"
             )
-        setters[name](value)
+        try:
+            setters[name](value)
+        except ValueError as error:
+            raise ValueError(f"config argument {item!r}: {error}") from error
 
 
 def model_arguments(config: ConfigDict) -> dict[str, Callable[[str], None]]:

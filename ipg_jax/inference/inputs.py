@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import pathlib
 import re
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
@@ -60,12 +61,27 @@ def _expand(argument: str, ours: Collection[str]) -> list[str]:
     elif os.path.isdir(argument):
         found = [os.path.join(argument, name) for name in os.listdir(argument)]
     elif glob.has_magic(argument) and not os.path.lexists(argument):
-        found = [path for path in glob.glob(argument, recursive=True) if not os.path.isdir(path)]
+        found = [path for path in _matches(argument) if not os.path.isdir(path)]
         return _sorted(found, ours, "no file matches this pattern")
     else:
         return [argument]
     images = [path for path in found if os.path.splitext(path)[1].lower() in data.IMAGE_SUFFIXES]
     return _sorted(images, ours, f"the folder has no image file ({', '.join(data.IMAGE_SUFFIXES)})")
+
+
+def _matches(pattern: str) -> list[str]:
+    """What a pattern matches; `**` follows no links, which may lead in circles."""
+    if "**" not in pattern:
+        return glob.glob(pattern)
+    anchor = pathlib.Path(pattern).anchor
+    relative = os.path.normpath(pattern.removeprefix(anchor))
+    found = pathlib.Path(anchor or ".").glob(relative)
+    hidden = any(part.startswith(".") for part in pathlib.Path(relative).parts)
+    return [
+        os.fspath(path)
+        for path in found
+        if hidden or not any(part.startswith(".") for part in path.parts)
+    ]
 
 
 def _sorted(paths: list[str], ours: Collection[str], reason: str) -> list[str]:

@@ -185,7 +185,12 @@ def _pictures_of(path: epath.Path) -> set[str]:
         first, *rest = [json.loads(line) for line in lines] if text else [{"info": _info(set())}]
         if first["info"]["made_by"] != MADE_BY:
             raise ValueError(f"{path} was not made by prediction")
-        return {*first["info"]["pictures"], *(entry.get("picture", "") for entry in rest)}
+        pictures = {*first["info"]["pictures"], *(entry.get("picture", "") for entry in rest)}
+        for name in pictures:
+            if not isinstance(name, str) or {"/", "\0"} & {*name}:
+                raise ValueError(f"{path} lists {name!r}, which is no name of a picture")
+            os.fsencode(name)  # UnicodeEncodeError, a ValueError, of what no file is named
+        return pictures
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise FileExistsError(
             f"{shown(path)} is there, and not from prediction ({shown(error)}): choose another "

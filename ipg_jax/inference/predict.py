@@ -48,10 +48,17 @@ def predict(
 
     Raises:
       FileNotFoundError: there is no such checkpoint.
+      ValueError: the workdir's classes are not as many as the model's.
       FileExistsError: `out` holds somebody else's `detections.json`.
     """
     categories = read_classes(epath.Path(workdir))
     names = [category["name"] for category in categories]
+    if len(names) != run.task.num_classes:
+        raise ValueError(
+            f"{workdir}/classes.json names {len(names)} classes, the model of the run has "
+            f"{run.task.num_classes}: the file was changed; start the training command again in a "
+            "copy of the workdir without it, which writes it anew"
+        )
     folder = OutputFolder(out, categories)
     inputs = find_inputs(images, ours=folder.pictures)
     folder.protect(inputs.files)

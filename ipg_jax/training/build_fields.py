@@ -75,8 +75,13 @@ def real(
     limits = [f"{word} {limit:g}" for word, limit in words.items() if math.isfinite(limit)]
 
     def holds(x: Any) -> bool:
-        finite = isinstance(x, numbers.Real) and not isinstance(x, bool) and math.isfinite(x)
-        return finite and least <= x <= most and above < x < below
+        if not isinstance(x, numbers.Real) or isinstance(x, bool):
+            return False
+        try:
+            x = float(x)
+        except OverflowError:  # a whole number beyond all floats
+            return False
+        return math.isfinite(x) and least <= x <= most and above < x < below
 
     return Field(float, f"a number {' '.join(limits)}", holds)
 

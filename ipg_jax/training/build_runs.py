@@ -63,10 +63,11 @@ def build_train_run(config: ConfigDict, *, evaluate: bool = True) -> TrainRun:
     log_fusion_init(config)
     data.check_augmentations(tuple(config.data.augmentations))
     source = build_source(config, train=True)
+    check_training_data(source)
     evaluator = None
     if evaluate:
         eval_source = build_source(config, train=False, class_names=source.class_names)
-        check_training_data(source, eval_source)
+        check_same_classes(source, eval_source)
         evaluator = build_evaluator(config, task, eval_source, mesh)
     num_steps, steps_per_epoch = run_length(config, len(source))
     warn_of_warmup(config, num_steps=num_steps, steps_per_epoch=steps_per_epoch)
@@ -333,26 +334,32 @@ def build_source(
     return source
 
 
-def check_training_data(source: data.Source, eval_source: data.Source) -> None:
-    """Raises ValueError unless both have annotations, of the same classes in the same order.
+def check_training_data(source: data.Source) -> None:
+    """Raises ValueError unless data have annotations, and an object to learn from."""
+    check_annotated(source)
+    if source.records.ignore.all():
+        raise ValueError(f"no object is left to train on in {source.report}")
 
-    The training data must also have an object to learn from.
-    """
+
+def check_same_classes(source: data.Source, eval_source: data.Source) -> None:
+    """Raises ValueError unless evaluation data are annotated with the classes of the training."""
+    check_annotated(eval_source)
     if source.class_names != eval_source.class_names:
         raise ValueError(
             f"training and evaluation data have different classes.\n"
             f"{shown(source.name)}: {', '.join(map(shown, source.class_names))}\n"
             f"{shown(eval_source.name)}: {', '.join(map(shown, eval_source.class_names))}"
         )
-    for which in (source, eval_source):
-        if not which.records.annotated:
-            raise ValueError(
-                f"{which.report.origin} has no annotations: training needs a file that has them, "
-                "for config.data.train_annotations and config.data.eval_annotations; eval.py "
-                "writes detections without them"
-            )
-    if not len(source.records.boxes):
-        raise ValueError(f"no object is left to train on in {source.report}")
+
+
+def check_annotated(source: data.Source) -> None:
+    """Raises ValueError for data without annotations, which training cannot use."""
+    if not source.records.annotated:
+        raise ValueError(
+            f"{source.report.origin} has no annotations: training needs a file that has them, "
+            "for config.data.train_annotations and config.data.eval_annotations; eval.py "
+            "writes detections without them"
+        )
 
 
 def build_train_batches(

@@ -65,7 +65,10 @@ def read_trained_config(workdir: epath.PathLike) -> ConfigDict | None:
         if field.optional and values.get(name) is not None:
             _set(config, name, values[name])
     for name in values.keys() - known.keys():  # of a source of data of one's own, say
-        _set(config, name, values[name])
+        try:
+            _set(config, name, values[name])
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
     return config.lock()
 
 
@@ -75,6 +78,8 @@ def _set(config: ConfigDict, path: str, value: Any) -> None:
         if name not in config:
             config[name] = ConfigDict()
         config = config[name]
+        if not isinstance(config, ConfigDict):
+            raise ValueError(f"config.{path}: {name} is a value, and no section of fields")
     with config.ignore_type():  # a value of another kind is named by `checked`
         config[field] = value
 

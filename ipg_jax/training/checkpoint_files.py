@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 STATE = "default"
 CHECKSUMS = "checksums.json"
+_COMMITTED = "commit_success.txt"  # which Orbax writes last, after the checksums
 _CHUNK = 2**22
 _REMEDY = "the checkpoint cannot be trusted"
 _NO_SCORE = "that step counts as not evaluated"
@@ -60,11 +61,22 @@ def find_damage(checkpoint: epath.Path, *, checksums: bool = True) -> str:
         return f"there is no {state / '_METADATA'}"
     try:
         read_json(state / "_METADATA", dict, _REMEDY)
-        if not checksums or not is_regular(state / CHECKSUMS):
+        if not checksums:
             return ""
+        if not (state / CHECKSUMS).exists():
+            logger.warning(
+                "%s has no checksums, as of version 0.1.0 or with config.verify_checkpoints=False: "
+                "nothing would show that it is damaged",
+                checkpoint,
+            )
+            return ""
+        if not is_regular(state / CHECKSUMS):
+            return f"{state / CHECKSUMS} is not a regular file"
         digests = read_json(state / CHECKSUMS, dict, _REMEDY)
     except ValueError as error:
         return str(error)
+    if unknown := sorted(present - digests.keys() - {_COMMITTED}):
+        return f"{state / CHECKSUMS} does not list {unknown[0]}"
     missing = [name for name in digests if name not in present]
     if missing:
         return f"there is no {state / missing[0]}"

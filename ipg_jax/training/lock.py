@@ -40,7 +40,9 @@ class WorkdirLock:
         if is_remote(self._workdir):
             return
         path = self._workdir / ".lock"
-        self._file = open(path, "a+b")  # noqa: SIM115, closed with the context
+        # Of a link the target would be overwritten, and a pipe would be waited for.
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+        self._file = os.fdopen(os.open(path, flags, 0o666), "r+b", buffering=0)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

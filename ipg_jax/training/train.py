@@ -91,11 +91,11 @@ def train(run: TrainRun, workdir: epath.PathLike) -> bool:
             return True
 
         # -------------------------------------------------------------- metrics and evaluation
+        writer = MetricWriter(workdir, start_step=start, evaluated=evaluated, enabled=primary)
+        stack.enter_context(contextlib.closing(writer))
         if primary:
             write_run_files(workdir, run.config, run.source)
             lock.sign()
-        writer = MetricWriter(workdir, start_step=start, evaluated=evaluated, enabled=primary)
-        stack.enter_context(contextlib.closing(writer))
 
         def evaluate(step: int) -> None:
             """Evaluates `state`, once its checkpoint is written: what fails then costs no step."""
@@ -142,6 +142,7 @@ def train(run: TrainRun, workdir: epath.PathLike) -> bool:
 
         # -------------------------------------------------------------- loop
         stop = stack.enter_context(StopSignal())
+        logger.info("compiling the training step, which takes minutes for large models")
         for step in range(start + 1, run.num_steps + 1):
             batch = next(placed)
             state, metrics = run.train_step(state, batch, key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import logging
+import re
 from typing import Any
 
 from etils import epath
@@ -184,7 +185,7 @@ def restore_variables(
         step = checkpoints.best if checkpoints.best is not None else checkpoints.latest
     elif checkpoint == "latest":
         step = checkpoints.latest
-    elif checkpoint.isdigit():
+    elif re.fullmatch("[0-9]{1,18}", checkpoint):
         step = int(checkpoint)
     else:
         raise ValueError(f"--checkpoint is a step, best or latest, not {checkpoint!r}")

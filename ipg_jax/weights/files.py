@@ -106,7 +106,7 @@ def _read_safetensors(data: bytes) -> tuple[dict[str, Array], dict[str, str]]:
     except safetensors.SafetensorError as error:
         raise ValueError(f"not a sound .safetensors file: {error}") from error
     length = int.from_bytes(data[:8], "little")
-    metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+    metadata = json.loads(data[8 : 8 + length]).get("__metadata__") or {}
     arrays: dict[str, Array] = {}
     for name, tensor in tensors:
         if tensor["dtype"] not in TENSOR_TYPES:

@@ -58,3 +58,10 @@ def test_pictures_of_earlier_predictions_are_no_images_of_a_folder(folder):
     assert find_inputs([".", "*.png"], ours=ours).files == ["./[1].png", "./a.JPG", "[1].png"]
     assert find_inputs(["b.png"], ours=ours).files == ["b.png"]  # unless it is asked for
     assert "pictures that prediction wrote" in find_inputs(["b*"], ours=ours).refused["b*"]
+
+
+def test_patterns_follow_no_links_in_circles(folder):
+    (folder / "deeper" / "one").symlink_to(folder)
+    (folder / "deeper" / "two").symlink_to(".")
+    assert find_inputs(["**/*.tif"]).files == ["deeper/c.tif"]
+    assert find_inputs([f"{folder}/**/*.tif"]).files == [f"{folder}/deeper/c.tif"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ipg_jax.inference.outputs import OutputFolder
+from ipg_jax.inference.outputs import MADE_BY, OutputFolder
 
 CATEGORIES = [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}]
 PICTURE = np.zeros((4, 6, 3), np.uint8)
@@ -189,3 +189,11 @@ def test_names_that_are_no_text_are_written_all_the_same(tmp_path):
     name = os.fsdecode(b"\xff\n.png")
     assert predict(tmp_path, name) == [os.fsdecode(b"\xff\n_detections.png")]
     assert document(tmp_path)["images"][0]["file_name"] == name
+
+
+@pytest.mark.parametrize("name", [1, None, ["a.png"], "../a.png", "a\0.png", "\ud800.png"])
+def test_lists_of_what_are_no_pictures_are_not_from_prediction(tmp_path, name):
+    info = {"made_by": MADE_BY, "pictures": [name]}
+    (tmp_path / "detections.json").write_text(json.dumps({"info": info}))
+    with pytest.raises(FileExistsError, match="not from prediction"):
+        OutputFolder(tmp_path, CATEGORIES)

@@ -8,7 +8,11 @@ from PIL import Image
 
 from configs.common import default_config
 from ipg_jax.data import Rule
-from ipg_jax.training.build_runs import build_source, check_training_data
+from ipg_jax.training.build_runs import (
+    build_source,
+    check_same_classes,
+    check_training_data,
+)
 
 CATEGORIES = [{"id": 4, "name": "red"}, {"id": 2, "name": "green"}]
 
@@ -44,7 +48,8 @@ def test_evaluation_data_may_lack_a_class_of_the_training(config):
     source = build_source(config, train=True)
     assert source.class_names == ("green", "red")
     found = build_source(config, train=False, class_names=source.class_names)
-    check_training_data(source, found)
+    check_training_data(source)
+    check_same_classes(source, found)
     np.testing.assert_array_equal(found.records.labels, [1])
     assert found.report.examples == {Rule.ABSENT_CLASS: ["green"]}
     assert config.data.class_names is None
@@ -73,4 +78,14 @@ def test_training_without_one_object_is_refused_and_says_why(config, tmp_path):
     config.data.train_annotations = write(tmp_path, "train.json", CATEGORIES, [99])
     source = build_source(config, train=True)
     with pytest.raises(ValueError, match=r"(?s)no object is left.*train\.json.*category id 99"):
-        check_training_data(source, source)
+        check_training_data(source)
+
+
+def test_training_data_of_crowds_alone_are_refused(config, tmp_path):
+    path = tmp_path / "train.json"
+    content = json.loads(path.read_text())
+    for entry in content["annotations"]:
+        entry["iscrowd"] = 1
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"(?s)no object is left.*crowd"):
+        check_training_data(build_source(config, train=True))

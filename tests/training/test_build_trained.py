@@ -112,3 +112,13 @@ def test_a_run_of_version_0_1_whose_anchors_are_no_more_is_refused(workdir):
     path.write_text(json.dumps(document))
     with pytest.raises(ValueError, match=r"config\.json: .* version 0\.1 with config\.model\.keep"):
         read_trained_config(workdir)
+
+
+@pytest.mark.parametrize("name", ["num_steps", "model.neck"])
+def test_a_value_that_became_a_section_is_damage(workdir, name):
+    config = json.loads((workdir / "config.json").read_text())
+    section, _, field = name.rpartition(".")
+    (config[section] if section else config)[field] = {"x": 1}
+    (workdir / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=rf"config\.json is damaged: config\.{name}\.x"):
+        read_trained_config(workdir)

@@ -284,3 +284,11 @@ def test_the_command_shows_checks_and_converts(tmp_path):
     assert "arrays start fresh: backbone/fusion2 (3)" in result.stderr
     assert "7x7x3x64" in result.stdout
     assert json.dumps(load_weights(out).class_names) == json.dumps(tuple("0123456789"))
+
+
+def test_metadata_may_be_null(tmp_path):
+    path = tmp_path / "a.safetensors"
+    header = b'{"__metadata__":null,"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(ValueError, match=r"a\.safetensors: "):
+        load_weights(path)  # which holds no known model
