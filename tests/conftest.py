@@ -47,6 +47,7 @@ TRAINING = (
     "lock",
     "metrics",
     "optimizer",
+    "plain_config",
     "preemption",
     "prefetch",
     "same_run",

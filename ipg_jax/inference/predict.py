@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 from etils import epath
+from jaxtyping import Int
 
 from ipg_jax import data, evaluation, visualize
 from ipg_jax.inference.inputs import find_inputs
@@ -16,7 +18,9 @@ from ipg_jax.inference.outputs import OutputFolder
 from ipg_jax.text import shown
 from ipg_jax.training.runs import PredictRun
 from ipg_jax.training.sharding import image_sharding, replicated
+from ipg_jax.training.steps import of_mesh
 from ipg_jax.training.workdir import read_classes, restore_variables
+from ipg_jax.types import Array, Detections, Pyramid, PyTree
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +60,8 @@ def predict(
     if len(names) != run.task.num_classes:
         raise ValueError(
             f"{workdir}/classes.json names {len(names)} classes, the model of the run has "
-            f"{run.task.num_classes}: the file was changed; start the training command again in a "
-            "copy of the workdir without it, which writes it anew"
+            f"{run.task.num_classes}: remove this file, and start the training again, which "
+            "writes it"
         )
     folder = OutputFolder(out, categories)
     inputs = find_inputs(images, ours=folder.pictures)
@@ -67,13 +71,16 @@ def predict(
     failed = list(inputs.refused)
     if not inputs.files:
         return failed
-    step, variables = restore_variables(
+    _, variables = restore_variables(
         epath.Path(workdir), checkpoint, run.template, verify=run.verify_checkpoints
     )
-    logger.info("checkpoint %d of %s", step, workdir)
+
+    @functools.partial(jax.jit, out_shardings=replicated(run.mesh))
+    def detect(variables: PyTree, pyramid: Pyramid, image_size: Int[Array, "1 2"]) -> Detections:
+        with of_mesh(run.mesh):
+            return run.task.predict(variables, pyramid, image_size)
 
     levels = run.task.pyramid_levels
-    detect = jax.jit(run.task.predict, out_shardings=replicated(run.mesh))
     shapes: set[tuple[int, ...]] = set()
     seconds, timed = 0.0, 0
     with folder:

@@ -36,7 +36,8 @@ def use(implementation: Implementation | None) -> contextlib.AbstractContextMana
 def lowered_for(platform: str) -> contextlib.AbstractContextManager[Any]:
     """Says what platform the programs that are traced in this context are lowered for.
 
-    Others hold every form until they are lowered, and take twice as long to trace.
+    Without it a program holds every form of a kernel until it is lowered, and takes twice as long
+    to trace.
 
     Args:
       platform: that of a `jax.Device`.

@@ -8,6 +8,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from ipg_jax.training.plain_config import flat_fields
+
 logger = logging.getLogger(__name__)
 
 OLD_UNSET: dict[str, Any] = {
@@ -73,7 +75,11 @@ def current_values(config: ConfigDict) -> ConfigDict:
     A config without such values is returned as it is; else it is a copy, and each old value is
     logged with the new one.
     """
-    new = _todays_values(lambda path: get_field(config, path))
+    new = {
+        path: value
+        for path, value in _todays_values(lambda path: get_field(config, path)).items()
+        if get_field(config, path) != value
+    }
     for path, value in new.items():
         logger.warning(
             "config.%s=%r is a value of version 0.1; it is config.%s=%r now, and the next "
@@ -108,7 +114,8 @@ def has_field(config: ConfigDict, path: str) -> bool:
 
 def leaves(config: ConfigDict) -> Iterator[tuple[str, Any]]:
     """Yields the path and the value of every field; lists as tuples."""
-    yield from _flat(config.to_dict())
+    for path, value in flat_fields(config.to_dict()).items():
+        yield path, _tuples(value)
 
 
 def get_field(config: ConfigDict, path: str) -> Any:
@@ -143,7 +150,7 @@ def fields_of(document: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
       ValueError: this version cannot do what an older one did then.
     """
-    fields = dict(_flat(document))
+    fields = {path: _tuples(value) for path, value in flat_fields(document).items()}
     head = {"head": "box_head", "channels": "conv_channels"}
     if fields.get("model.detector") == "retinanet":
         head = {"head": "retinanet_head", "channels": "channels"}
@@ -161,15 +168,6 @@ def fields_of(document: Mapping[str, Any]) -> dict[str, Any]:
             )
         fields["model.new_norm"] = fields.get("model.norm")
     return ADDED | fields
-
-
-def _flat(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields the fields of nested sections by their paths, lists as tuples."""
-    for name, value in section.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, _tuples(value)
 
 
 def _tuples(value: Any) -> Any:

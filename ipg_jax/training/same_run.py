@@ -20,6 +20,7 @@ import numpy as np
 
 from ipg_jax import data
 from ipg_jax.training import hosts
+from ipg_jax.training.plain_config import flat_fields
 
 logger = logging.getLogger(__name__)
 
@@ -102,17 +103,6 @@ def check_same_run(config: Mapping[str, Any], sources: Mapping[str, data.Source]
             "the processes of this run do not train the same:\n  " + "\n  ".join(problems) + "\n"
             "start all of them with the same command, on the same files"
         )
-
-
-def flat_fields(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns the values of a config by their paths, `optimizer.learning_rate`."""
-    fields: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            fields |= flat_fields(value, f"{prefix}{key}.")
-        else:
-            fields[prefix + key] = value
-    return fields
 
 
 def config_differences(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

@@ -191,4 +191,11 @@ def restore_variables(
         raise ValueError(f"--checkpoint is a step, best or latest, not {checkpoint!r}")
     state = checkpoints.restore(template, step)
     checkpoints.close()
+    newest = checkpoint == "best" and checkpoints.best is None
+    logger.info(
+        "checkpoint %d of %s%s",
+        state.step,
+        workdir,
+        ", the newest: none was evaluated" if newest else "",
+    )
     return int(state.step), state.eval_variables

@@ -192,6 +192,8 @@ def _check_archive(data: bytes) -> None:
                     archive.read(record)
                 except zipfile.BadZipFile:
                     damaged.append(record.filename)
+    # What `zipfile` raises of a damaged directory: the third where a flipped bit asks for a newer
+    # version of the format, the last where it says that a record is encrypted.
     except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, RuntimeError) as error:
         raise ValueError(f"damaged: {error}") from error
     # Without any right checksum it was written by `torch.serialization.set_crc32_options(False)`.
