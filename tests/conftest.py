@@ -24,10 +24,12 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import contextlib
 import gc
 
 import hypothesis
 import jax
+import pytest
 from jaxtyping import install_import_hook
 
 TRAINING = (
@@ -35,6 +37,7 @@ TRAINING = (
     "build",
     "build_checks",
     "build_compat",
+    "build_fields",
     "build_runs",
     "build_trained",
     "checkpoint",
@@ -85,6 +88,19 @@ gc.set_threshold(200_000, 20, 20)
 
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, max_examples=30)
 hypothesis.settings.load_profile("ci")
+
+
+ON_CPUS = {"layers", "models", "parity", "tasks", "weights"}
+"""Folders whose programs hold a CPU's forms of kernels alone, and take half as long to trace."""
+
+
+@pytest.fixture(autouse=True)
+def _forms_of_a_cpu(request):
+    from ipg_jax import kernels  # after the import hook is installed
+
+    known = request.path.parent.name in ON_CPUS
+    with kernels.lowered_for("cpu") if known else contextlib.nullcontext():
+        yield
 
 
 def pytest_collection_modifyitems(items):

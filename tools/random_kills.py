@@ -48,8 +48,8 @@ FLAGS = (
     "--config.eval.samples=0",
     "--config.eval.score_threshold=0.0",
 )
-BEGUN = "M parameters"
-"""What a run prints once its state is there and its steps begin."""
+BEGUN = "compiling the training step"
+"""What a run prints once signals are caught and its steps begin."""
 
 
 class Run:
@@ -163,8 +163,10 @@ def main() -> None:
             if not done:
                 number = rng.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGINT))
                 run.process.send_signal(number)
-                run.process.wait()
-                counts[number.name, run.moment()] += 1
+                code, when = run.process.wait(), run.moment()
+                if number == signal.SIGINT and when != "start" and code != 0:
+                    raise SystemExit(f"Ctrl-C in a {when} ended with code {code}: see {folder}")
+                counts[number.name, when] += 1
         check_same(workdir, folder / "undisturbed")
         runs += 1
         print(f"run {runs} has the same bits after {counts.total()} kills", flush=True)

@@ -36,7 +36,7 @@ FORMATS = tuple(
     for name in ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000", "AVIF")
     if name in Image.OPEN  # the last came with Pillow 11.3
 )
-"""Pillow's names of what is opened. One of its others, EPS, would start another program."""
+"""Pillow's names of the formats that are read. Of the others EPS, for one, starts Ghostscript."""
 
 IMAGE_SUFFIXES = tuple(
     suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS
@@ -46,7 +46,7 @@ IMAGE_SUFFIXES = tuple(
 EXIF = ("auto", "apply", "ignore")
 """What may be done with EXIF orientations; see the module's docstring for `auto`."""
 
-_UNTURN = {6: 8, 8: 6}
+_INVERSE = {6: 8, 8: 6}
 """EXIF orientations that undo others; the rest undo themselves."""
 
 _DEEP_PNG = re.compile(rb"\x89PNG\r\n\x1a\n.{8}.{8}\x10", re.DOTALL)
@@ -178,10 +178,10 @@ def decode_image(
     orientation = opened.header.orientation
     applied = image.format == "TIFF"  # Pillow turns these when it decodes them, and no others
     if rules.applies_orientation(opened.header, size) != applied:
-        pixels = _turn(pixels, _UNTURN.get(orientation, orientation) if applied else orientation)
+        pixels = _turn(pixels, _INVERSE.get(orientation, orientation) if applied else orientation)
     if pixels.shape[:2] != wanted:
         raise ValueError(
-            f"cannot decode the image: {pixels.shape[0]} x {pixels.shape[1]} pixels came of "
+            f"cannot decode the image: {pixels.shape[0]} x {pixels.shape[1]} pixels in place of "
             f"{wanted[0]} x {wanted[1]}"
         )
     return pixels

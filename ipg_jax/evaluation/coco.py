@@ -116,13 +116,14 @@ def evaluate_coco(
 
 
 def _crowded_images(ground_truth: GroundTruth, limit: int) -> int:
-    """Number of images with more than `limit` objects of one class, crowd regions left out."""
+    """Number of images with more than `limit` objects of one class, those of `ignore` left out."""
     records, classes = ground_truth.records, len(ground_truth.class_names)
     image = np.repeat(np.arange(len(records.image_ids)), np.diff(records.offsets))
     counted = ~records.ignore
-    pairs = image[counted] * classes + records.labels[counted]
-    counts = np.bincount(pairs, minlength=len(records.image_ids) * classes)
-    return int((counts.reshape(-1, classes) > limit).any(axis=1).sum())
+    pairs, counts = np.unique(
+        image[counted] * classes + records.labels[counted], return_counts=True
+    )
+    return len(np.unique(pairs[counts > limit] // classes))
 
 
 def _mean(values: np.ndarray) -> float | None:

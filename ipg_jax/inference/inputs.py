@@ -88,5 +88,7 @@ def _sorted(paths: list[str], ours: Collection[str], reason: str) -> list[str]:
     """Those that are not ours; raises ValueError if there is none."""
     others = sorted(path for path in paths if os.path.realpath(path) not in ours)
     if not others:
-        raise ValueError(reason + " but pictures that prediction wrote" * bool(paths))
+        if paths:
+            reason += " but pictures that prediction wrote"
+        raise ValueError(reason)
     return others

@@ -20,6 +20,7 @@ from jaxtyping import Float, Float32, Int, UInt8
 from PIL import Image
 
 from ipg_jax import data
+from ipg_jax.files import is_remote, write_whole
 from ipg_jax.text import shown
 
 MADE_BY = "ipg_jax predict"
@@ -47,7 +48,7 @@ class OutputFolder:
             prediction's.
           OSError: the folder cannot be made.
         """
-        self._folder = epath.Path(folder).expanduser()
+        self._folder = epath.Path(folder)
         self._folder.mkdir(parents=True, exist_ok=True)
         self._path = self._folder / "detections.json"
         self._journal_path = self._folder / "detections.jsonl"
@@ -86,12 +87,7 @@ class OutputFolder:
                 "annotations": self._annotations,
                 "categories": self._categories,
             }
-            beside = self._folder / f".detections.{os.getpid()}.tmp"
-            try:
-                beside.write_text(json.dumps(document))
-                beside.replace(self._path)
-            finally:
-                beside.unlink(missing_ok=True)
+            write_whole(self._path, json.dumps(document))
         self._journal_path.unlink()
 
     def add(
@@ -144,7 +140,7 @@ class OutputFolder:
         Image.fromarray(picture).save(encoded, format="PNG")
         target = self._folder / name
         target.unlink(missing_ok=True)  # `_free_name` said that it is ours; links are not followed
-        if _is_remote(target):
+        if is_remote(target):
             target.write_bytes(encoded.getvalue())
         else:
             with open(target, "xb") as file:
@@ -179,13 +175,16 @@ def _pictures_of(path: epath.Path) -> set[str]:
         if os.path.islink(path):
             raise ValueError(f"{path} is a link")
         text = data.read_regular_file(path).decode()
+        if not text:
+            return set()
         lines = [text]
         if path.suffix == ".jsonl":  # of which a killed run may leave half a line, or nothing
             lines = text.split("\n")[:-1] or [text]
-        first, *rest = [json.loads(line) for line in lines] if text else [{"info": _info(set())}]
+        first, *rest = map(json.loads, lines)
         if first["info"]["made_by"] != MADE_BY:
             raise ValueError(f"{path} was not made by prediction")
-        pictures = {*first["info"]["pictures"], *(entry.get("picture", "") for entry in rest)}
+        later = (entry["picture"] for entry in rest if "picture" in entry)
+        pictures = {*first["info"]["pictures"], *later}
         for name in pictures:
             if not isinstance(name, str) or {"/", "\0"} & {*name}:
                 raise ValueError(f"{path} lists {name!r}, which is no name of a picture")
@@ -204,11 +203,7 @@ def _info(pictures: set[str]) -> dict[str, Any]:
 
 def _exists(path: epath.Path) -> bool:
     """Whether there is anything by that name, be it a link to nowhere."""
-    return path.exists() if _is_remote(path) else os.path.lexists(path)
-
-
-def _is_remote(path: epath.Path) -> bool:
-    return "://" in os.fspath(path)
+    return path.exists() if is_remote(path) else os.path.lexists(path)
 
 
 def _shortened(name: str, limit: int) -> str:

@@ -9,6 +9,7 @@ import pytest
 from made_files import CocoFolder
 
 from ipg_jax.data import CocoSource, Rule
+from ipg_jax.data.sources.base import DataReport, resolve_classes
 from ipg_jax.evaluation import DetectionCollector, evaluate_coco, evaluate_voc
 from ipg_jax.types import Detections
 
@@ -263,7 +264,14 @@ def test_control_characters_of_names_are_escaped_in_reports_and_errors(one):
     (line,) = source.report.lines()
     assert line.isprintable()
     assert r"a\n\x1b[2Jb.png" in line
-    with pytest.raises(ValueError, match="not the given ones") as caught:
+    with pytest.raises(ValueError, match="beyond the given ones") as caught:
         CocoSource(*one.write(), class_names=("dog",))
     assert all(part.isprintable() for part in str(caught.value).split("\n"))
     assert len(str(caught.value).split("\n")) == 3
+
+
+def test_a_class_that_the_data_lack_gets_an_id_that_is_free_as_text(tmp_path):
+    ids = resolve_classes(
+        ["a", "b"], {"a": "0"}, origin="x.json", report=DataReport(str(tmp_path / "x.json"))
+    )
+    assert ids == {"a": "0", "b": 1}

@@ -10,6 +10,7 @@ import zipfile
 import numpy as np
 import pytest
 import safetensors.numpy
+from fake_torch import FakeTensor
 from mutators import limited_memory, mutate_bytes, mutate_tree, outcome
 
 from ipg_jax.weights import Weights, load_weights, save_weights
@@ -103,31 +104,6 @@ def test_names_and_shapes_that_do_not_fit(tmp_path):
                     state[name] = array[None]
         path.write_bytes(safetensors.numpy.save(state))
         assert_sound(outcome(lambda: load_weights(path), str(path)))
-
-
-class FakeTensor:
-    """As much of a torch tensor as is used."""
-
-    def __init__(self, array: np.ndarray) -> None:
-        self.array = array
-
-    def is_floating_point(self) -> bool:
-        return np.issubdtype(self.array.dtype, np.floating)
-
-    def float(self) -> "FakeTensor":
-        return FakeTensor(self.array.astype(np.float32))
-
-    def detach(self) -> "FakeTensor":
-        return self
-
-    def numel(self) -> int:
-        return self.array.size
-
-    def element_size(self) -> int:
-        return self.array.itemsize
-
-    def numpy(self) -> np.ndarray:
-        return self.array
 
 
 def load(file: io.BytesIO, **_: object) -> dict[str, FakeTensor]:

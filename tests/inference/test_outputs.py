@@ -197,3 +197,11 @@ def test_lists_of_what_are_no_pictures_are_not_from_prediction(tmp_path, name):
     (tmp_path / "detections.json").write_text(json.dumps({"info": info}))
     with pytest.raises(FileExistsError, match="not from prediction"):
         OutputFolder(tmp_path, CATEGORIES)
+
+
+def test_a_killed_run_leaves_the_names_of_its_pictures_alone(tmp_path):
+    with OutputFolder(tmp_path / "run", CATEGORIES) as folder:
+        name = add(folder, "a.jpg")
+        left = tmp_path / "left"  # what is there while it runs
+        shutil.copytree(tmp_path / "run", left)
+    assert OutputFolder(left, CATEGORIES).pictures == {str(left / name)}

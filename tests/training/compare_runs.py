@@ -1,6 +1,6 @@
 """For test_processes.py: two processes that want to train something else; prints what each is told.
 
-Every pair of inputs is one that trained without a message, or ended in a hang.
+Each case is a pair of inputs, in which some things may differ and others may not.
 """
 
 import dataclasses

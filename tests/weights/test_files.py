@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from fake_torch import FakeTensor
 from safetensors.numpy import save_file
 
 from configs import digits_ipg
@@ -75,33 +76,6 @@ def test_pth_without_torch_names_the_extra(tmp_path, monkeypatch):
         load_weights(path)
 
 
-class FakeTensor:
-    """As much of a torch tensor as is used."""
-
-    def __init__(self, array: np.ndarray, requires_grad: bool = False) -> None:
-        self.array, self.requires_grad = array, requires_grad
-
-    def is_floating_point(self) -> bool:
-        return np.issubdtype(self.array.dtype, np.floating)
-
-    def float(self) -> "FakeTensor":
-        return FakeTensor(self.array.astype(np.float32))
-
-    def detach(self) -> "FakeTensor":
-        return FakeTensor(self.array, requires_grad=False)
-
-    def numel(self) -> int:
-        return self.array.size
-
-    def element_size(self) -> int:
-        return self.array.itemsize
-
-    def numpy(self) -> np.ndarray:
-        if self.requires_grad:
-            raise RuntimeError("Can't call numpy() on Tensor that requires grad.")
-        return self.array
-
-
 def test_pth_is_read_by_the_loader_of_plain_tensors_only(tmp_path, monkeypatch):
     path = tmp_path / "a.pth"
     path.write_bytes(b"a pickle")
@@ -130,7 +104,7 @@ def test_pth_is_read_by_the_loader_of_plain_tensors_only(tmp_path, monkeypatch):
 
 @pytest.fixture
 def torch_loads(monkeypatch):
-    """Lets a stand-in of torch load whatever is put into the list; it notes the files."""
+    """Lets a stand-in of torch load whatever is put into the list."""
     stored: list = []
 
     def load(file, **_):
@@ -290,5 +264,5 @@ def test_metadata_may_be_null(tmp_path):
     path = tmp_path / "a.safetensors"
     header = b'{"__metadata__":null,"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
     path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
-    with pytest.raises(ValueError, match=r"a\.safetensors: "):
+    with pytest.raises(ValueError, match=r"a\.safetensors: .*of no model"):
         load_weights(path)  # which holds no known model

@@ -377,7 +377,8 @@ def resolve_classes(
     expected = expected or list(ids)
     if unexpected := sorted(ids.keys() - set(expected)):
         raise ValueError(
-            f"the class names of {shown(origin)} are not the given ones ({_listed(unexpected)}).\n"
+            f"{shown(origin)} has classes beyond the given ones ({_listed(unexpected)}): give all "
+            "of them in config.data.class_names, or leave it out in training to take the data's.\n"
             f"given ({len(expected)}): {_listed(expected)}\n"
             f"in the data ({len(ids)}): {_listed(ids)}"
         )
@@ -386,7 +387,9 @@ def resolve_classes(
             f"given more than once as a class name of {shown(origin)}: {_listed(repeated)}"
         )
     report.add(Rule.ABSENT_CLASS, (name for name in expected if name not in ids))
-    unused = itertools.count(1 + max((i for i in ids.values() if isinstance(i, int)), default=-1))
+    taken = set(map(str, ids.values()))  # by text, as ids are matched
+    first = 1 + max((i for i in ids.values() if isinstance(i, int)), default=-1)
+    unused = (i for i in itertools.count(first) if str(i) not in taken)
     return {name: ids[name] if name in ids else next(unused) for name in expected}
 
 

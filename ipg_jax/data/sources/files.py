@@ -79,10 +79,11 @@ def verify_images(
             return size, {}
         name = os.path.basename(path)
         try:
-            header = read_image_header(path, rules)
+            source = read_regular_file(path) if verify == "decode" else path
+            header = read_image_header(source, rules)
             true = rules.size(header, size)
-            if verify == "decode":
-                decode_image(read_regular_file(path), true, rules)
+            if isinstance(source, bytes):
+                decode_image(source, true, rules)
         except (OSError, ValueError) as error:
             return size, {unusable(error): f"{name}: {error}"}
         found = header_rules(header, size, rules)

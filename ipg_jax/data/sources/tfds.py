@@ -107,7 +107,8 @@ class TfdsSource(Source):
         classes = resolve_classes(
             class_names, {name: i for i, name in enumerate(found)}, origin=origin, report=report
         )
-        label_of = np.array([list(classes).index(name) for name in found], np.int32)
+        label_of_name = {name: label for label, name in enumerate(classes)}
+        label_of = np.array([label_of_name[name] for name in found], np.int32)
 
         with concurrent.futures.ThreadPoolExecutor(threads) as pool:
             results = pool.map(lambda i: self._try_scan(i, verify), range(len(self._examples)))
@@ -119,12 +120,14 @@ class TfdsSource(Source):
                 report.add(Rule.UNREADABLE_ANNOTATION, [str(result)])
                 continue
             usable = not result.found.keys() & LOST
-            keep.append(usable and result.image_id not in seen)
+            duplicate = usable and result.image_id in seen
+            keep.append(usable and not duplicate)
             for rule, text in result.found.items():
                 report.add(rule, [text])
-            if usable and result.image_id in seen:
+            if duplicate:
                 report.add(Rule.DUPLICATE_IMAGE, [result.file_name])
-            seen.add(result.image_id)
+            if usable:
+                seen.add(result.image_id)
             report.add(Rule.UNREADABLE_FLAG, result.unreadable_flags)
             known = (result.labels >= 0) & (result.labels < len(found))
             unknown = (f"{result.file_name}: label {k}" for k in result.labels[~known])
