@@ -42,7 +42,7 @@ class TrainRun:
       max_unreadable: largest share of unreadable images (`data.UnreadableWindow`).
       log_every: in steps, as the next two.
       eval_every: None evaluates at the end only.
-      checkpoint_every: an evaluation is followed by a checkpoint too.
+      checkpoint_every: a checkpoint is written before each evaluation too.
       keep_checkpoints: how many of the newest, besides the best.
       verify_checkpoints: whether their checksums are written and compared.
       evaluator: scores the run; None for a run that is never evaluated.
