@@ -112,7 +112,7 @@ def default_config() -> ConfigDict:
     config.model = ModelConfig()
     config.model.detector = "retinanet"  # retinanet | faster_rcnn | cascade_rcnn
     config.model.num_classes = 80
-    # resnet18 | resnet34 | resnet50 | resnet101 | convnext_tiny | convnext_small
+    # resnet10 | resnet18 | resnet34 | resnet50 | resnet101 | convnext_tiny | convnext_small
     config.model.backbone = "resnet50"
     # Channels of stage 1 (within its blocks), doubled at each stage; not set: the standard ones
     config.model.base_channels = placeholder(int)

@@ -78,7 +78,7 @@ install_import_hook(
         "ipg_jax.visualize",
         "ipg_jax.weights",
     ],
-    "beartype.beartype",
+    "shape_checks.checked",
 )
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")

@@ -20,6 +20,7 @@ TINY = {
     "data.scene_size": 64,
     "data.train_scenes": 8,
     "data.eval_scenes": 4,
+    "model.backbone": "resnet10",
     "model.base_channels": 8,
     "model.fpn_channels": 16,
     "model.fusion_stages": (2,),

@@ -1,7 +1,8 @@
 """Detection operators: pure functions on one image, with static shapes.
 
 Callers map them over a batch with `jax.vmap`. Boxes are `xyxy` in pixels and float32; whatever is
-padded comes with a validity mask.
+padded comes with a validity mask. What takes many steps is compiled where it is called by itself,
+and a part of the caller's program (`inline`) else.
 """
 
 from ipg_jax.ops.anchors import (

@@ -3,8 +3,10 @@
 Boxes are `xyxy` in pixels: a box covers `[x1, x2] x [y1, y2]`, so its width is `x2 - x1`.
 """
 
+import functools
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
@@ -26,6 +28,7 @@ def box_area(boxes: Float[Array, "*n 4"]) -> Float[Array, "*n"]:
     return jnp.prod(jnp.maximum(box_sizes(boxes), 0), axis=-1)
 
 
+@functools.partial(jax.jit, inline=True)
 def pairwise_iou(a: Float[Array, "n 4"], b: Float[Array, "m 4"]) -> Float[Array, "n m"]:
     """Intersection over union of every box of `a` with every box of `b`.
 

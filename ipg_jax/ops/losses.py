@@ -5,12 +5,16 @@ each image, the sum over anchors by `max(1, number of positive anchors)` and the
 over images.
 """
 
+import functools
+
+import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
 from ipg_jax.types import Array
 
 
+@functools.partial(jax.jit, static_argnames=("alpha", "gamma"), inline=True)
 def sigmoid_focal_loss(
     logits: Float[Array, "*n"],
     targets: Float[Array, "*n"] | Int[Array, "*n"] | Bool[Array, "*n"],
@@ -72,6 +76,7 @@ def smooth_l1_loss(
     return jnp.where(d < beta, d**2 / (2 * beta), d - beta / 2)
 
 
+@functools.partial(jax.jit, inline=True)
 def giou_loss(
     boxes: Float[Array, "*n 4"], targets: Float[Array, "*n 4"], eps: float = 1e-7
 ) -> Float[Array, "*n"]:

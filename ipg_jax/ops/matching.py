@@ -1,6 +1,7 @@
 """Assignment of anchors (or proposals) to ground-truth boxes by overlap."""
 
 import enum
+import functools
 from typing import NamedTuple
 
 import jax
@@ -80,6 +81,11 @@ def match_anchors(
     return matches
 
 
+@functools.partial(
+    jax.jit,
+    static_argnames=("positive_threshold", "negative_threshold", "low_quality"),
+    inline=True,
+)
 def match_and_take(
     anchors: Float[Array, "a 4"],
     boxes: Float[Array, "m 4"],
@@ -125,8 +131,8 @@ def match_and_take(
         iou,
         jnp.where(forces, best_of_box * (1 - _ROUNDING), 2.0),  # 2: more than any IoU
         jnp.asarray(values, jnp.float32),
-        tpu=_best_of_anchors_at_once,
-        default=_best_of_anchors,
+        tpu=best_of_anchors_at_once,
+        default=best_of_anchors,
     )
     state = jnp.where(match.iou < negative_threshold, MatchState.NEGATIVE, MatchState.IGNORE)
     positive = (match.iou >= positive_threshold) | match.forced
@@ -139,7 +145,7 @@ _ROUNDING = 1e-6
 are needed, and rounds each time as it happens to combine the operations."""
 
 
-class _Best(NamedTuple):
+class Best(NamedTuple):
     """Of each anchor: its largest IoU, with which box, that box's values, whether it is forced."""
 
     iou: Float[Array, " a"]
@@ -148,9 +154,9 @@ class _Best(NamedTuple):
     forced: Bool[Array, " a"]
 
 
-def _best_of_anchors(
+def best_of_anchors(
     iou: Float[Array, "m a"], wanted: Float[Array, " m"], values: Float[Array, "m c"]
-) -> _Best:
+) -> Best:
     """Returns the best box of each anchor, the first among equals.
 
     Args:
@@ -160,13 +166,13 @@ def _best_of_anchors(
     """
     index = jnp.argmax(iou, axis=0).astype(jnp.int32)
     forced = jnp.any(iou >= wanted[:, None], axis=0)
-    return _Best(jnp.max(iou, axis=0), index, values[index], forced)
+    return Best(jnp.max(iou, axis=0), index, values[index], forced)
 
 
-def _best_of_anchors_at_once(
+def best_of_anchors_at_once(
     iou: Float[Array, "m a"], wanted: Float[Array, " m"], values: Float[Array, "m c"]
-) -> _Best:
-    """Like `_best_of_anchors`, in one pass over all pairs, in which a TPU computes the IoUs anew.
+) -> Best:
+    """Like `best_of_anchors`, in one pass over all pairs, in which a TPU computes the IoUs anew.
 
     The pass takes the values along, since a TPU gathers a few numbers at a time.
     """
@@ -188,4 +194,4 @@ def _best_of_anchors_at_once(
         (0,),
     )
     taken = jnp.stack(matched, axis=-1) if matched else jnp.zeros((shape[1], 0), jnp.float32)
-    return _Best(best, index, taken, behind >= 0)
+    return Best(best, index, taken, behind >= 0)

@@ -1,5 +1,7 @@
 """Random choice of the anchors or proposals that enter a loss, with static shapes."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Int, Key, UInt32
@@ -8,6 +10,7 @@ from ipg_jax.ops.matching import MatchState
 from ipg_jax.types import Array
 
 
+@functools.partial(jax.jit, static_argnames=("num", "positive_fraction"), inline=True)
 def sample_matches(
     rng: Key[jax.Array, ""] | UInt32[Array, "2"],
     states: Int[Array, " a"],

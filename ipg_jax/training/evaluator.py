@@ -17,7 +17,7 @@ from ipg_jax import data, evaluation, visualize
 from ipg_jax.tasks import DetectionTask
 from ipg_jax.training.metrics import duration
 from ipg_jax.training.prefetch import prefetch_to_device
-from ipg_jax.training.sharding import gathered, process_rows, shard_batch
+from ipg_jax.training.sharding import all_gather, process_rows, shard_batch
 from ipg_jax.training.steps import PredictStep
 from ipg_jax.types import Batch, Detections, PackedImage, PyTree
 
@@ -126,7 +126,7 @@ class Evaluator:
           UnreadableImagesError: too many images are missing or unreadable.
         """
         begin = time.perf_counter()
-        variables = gathered(self.mesh, variables)  # once, and not for each batch
+        variables = all_gather(self.mesh, variables)  # once, and not for each batch
         seen: list[evaluation.DetectionCollector] = []
         samples: list[np.ndarray] = []
         for number, view in enumerate(self.views):

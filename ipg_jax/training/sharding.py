@@ -97,7 +97,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def gathered(mesh: Mesh, arrays: PyTree) -> PyTree:
+def all_gather(mesh: Mesh, arrays: PyTree) -> PyTree:
     """Returns the arrays with all of each on every device."""
     return jax.jit(_unchanged, out_shardings=replicated(mesh))(arrays)
 

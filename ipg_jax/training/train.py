@@ -20,7 +20,7 @@ from ipg_jax.training.preemption import StopSignal
 from ipg_jax.training.prefetch import prefetch_to_device
 from ipg_jax.training.runs import TrainRun
 from ipg_jax.training.same_run import check_same_run
-from ipg_jax.training.sharding import gathered, replicated, shard_batch
+from ipg_jax.training.sharding import all_gather, replicated, shard_batch
 from ipg_jax.training.state import TrainState
 from ipg_jax.training.steps import Metrics
 from ipg_jax.training.workdir import (
@@ -207,7 +207,7 @@ def first_state(run: TrainRun, key: jax.Array) -> TrainState:
     if weights is None:
         return state
     variables = initialize(
-        gathered(run.mesh, state.variables),
+        all_gather(run.mesh, state.variables),
         weights,
         class_names=run.source.class_names,
         missing=run.init_missing,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ipg_jax.data import DigitsSource
-from ipg_jax.data.sources.digits import _load_glyphs
+from ipg_jax.data.sources.digits import load_glyphs
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_digits_hardly_cover_each_other(train):
 def test_boxes_are_tight_around_the_ink(train, monkeypatch):
     """Painting over a flat background shows exactly which pixels have ink."""
     monkeypatch.setattr(
-        "ipg_jax.data.sources.digits._background", lambda size, rng: np.full((size, size, 3), 100.0)
+        "ipg_jax.data.sources.digits.background", lambda size, rng: np.full((size, size, 3), 100.0)
     )
     for i in range(10):
         # The sensor noise has a standard deviation of 3; ink at the edge stands out by far more.
@@ -79,7 +79,7 @@ def test_splits_share_no_digit(monkeypatch):
     monkeypatch.setattr("sklearn.datasets.load_digits", lambda **_: numbered)
     found = {}
     for split in ("train", "eval"):
-        glyphs, labels = _load_glyphs(split)
+        glyphs, labels = load_glyphs(split)
         numbers = [int(((glyph.ravel() < 1) * 2 ** np.arange(64)).sum()) for glyph in glyphs]
         np.testing.assert_array_equal(labels, np.array(numbers) % 10)
         found[split] = set(numbers)

@@ -87,7 +87,7 @@ def test_platforms_have_the_form_that_is_faster_there(name):
 def make_detector():
     """Returns the loss of a small guided RetinaNet, and its parameters."""
     detector = RetinaNet(
-        IPGNet(ResNet(18, base_channels=4), fusion="attention", fusion_stages=(2,)),
+        IPGNet(ResNet(10, base_channels=4), fusion="attention", fusion_stages=(2,)),
         FPN(("c3", "c4"), channels=8, extra_levels=1),
         RetinaNetHead(num_classes=2, num_anchors=1, channels=8, num_convs=1),
     )
@@ -154,7 +154,7 @@ def test_a_gpu_gets_the_references():
     assert not got["optimization_barrier"]
     for name in ("convolution", "dot_general", "reduce_window", "select_and_scatter"):
         assert got[name] == want[name], name
-    assert want["convolution"] > 50
+    assert want["convolution"] > 40
     assert want["select_and_scatter"] == want["reduce_window"] == 2  # of the stem and of `ipg2`
     assert operations(either, "tpu")["optimization_barrier"]
 

@@ -102,7 +102,7 @@ def test_kernels_of_blocks_by_hand():
 @every_form
 @pytest.mark.parametrize(
     ("module", "method"),
-    [(ResNet(18, base_channels=4), "stem"), (IPGTransform(8), "__call__")],
+    [(ResNet(10, base_channels=4), "stem"), (IPGTransform(8), "__call__")],
     ids=["stem", "transform"],
 )
 def test_networks_read_plain_and_packed_images(module, method, implementation):

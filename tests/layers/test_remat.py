@@ -24,7 +24,7 @@ def random_pyramid(side: int) -> tuple[np.ndarray, ...]:
 
 
 def make_backbone(remat: str) -> IPGNet:
-    return IPGNet(ResNet(18, base_channels=16), fusion_stages=(2,), remat=remat)
+    return IPGNet(ResNet(10, base_channels=16), fusion_stages=(2,), remat=remat)
 
 
 def make_stage(remat: bool) -> Stage:

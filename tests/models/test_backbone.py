@@ -17,16 +17,16 @@ def pyramid(levels: int, side: int = 64, batch: int = 1) -> tuple[jax.Array, ...
 
 def shapes(backbone: IPGNet, side: int = 64):
     images = pyramid(max(backbone.pyramid_levels, 1), side)
-    init = functools.partial(backbone.init, train=False)
-    variables = jax.eval_shape(init, jax.random.key(0), images)
-    outputs = jax.eval_shape(functools.partial(backbone.apply, train=False), variables, images)
+    init = functools.partial(backbone.init_with_output, train=False)
+    outputs, variables = jax.eval_shape(init, jax.random.key(0), images)
     return variables, {name: x.shape for name, x in outputs.items()}
 
 
 @pytest.mark.parametrize(
     ("depth", "widths", "millions"),
-    # Parameters of torchvision's models without their last, fully connected layer.
+    # Parameters of torchvision's models, which have no ResNet-10, without the last layer.
     [
+        (10, (64, 128, 256, 512), 4.906),
         (18, (64, 128, 256, 512), 11.177),
         (34, (64, 128, 256, 512), 21.285),
         (50, (256, 512, 1024, 2048), 23.508),
@@ -72,19 +72,19 @@ def test_names_are_torchvisions_with_slashes():
 @pytest.mark.parametrize("keep", [False, True])
 def test_extra_stages(num_stages: int, keep: bool):
     backbone = IPGNet(
-        ResNet(50, num_stages=num_stages, keep=keep),
+        ResNet(10, num_stages=num_stages, keep=keep),
         fusion_stages=tuple(range(1, num_stages + 1)),
     )
     _, outputs = shapes(backbone, side=256)
     assert len(outputs) == num_stages
     for name, stride in backbone.strides.items():
         assert outputs[name][1:3] == (256 // stride, 256 // stride)
-    assert outputs[f"c{num_stages + 1}"][3] == 2048
+    assert outputs[f"c{num_stages + 1}"][3] == 512
     assert backbone.pyramid_levels == (4 if keep else num_stages)
 
 
 def test_each_stage_may_have_a_fusion_of_its_own():
-    backbone = IPGNet(ResNet(18), fusion=("product", "attention"), fusion_stages=(3, 2))
+    backbone = IPGNet(ResNet(10), fusion=("product", "attention"), fusion_stages=(3, 2))
     variables, _ = shapes(backbone)
     names = {stage: set(variables["params"][f"fusion{stage}"]) for stage in (2, 3)}
     assert names == {3: {"w_s", "w_m", "norm"}, 2: {"w_g", "w_s"}}
@@ -98,8 +98,8 @@ def test_guidance_has_the_width_of_its_stage():
 
 
 def test_identity_graft_equals_the_plain_backbone_bit_for_bit():
-    plain = IPGNet(ResNet(18), fusion_stages=())
-    guided = IPGNet(ResNet(18), fusion_stages=(1, 2, 3, 4), fusion_init="identity")
+    plain = IPGNet(ResNet(10), fusion_stages=())
+    guided = IPGNet(ResNet(10), fusion_stages=(1, 2, 3, 4), fusion_init="identity")
     images = pyramid(4)
     init = jax.jit(functools.partial(guided.init, train=False))
     variables = init(jax.random.key(0), images)
@@ -115,7 +115,7 @@ def test_identity_graft_equals_the_plain_backbone_bit_for_bit():
 
 
 def test_training_gives_what_prediction_gives_with_frozen_norms():
-    resnet = ResNet(18, base_channels=8, norm="frozen_batch_norm")
+    resnet = ResNet(10, base_channels=8, norm="frozen_batch_norm")
     backbone = IPGNet(resnet, fusion_stages=(3, 2), norm="frozen_batch_norm")
     images = pyramid(3)
     init = jax.jit(functools.partial(backbone.init, train=False))
@@ -130,7 +130,7 @@ def test_training_gives_what_prediction_gives_with_frozen_norms():
 
 
 def test_bfloat16_computes_in_bfloat16_with_float32_parameters():
-    backbone = IPGNet(ResNet(18, dtype=jnp.bfloat16, norm="group_norm"), norm="group_norm")
+    backbone = IPGNet(ResNet(10, dtype=jnp.bfloat16, norm="group_norm"), norm="group_norm")
     images = tuple(x.astype(jnp.bfloat16) for x in pyramid(4))
     init = functools.partial(backbone.init, train=False)
     variables = jax.eval_shape(init, jax.random.key(0), images)
@@ -140,7 +140,7 @@ def test_bfloat16_computes_in_bfloat16_with_float32_parameters():
 
 
 def test_activations_can_be_captured():
-    backbone = IPGNet(ResNet(18), fusion_stages=(2,))
+    backbone = IPGNet(ResNet(10), fusion_stages=(2,))
     images = pyramid(2)
     variables = jax.eval_shape(
         functools.partial(backbone.init, train=False), jax.random.key(0), images
@@ -165,7 +165,7 @@ def test_activations_can_be_captured():
 )
 def test_wrong_attributes_of_guidance_are_named(kwargs, message):
     with pytest.raises(Exception, match=message):
-        IPGNet(ResNet(18), **kwargs)
+        IPGNet(ResNet(10), **kwargs)
 
 
 @pytest.mark.parametrize(
@@ -192,6 +192,6 @@ def test_what_is_registered_keeps_the_protocol(name: str):
 
 
 def test_too_few_pyramid_levels_are_an_error():
-    backbone = IPGNet(ResNet(18))
+    backbone = IPGNet(ResNet(10))
     with pytest.raises(ValueError, match="need 4 pyramid levels, got 2"):
         jax.eval_shape(functools.partial(backbone.init, train=False), jax.random.key(0), pyramid(2))

@@ -83,7 +83,7 @@ def test_types_of_parameters_are_kept():
 
 def test_a_backbone_takes_folded_variables_and_keeps_what_is_not_linear():
     backbone = IPGNet(
-        ResNet(18), fusion=("concat", "attention"), fusion_stages=(1, 2), guidance_channels=32
+        ResNet(10), fusion=("concat", "attention"), fusion_stages=(1, 2), guidance_channels=32
     )
     images = tuple(jax.random.normal(jax.random.key(i), (1, 64 >> i, 64 >> i, 3)) for i in range(2))
     params, stats = map(random_variables(backbone, images).get, ("params", "batch_stats"))

@@ -61,6 +61,7 @@ def make_task(name: str) -> DetectionTask:
     config.model.fusion_stages = ()
     config.model.dtype = "float32"
     config.model.norm = "batch_norm" if name.endswith("v2") else "frozen_batch_norm"
+    config.model.kernels = "reference" if name.endswith("v2") else None  # both are compared
     if name.startswith("fasterrcnn"):
         two_stage(config, "faster_rcnn")
         config.model.rpn.proposals = (100, 100)

@@ -31,7 +31,7 @@ def equations(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
 def test_only_the_model_computes_in_bfloat16(box_loss: str):
     config = default_config()
     config.model.update(
-        backbone="resnet18", num_classes=CLASSES, fusion_stages=(2,), fpn_channels=32
+        backbone="resnet10", num_classes=CLASSES, fusion_stages=(2,), fpn_channels=32
     )
     if box_loss == "faster_rcnn":
         two_stage(config, box_loss)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from noise_batch import CLASSES, SIDE, ShallowBackbone, make_batch
 
-from ipg_jax import Batch, Detections, ops
+from ipg_jax import Batch, Detections, kernels, ops
 from ipg_jax.models import FPN, DenseOutputs, RetinaNet, RetinaNetHead
 from ipg_jax.tasks import RetinaNetTask
 
@@ -175,7 +175,8 @@ def test_images_without_objects_have_finite_losses_and_gradients():
 
 def test_loss_in_jit_equals_eager():
     batch = make_batch()
-    eager, _ = make_task().loss(fresh_variables(), batch)
+    with kernels.use("reference"):  # the fewest operations
+        eager, _ = make_task().loss(fresh_variables(), batch)
     assert losses(batch)["loss"] == pytest.approx(float(eager), rel=1e-5)
 
 

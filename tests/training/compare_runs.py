@@ -1,20 +1,25 @@
-"""For test_processes.py: two processes that want to train something else; prints what each is told.
+"""For test_processes.py: what two processes tell one another; prints what each is told.
 
-Each case is a pair of inputs, in which some things may differ and others may not.
+Most cases are a pair of inputs, in which some things may differ and others may not.
 """
 
 import dataclasses
+import itertools
 import sys
 import time
+from collections.abc import Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from stand_in_run import make_run
+from stand_in_run import make_batch, make_run
 
 from ipg_jax import data
 from ipg_jax.training import command_line, hosts
+from ipg_jax.training.benchmark import measure_and_print
 from ipg_jax.training.same_run import check_same_run
 from ipg_jax.training.train import train
+from ipg_jax.types import Batch
 
 CONFIG = {"seed": 0, "optimizer": {"learning_rate": 0.1}, "data": {"root": "a"}, "num_steps": 5}
 
@@ -47,6 +52,30 @@ def fail() -> str:
     raise ValueError("no such workdir")
 
 
+def read_slowly(start_step: int) -> Iterator[Batch]:
+    """Yields half of each batch; process 1 takes longer to read its own."""
+    for step in itertools.count(start_step):
+        time.sleep(0.1 * jax.process_index())
+        yield jax.tree.map(lambda x: x[:4], make_batch(step))
+
+
+def sum_of_batch(state, batch, key):
+    """A step for which all processes have to meet."""
+    return state + 1, batch.pyramid[0].astype(jnp.float32).sum()
+
+
+def measure_rates() -> None:
+    """Measures without a model what both processes do together."""
+    run = dataclasses.replace(
+        make_run(),
+        batches=read_slowly,
+        init_state=lambda key: jnp.zeros(()),
+        template=jax.eval_shape(jnp.zeros, ()),
+        train_step=jax.jit(sum_of_batch),
+    )
+    print(*measure_and_print(run, seconds=1.0))
+
+
 def main(workdir: str) -> None:
     command_line.start()
     process = jax.process_index()
@@ -74,6 +103,7 @@ def main(workdir: str) -> None:
         "train": lambda: train(
             make_run(config=CONFIG | {"num_steps": pick(5, 6), "batch_size": pick(8, 16)}), workdir
         ),
+        "rates": measure_rates,
     }
     for name, case in cases.items():
         begin = time.monotonic()

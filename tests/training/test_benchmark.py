@@ -1,22 +1,16 @@
 import dataclasses
 import json
 import os
-import pathlib
 import re
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_run import as_flags, make_tiny_config, process_environments
 
-from ipg_jax.training.benchmark import Throughput, measure
+from ipg_jax.training.benchmark import Throughput, measure, measure_and_print
 from ipg_jax.training.build_runs import build_train_run
 from ipg_jax.types import Batch
-
-ROOT = pathlib.Path(__file__).parents[2]
 
 
 def blank_batch(height, width):
@@ -94,23 +88,10 @@ def test_the_report_says_when_the_two_compete():
     assert "reach 85% of the slower" in Throughput(100.0, 300.0, 85.0).report(8).replace("\n", " ")
 
 
-def test_the_command_line_measures_the_tiny_run(tmp_path):
-    process = subprocess.run(
-        [
-            sys.executable,
-            ROOT / "train.py",
-            "--benchmark_input",
-            "--benchmark_seconds=0.2",
-            f"--config={ROOT / 'configs' / 'digits_ipg.py'}",
-            *as_flags(make_tiny_config()),
-        ],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert process.returncode == 0, process.stderr
-    *table, line = process.stdout.splitlines()
+def test_the_tiny_run_is_measured_and_nothing_written(tiny_config, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    measure_and_print(build_train_run(tiny_config, evaluate=False), seconds=0.2)
+    *table, line = capsys.readouterr().out.splitlines()
     figures = json.loads(line)
     rates = Throughput(**figures.pop("images_per_second"))
     assert min(rates) > 0
@@ -125,30 +106,3 @@ def test_the_command_line_measures_the_tiny_run(tmp_path):
         "cpus": os.cpu_count(),
     }
     assert list(tmp_path.iterdir()) == []
-
-
-def test_two_processes_find_the_same_rates():
-    """Those of both together; processes that ran different numbers of steps would hang."""
-    processes = [
-        subprocess.Popen(
-            [sys.executable, ROOT / "tests" / "training" / "measure_as_one_process.py"],
-            env=environment | {"PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for environment in process_environments((1, 1))
-    ]
-    try:
-        (primary, errors), (other, _) = [process.communicate(timeout=300) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], errors
-    assert primary.splitlines()[-1] == other.splitlines()[-1]
-    rates = Throughput(*map(float, primary.split("\n")[-2].split()))
-    # Eight images at most each tenth of a second, however fast process 0 reads.
-    assert 0 < rates.input < 80
-    assert 0 < rates.together < 80
-    assert "bottleneck" in primary
-    assert "bottleneck" not in other

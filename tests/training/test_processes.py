@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import pytest
 from tiny_run import process_environments
 
+from ipg_jax.training.benchmark import Throughput
+
 SCRIPT = pathlib.Path(__file__).with_name("spread_batch.py")
 
 
@@ -59,7 +61,8 @@ def test_processes_with_different_numbers_of_devices_are_refused():
         assert "ValueError: process 1 has 2 device(s), the others have 4" in output
 
 
-def test_processes_that_want_to_train_something_else_are_refused(tmp_path):
+def test_processes_know_what_the_others_do(tmp_path):
+    """What differs is refused; what is measured is the rate of both."""
     workdir = tmp_path / "run"
     told = []
     for code, output in run(SCRIPT.with_name("compare_runs.py"), (1, 1), str(workdir)):
@@ -87,6 +90,15 @@ def test_processes_that_want_to_train_something_else_are_refused(tmp_path):
         for field, values in {"num_steps": (6, 5), "batch_size": (16, 8)}.items():
             line = f"{host} config.{field}={values[0]}, process 0 has {values[1]}"
             assert re.search(line, texts["train"])
+    # Processes that ran different numbers of steps would hang.
+    rates = [texts["rates"].splitlines()[-2] for texts in told]
+    assert rates[0] == rates[1]
+    found = Throughput(*map(float, rates[0].split()))
+    # Eight images at most each tenth of a second, however fast process 0 reads.
+    assert 0 < found.input < 80
+    assert 0 < found.together < 80
+    assert "bottleneck" in first["rates"]
+    assert "bottleneck" not in second["rates"]
     assert "process 0 has stopped" in second["error"]
     assert "process 0 has stopped" not in first["error"]
     assert not workdir.exists()

@@ -22,7 +22,7 @@ from ipg_jax.training.build import build_optimizer
 from ipg_jax.training.checkpoint import Checkpoints
 from ipg_jax.training.sharding import (
     check_batch_size,
-    gathered,
+    all_gather,
     make_mesh,
     shard_batch,
     state_sharding,
@@ -31,7 +31,7 @@ from ipg_jax.training.state import TrainState
 from ipg_jax.training.steps import Policy, make_predict_step, make_train_step, split_batch
 from ipg_jax.types import PackedImage
 
-STEPS = 20
+STEPS = 8
 MIN_SIZE = 2**10  # so that arrays of tiny models are divided too
 
 
@@ -160,13 +160,13 @@ def test_a_state_that_is_made_divided_is_that_of_one_device(steady_config, caplo
     placement = state_sharding(mesh, one, min_size=MIN_SIZE)
     divided = jax.jit(state_maker(config, ema=False), out_shardings=placement)(jax.random.key(0))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), divided, one)
-    kernel = divided.params["backbone"]["layer4"]["block1"]["conv2"]["kernel"]
+    kernel = divided.params["backbone"]["layer4"]["block0"]["conv2"]["kernel"]
     assert kernel.sharding.shard_shape(kernel.shape) == (3, 3, 128, 64)
-    whole = gathered(mesh, divided)
+    whole = all_gather(mesh, divided)
     assert all(x.sharding.is_fully_replicated for x in jax.tree.leaves(whole))
     jax.tree.map(np.testing.assert_array_equal, whole, divided)
     with jax.log_compiles(), caplog.at_level("WARNING", "jax"):
-        gathered(mesh, divided)
+        all_gather(mesh, divided)
     assert not [message for message in caplog.messages if "Compiling" in message]
 
 
@@ -174,7 +174,7 @@ def test_a_state_that_is_made_divided_is_that_of_one_device(steady_config, caplo
 def test_eight_devices_give_the_losses_of_one(steady_config, of_one_device, fsdp: int):
     one = of_one_device(steady_config, STEPS)
     state, eight = run(steady_config, mesh_of(8, fsdp=fsdp), STEPS)
-    kernel = state.params["backbone"]["layer4"]["block1"]["conv2"]["kernel"]
+    kernel = state.params["backbone"]["layer4"]["block0"]["conv2"]["kernel"]
     assert kernel.sharding.shard_shape(kernel.shape) == (3, 3, 128, 128 // fsdp)
     np.testing.assert_allclose([m["loss"] for m in eight], [m["loss"] for m in one], rtol=1e-4)
     assert one[-1]["loss"] < one[0]["loss"]
@@ -190,12 +190,12 @@ def test_divided_images_and_parameters_give_the_losses_of_one_device(steady_conf
     for a, b in zip(divided, one, strict=True):
         assert a == pytest.approx(b, rel=1e-4)
 
-    kernel = state.params["backbone"]["layer4"]["block1"]["conv2"]["kernel"]
+    kernel = state.params["backbone"]["layer4"]["block0"]["conv2"]["kernel"]
     assert kernel.sharding.shard_shape(kernel.shape) == (3, 3, 128, 64)
     matrix = state.params["backbone"]["fusion2"]["w_s"]["kernel"]
     assert matrix.sharding.shard_shape(matrix.shape) == (16, 32)
     (momenta,) = (x for x in state.opt_state if hasattr(x, "trace"))
-    momentum = momenta.trace["backbone"]["layer4"]["block1"]["conv2"]["kernel"]
+    momentum = momenta.trace["backbone"]["layer4"]["block0"]["conv2"]["kernel"]
     assert momentum.sharding == kernel.sharding
 
 

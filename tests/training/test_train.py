@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from ipg_jax.training.build_runs import build_eval_run, build_predict_run, build
 from ipg_jax.training.checkpoint import load_variables
 from ipg_jax.training.evaluate import evaluate
 from ipg_jax.training.metrics import DivergedError
+from ipg_jax.training.runs import EvalRun, TrainRun
 from ipg_jax.training.train import train
 from ipg_jax.training.workdir import load_initial
 from ipg_jax.weights import save_weights
@@ -32,14 +34,25 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory) -> pathlib.Path:
+def tiny_run() -> TrainRun:
+    """That of the tiny config: its programs are compiled once."""
+    return build_train_run(make_tiny_config())
+
+
+@pytest.fixture(scope="module")
+def tiny_eval_run() -> EvalRun:
+    return build_eval_run(make_tiny_config())
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tiny_run, tmp_path_factory) -> pathlib.Path:
     """The workdir of a run of the tiny config that nothing happened to."""
     workdir = tmp_path_factory.mktemp("uninterrupted")
-    assert train(build_train_run(make_tiny_config()), workdir)
+    assert train(tiny_run, workdir)
     return workdir
 
 
-def start(workdir: pathlib.Path, **environment: str) -> subprocess.Popen:
+def start(workdir: pathlib.Path, *flags: str, **environment: str) -> subprocess.Popen:
     return subprocess.Popen(
         [
             sys.executable,
@@ -48,6 +61,7 @@ def start(workdir: pathlib.Path, **environment: str) -> subprocess.Popen:
             f"--workdir={workdir}",
             "--stopped_code=75",
             *as_flags(make_tiny_config()),
+            *flags,
         ],
         cwd=ROOT,
         env=os.environ | environment,
@@ -57,17 +71,15 @@ def start(workdir: pathlib.Path, **environment: str) -> subprocess.Popen:
     )
 
 
-def finish(process: subprocess.Popen) -> str:
-    """Waits for a run that is to succeed; returns what it printed."""
-    output, _ = process.communicate()
-    assert process.returncode == 0, output
-    return output
+def logged(workdir: pathlib.Path, name: str) -> list[float]:
+    """Returns the values of a metric."""
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    return [record[name] for record in records if name in record]
 
 
 def losses(workdir: pathlib.Path) -> list[float]:
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    records = [json.loads(line) for line in lines]
-    return [record["train/loss"] for record in records if "train/loss" in record]
+    return logged(workdir, "train/loss")
 
 
 def test_a_run_leaves_a_complete_workdir(uninterrupted):
@@ -88,15 +100,16 @@ def test_a_run_leaves_a_complete_workdir(uninterrupted):
     assert json.loads((uninterrupted / "config.json").read_text())["num_steps"] == 6
 
 
-def test_evaluating_and_predicting_from_the_workdir(uninterrupted, tiny_config, tmp_path, caplog):
+def test_evaluating_and_predicting_from_the_workdir(
+    uninterrupted, tiny_config, tiny_eval_run, tmp_path, caplog
+):
     during = json.loads((uninterrupted / "eval" / "metrics.json").read_text())
-    run = build_eval_run(tiny_config)
-    after = evaluate(run, uninterrupted, "latest")
+    after = evaluate(tiny_eval_run, uninterrupted, "latest")
     assert after.coco == during["coco"]
     assert after.coco["AR100"] > 0
     assert after.samples == []
     with pytest.raises(FileNotFoundError, match=r"no checkpoint 5.*\[2, 4, 6\]"):
-        evaluate(run, uninterrupted, "5")
+        evaluate(tiny_eval_run, uninterrupted, "5")
 
     picture = np.random.default_rng(0).integers(0, 255, (50, 70, 3), np.uint8)
     for folder in ("a", "b"):
@@ -168,11 +181,11 @@ def sigterm_after_first_step(workdir: pathlib.Path) -> Iterator[None]:
 
 
 def test_a_run_stopped_and_then_killed_ends_with_the_same_bits(
-    uninterrupted, tiny_config, tmp_path, caplog
+    uninterrupted, tiny_run, tmp_path, caplog
 ):
     caplog.set_level("INFO")
     with sigterm_after_first_step(tmp_path):
-        assert not train(build_train_run(tiny_config), tmp_path)
+        assert not train(tiny_run, tmp_path)
     assert "stopped at step" in caplog.text
     saved = checkpoints_of(tmp_path)
     assert max(saved) < 4  # the next run has one to save before it ends
@@ -185,37 +198,41 @@ def test_a_run_stopped_and_then_killed_ends_with_the_same_bits(
     saved = checkpoints_of(tmp_path)
     assert 6 not in saved
 
-    run = build_train_run(tiny_config)
-    assert train(run, tmp_path)
+    assert train(tiny_run, tmp_path)
     assert f"resumed {tmp_path} at step {max(saved)}" in caplog.text
     assert_same_bits(final_parameters(tmp_path), final_parameters(uninterrupted))
     assert losses(tmp_path) == losses(uninterrupted)
     assert "nothing to do" not in caplog.text
-    assert train(run, tmp_path)
+    assert train(tiny_run, tmp_path)
     assert "nothing to do" in caplog.text
 
 
-def start_two(workdir: pathlib.Path) -> list[subprocess.Popen]:
-    return [start(workdir, **each) for each in process_environments((4, 4))]
-
-
-def test_two_processes_equal_one_though_one_is_told_to_stop(uninterrupted, tmp_path):
-    processes = start_two(tmp_path)
-    wait_for(lambda: (tmp_path / "metrics.jsonl").exists() and losses(tmp_path), processes[0])
+def test_two_processes_go_on_as_one_though_one_is_told_to_stop(
+    uninterrupted, tiny_run, tiny_eval_run, tmp_path
+):
+    """From a checkpoint of eight devices, over an evaluation, to one that eight take further."""
+    shutil.copytree(uninterrupted, tmp_path, dirs_exist_ok=True)
+    for step in (4, 6):
+        shutil.rmtree(tmp_path / "checkpoints" / str(step))
+    metrics = tmp_path / "metrics.jsonl"
+    metrics.write_text("".join(metrics.read_text().splitlines(keepends=True)[:2]))
+    evaluating = "--config.eval_only_at_end=False", "--config.eval_every=3"
+    processes = [start(tmp_path, *evaluating, **each) for each in process_environments((1, 1))]
+    wait_for(lambda: len(logged(tmp_path, "eval/coco_AR100")) == 1, processes[0])
     processes[1].send_signal(signal.SIGTERM)  # a host that is taken away
+    outputs = []
     for process in processes:
-        output, _ = process.communicate()
-        assert process.returncode == 75, output
-    saved = checkpoints_of(tmp_path)
-    assert max(saved) < 6
+        outputs.append(process.communicate()[0])
+        assert process.returncode == 75, outputs[-1]
+    assert "2 cpu device(s) in 2 process(es)" in outputs[0]
+    assert f"resumed {tmp_path} at step 2" in outputs[0]
+    assert 3 <= max(checkpoints_of(tmp_path)) < 6
 
-    primary, _ = [finish(process) for process in start_two(tmp_path)]
-    assert "8 cpu device(s) in 2 process(es)" in primary
-    assert f"at step {max(saved)}" in primary
+    (found,) = logged(tmp_path, "eval/coco_AR100")
+    assert found > 0
+    assert found == pytest.approx(evaluate(tiny_eval_run, tmp_path, "3").coco["AR100"], abs=0.02)
+    assert train(tiny_run, tmp_path)
     np.testing.assert_allclose(losses(tmp_path), losses(uninterrupted), rtol=1e-4)
-    want = json.loads((uninterrupted / "eval" / "metrics.json").read_text())["coco"]
-    got = json.loads((tmp_path / "eval" / "metrics.json").read_text())["coco"]
-    assert got["AR100"] == pytest.approx(want["AR100"], abs=0.02)
 
 
 def test_a_run_can_start_from_another(uninterrupted, tiny_config, tmp_path):
@@ -245,17 +262,15 @@ def test_initial_weights_know_their_classes(uninterrupted, tmp_path):
     assert_same_bits(of_file.arrays, of_run.arrays)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_images(tiny_config, tmp_path):
-    run = build_train_run(tiny_config)
-
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_images(tiny_run, tmp_path):
     def poisoned(state, batch, key):
         if state.step == 2:
             head = jax.tree.map(lambda x: x * np.float32(np.nan), state.params["head"])
             state = state.replace(params=state.params | {"head": head})
-        return run.train_step(state, batch, key)
+        return tiny_run.train_step(state, batch, key)
 
     with pytest.raises(DivergedError, match=r"step 3: .*its images were \d+ \(.*learning_rate"):
-        train(dataclasses.replace(run, train_step=poisoned), tmp_path)
+        train(dataclasses.replace(tiny_run, train_step=poisoned), tmp_path)
     assert checkpoints_of(tmp_path) == {2}
 
 

@@ -10,7 +10,7 @@ from configs import digits_ipg
 
 
 def make_tiny_config() -> ConfigDict:
-    """A run of seconds: scenes of 64 pixels, a narrow ResNet-18 guided at stage 2."""
+    """A run of seconds: scenes of 64 pixels, a narrow ResNet-10 guided at stage 2."""
     config = digits_ipg.get_config("stages=2").unlock()
     config.batch_size = 8
     config.num_steps = 6
@@ -21,6 +21,7 @@ def make_tiny_config() -> ConfigDict:
     config.data.scene_size = 64
     config.data.train_scenes = 20
     config.data.eval_scenes = 10
+    config.model.backbone = "resnet10"
     config.model.base_channels = 16
     config.model.fpn_levels = (3, 4)
     config.model.fpn_channels = 32

@@ -46,7 +46,7 @@ def test_batch_norms_fit_frozen_ones_and_back():
 @pytest.mark.parametrize("prefix", [(), ("backbone",)])
 def test_a_graft_takes_the_whole_baseline_and_keeps_the_guidance(prefix):
     def variables(value: float, stages: tuple[int, ...]):
-        model = IPGNet(ResNet(18), fusion_stages=stages)
+        model = IPGNet(ResNet(10), fusion_stages=stages)
         pyramid = tuple(jnp.zeros((1, 32 >> i, 32 >> i, 3)) for i in range(4))
         shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), pyramid, train=False))
         tree = {key: shapes[key] for key in ("params", "batch_stats")}

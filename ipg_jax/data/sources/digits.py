@@ -64,7 +64,7 @@ class DigitsSource(Source):
         """
         if scene_size < 48:
             raise ValueError(f"digit scenes need at least 48 x 48 pixels, got {scene_size}")
-        self._glyphs, digit_labels = _load_glyphs(split)
+        self._glyphs, digit_labels = load_glyphs(split)
         self._seed = (seed, ("train", "eval").index(split))
         self._scene_size = scene_size
         self._scenes = [self._lay_out(index) for index in range(num_scenes)]
@@ -96,7 +96,7 @@ class DigitsSource(Source):
     def load_image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
         """Paints scene `index`."""
         rng = self._rng(index, 1)
-        canvas = _background(self._scene_size, rng)
+        canvas = background(self._scene_size, rng)
         scene = self._scenes[index]
         for digit, (x0, y0, x1, y1) in zip(scene.digits, scene.boxes.astype(int), strict=True):
             glyph = Image.fromarray(self._glyphs[digit])
@@ -131,7 +131,7 @@ class DigitsSource(Source):
         return _Scene(digits, boxes)
 
 
-def _load_glyphs(split: str) -> tuple[list[Float32[np.ndarray, "_ _"]], np.ndarray]:
+def load_glyphs(split: str) -> tuple[list[Float32[np.ndarray, "_ _"]], np.ndarray]:
     """Opacity in [0, 1] of the digits of a split, cropped to their ink, and their labels."""
     try:
         from sklearn.datasets import load_digits
@@ -158,7 +158,7 @@ def _coverage(box: np.ndarray, others: Float[np.ndarray, "m 4"]) -> Float[np.nda
     return np.prod(np.maximum(sides, 0), axis=1) / np.minimum(areas, np.prod(box[2:] - box[:2]))
 
 
-def _background(size: int, rng: np.random.Generator) -> Float[np.ndarray, "s s 3"]:
+def background(size: int, rng: np.random.Generator) -> Float[np.ndarray, "s s 3"]:
     """One of several textures around a random colour, in [0, 255]."""
     y, x = np.mgrid[:size, :size].astype(np.float64)
     match rng.integers(4):

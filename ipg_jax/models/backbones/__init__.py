@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 from ipg_jax.models.backbones.base import Backbone, PyramidBackbone
 from ipg_jax.models.backbones.convnext import ConvNeXt
-from ipg_jax.models.backbones.resnet import ResNet
+from ipg_jax.models.backbones.resnet import ARCHITECTURES, ResNet
 
 BACKBONES: dict[str, Callable[..., Backbone]] = {
-    **{f"resnet{depth}": functools.partial(ResNet, depth=depth) for depth in (18, 34, 50, 101)},
+    **{f"resnet{depth}": functools.partial(ResNet, depth=depth) for depth in ARCHITECTURES},
     "convnext_tiny": ConvNeXt,
     "convnext_small": functools.partial(ConvNeXt, depths=(3, 3, 27, 3)),
 }

@@ -44,7 +44,7 @@ class Block(nn.Module):
 
 
 class BasicBlock(Block):
-    """Two 3x3 convolutions and a shortcut: the block of ResNet-18 and 34."""
+    """Two 3x3 convolutions and a shortcut: the block of ResNet-10, 18 and 34."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h2 w2 f"]:

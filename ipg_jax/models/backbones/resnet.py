@@ -35,6 +35,7 @@ class Architecture(NamedTuple):
 
 
 ARCHITECTURES = {
+    10: Architecture((1, 1, 1, 1), bottleneck=False),
     18: Architecture((2, 2, 2, 2), bottleneck=False),
     34: Architecture((3, 4, 6, 3), bottleneck=False),
     50: Architecture((3, 4, 6, 3), bottleneck=True),
@@ -91,10 +92,10 @@ class Stage(nn.Module):
 
 
 class ResNet(nn.Module):
-    """ResNet-18, 34, 50 or 101, with up to three stages more (a `Backbone`).
+    """ResNet-10, 18, 34, 50 or 101, with up to three stages more (a `Backbone`).
 
     Attributes:
-      depth: 18, 34, 50 or 101.
+      depth: 10, 18, 34, 50 or 101; torchvision has weights for all but the first.
       base_channels: of the stem and within stage 1, doubled at each stage; 64 is the standard
         network, fewer make a narrow one (group norm needs a multiple of 32).
       num_stages: 4 to 7; each stage beyond the fourth is two bottlenecks of stage 4's width
