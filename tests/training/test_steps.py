@@ -21,8 +21,8 @@ from ipg_jax.data import CocoSource, DigitsSource, eval_batches, train_batches
 from ipg_jax.training.build import build_optimizer
 from ipg_jax.training.checkpoint import Checkpoints
 from ipg_jax.training.sharding import (
-    check_batch_size,
     all_gather,
+    check_batch_size,
     make_mesh,
     shard_batch,
     state_sharding,
