@@ -204,6 +204,58 @@ def test_flat_folders_without_lists(voc):
         VocSource(voc.root, "test")
 
 
+@pytest.mark.parametrize(
+    ("links", "split", "ids", "unfollowed"),
+    [
+        pytest.param({"train/up": ".."}, "train", "ab", ["up"], id="to the parent"),
+        pytest.param({"train/x": "."}, "train", "ab", ["x"], id="to itself"),
+        pytest.param({"up": "."}, ".", "abc", ["up"], id="to the root"),
+        pytest.param({"a": "train", "z": "train"}, ".", "abc", ["a", "z"], id="to a sibling"),
+        pytest.param({"all": "train"}, "all", "ab", [], id="a split that is a link"),
+        pytest.param({"all": "train"}, "train+all", "ab", [], id="a split beside its link"),
+        pytest.param(
+            {"train/x": "../valid", "valid/x": "../train"}, "train", "abc", ["x/x"], id="crossed"
+        ),
+        pytest.param(
+            {"train/x": "../../out", "out/up": "."}, "train", "ab", ["x/up"], id="outside"
+        ),
+        pytest.param(
+            {"out/in": "../VOC/train", "train/x": "../../out"},
+            "train",
+            "ab",
+            ["x/in"],
+            id="from outside",
+        ),
+    ],
+)
+def test_links_between_folders_multiply_no_image(voc, links, split, ids, unfollowed):
+    flat(voc)
+    (voc.root.parent / "out").mkdir()
+    for link, target in links.items():
+        (voc.root.parent / link if "out" in link else voc.root / link).symlink_to(target)
+    source = VocSource(f"file://{voc.root}", split)  # which TensorFlow reads as well
+    folder_of = {"a": "train", "b": "train", "c": "valid"}
+    assert sorted(source.records.image_ids) == [f"{folder_of[i]}/{i}" for i in ids]
+    links = [os.path.join("" if split == "." else split, link) for link in unfollowed]
+    assert source.report.examples.get(Rule.UNFOLLOWED_LINK, []) == links
+    repeated = source.report.count(Rule.DUPLICATE_IMAGE)
+    assert repeated == (2 if "+" in split else 0)
+    assert [source.load_image(i).shape for i in range(len(ids))] == [(40, 60, 3)] * len(ids)
+
+
+def test_lists_may_name_images_by_links(voc):
+    (voc.root / "JPEGImages" / "day").mkdir()
+    (voc.root / "Annotations" / "day").mkdir()
+    voc.add("day/a", BOX, suffix="png")
+    for folder in ("JPEGImages", "Annotations"):
+        (voc.root / folder / "night").symlink_to("day")
+        (voc.root / folder / "up").symlink_to("..")
+    voc.split("train", "night/a", "day/a")
+    source = VocSource(voc.root, "train")
+    assert source.records.file_names == ["day/a.png"]
+    assert source.report.examples == {Rule.DUPLICATE_IMAGE: ["day/a"]}
+
+
 def test_lists_and_flat_folders_are_not_joined(voc):
     voc.add("a", BOX)
     voc.split("train", "a")

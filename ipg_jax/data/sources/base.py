@@ -37,6 +37,9 @@ class Rule(enum.Enum):
     UNKNOWN_RANGE = "image whose values have no known range: image dropped"
     UNREADABLE_ANNOTATION = "annotation file missing or unreadable: image dropped"
     DUPLICATE_IMAGE = "image listed more than once: first kept, others dropped"
+    UNFOLLOWED_LINK = (
+        "link to a folder that is read already, or that leads round in a circle: not followed"
+    )
     NAMED_FILE = "several image files of one name: the one that <filename> names used"
     AMBIGUOUS_FILE = (
         "several image files of one name, none or more of them named by <filename>: image dropped"

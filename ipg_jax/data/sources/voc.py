@@ -96,6 +96,8 @@ class VocSource(FileSource):
         )
         repeated = (qualified(p.stem, p) for p, n in uses.items() for _ in range(n - 1))
         report.add(Rule.DUPLICATE_IMAGE, repeated)
+        for folder, layout in layouts.items():
+            report.add(Rule.UNFOLLOWED_LINK, (os.path.join(folder, p) for p in layout.unfollowed))
 
         wanted = dict.fromkeys(uses)
         if not class_names:
