@@ -215,3 +215,17 @@ def test_errors_name_the_file(coco):
         CocoSource(images, annotations)
     with pytest.raises(OSError, match=r"other\.json"):
         CocoSource(images, annotations.with_name("other.json"))
+
+
+def test_a_file_of_several_ids_is_reported_and_each_id_kept(coco):
+    for image_id in (1, 2, 3, 4):
+        coco.add_image(image_id)
+        coco.add_box(image_id, image_id, 6, 10, 20)
+    coco.content["images"][1]["file_name"] = "1.png"
+    coco.content["images"][3]["file_name"] = ".//1.png"
+    for verify in ("headers", "none"):
+        source = CocoSource(*coco.write(), verify=verify)
+        assert source.records.image_ids == [1, 2, 3, 4]
+        np.testing.assert_array_equal(source.records.boxes[:, 0], [1, 2, 3, 4])
+        assert source.report.counts == {Rule.SHARED_FILE: 2}
+        assert source.report.examples == {Rule.SHARED_FILE: ["1.png"]}

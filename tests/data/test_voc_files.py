@@ -255,6 +255,12 @@ def test_lists_may_name_images_by_links(voc):
     assert source.records.file_names == ["day/a.png"]
     assert source.report.examples == {Rule.DUPLICATE_IMAGE: ["day/a"]}
 
+    (voc.root / "Annotations" / "night").unlink()
+    shutil.copytree(voc.root / "Annotations" / "day", voc.root / "Annotations" / "night")
+    source = VocSource(voc.root, "train")  # an annotation of its own for each id
+    assert source.records.image_ids == ["night/a", "day/a"]
+    assert source.report.examples == {Rule.SHARED_FILE: ["a.png"]}
+
 
 def test_lists_and_flat_folders_are_not_joined(voc):
     voc.add("a", BOX)

@@ -37,6 +37,7 @@ class Rule(enum.Enum):
     UNKNOWN_RANGE = "image whose values have no known range: image dropped"
     UNREADABLE_ANNOTATION = "annotation file missing or unreadable: image dropped"
     DUPLICATE_IMAGE = "image listed more than once: first kept, others dropped"
+    SHARED_FILE = "image file listed under several ids: each kept, as an image with its own objects"
     UNFOLLOWED_LINK = (
         "link to a folder that is read already, or that leads round in a circle: not followed"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import concurrent.futures
 import os
 from collections.abc import Sequence
@@ -58,7 +59,7 @@ def verify_images(
     report: DataReport,
     rules: ImageRules = DEFAULT_RULES,
 ) -> tuple[Int32[np.ndarray, "n 2"], Bool[np.ndarray, " n"]]:
-    """Checks that every image can be read and has the annotated size.
+    """Checks that every image can be read, has the annotated size and a file of its own.
 
     Args:
       paths: the image files.
@@ -95,6 +96,9 @@ def verify_images(
 
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         checked = list(pool.map(check, paths, annotated))
+    uses = collections.Counter(map(os.path.normpath, paths))
+    shared = (os.path.basename(path) for path, n in uses.items() for _ in range(n - 1))
+    report.add(Rule.SHARED_FILE, shared)
     for _, found in checked:
         for rule, text in found.items():
             report.add(rule, [text])
