@@ -25,6 +25,7 @@ from PIL import ExifTags, Image
 
 from ipg_jax.data.pixels import Samples, sample_kind, to_rgb, used_bits
 from ipg_jax.data.regular_file import check_regular_file
+from ipg_jax.data.tiff import refuse_misread
 from ipg_jax.text import shown
 
 Size = tuple[int, int]
@@ -208,7 +209,7 @@ def _open(file: Any, rules: ImageRules) -> _Opened:
         pixels = re.search(r"\d+", str(error))  # the size itself, Pillow does not tell
         raise _too_large(int(pixels[0]) if pixels else limit + 1, limit) from error
     except Image.UnidentifiedImageError as error:
-        raise ValueError(f"not a readable image, in none of {', '.join(FORMATS)}") from error
+        raise ValueError(f"not a readable image, {_why_unidentified(file)}") from error
     except tf.errors.OpError:
         raise
     except Exception as error:
@@ -218,12 +219,31 @@ def _open(file: Any, rules: ImageRules) -> _Opened:
         raise ValueError(f"not a readable image: it has {height} x {width} pixels")
     if height * width > limit:
         raise _too_large(height * width, limit)
+    refuse_misread(image)
     samples = sample_kind(image, deep_png)
     bits = used_bits(image, rules.sample_bits) if samples is Samples.DEEP else None
     orientation = _orientation(image)
     one, other = (height, width), (width, height) if orientation > 4 else (height, width)
     stored, oriented = (other, one) if image.format == "TIFF" else (one, other)
     return _Opened(image, ImageHeader(stored, oriented, orientation, samples), bits)
+
+
+def _why_unidentified(file: Any) -> str:
+    """Why Pillow reads a file in none of the formats: what the reader of its own says."""
+    file.seek(0)
+    beginning = file.read(16)
+    for name in FORMATS:
+        factory, accepts = Image.OPEN[name]
+        if accepts is not None and accepts(beginning) is True:
+            file.seek(0)
+            try:
+                factory(file, "")
+            except Exception as error:
+                return (
+                    f"a damaged {name} file, or one of a kind that is not read ({shown(error)}): "
+                    "store it anew, with 8 bits a value"
+                )
+    return f"in none of {', '.join(FORMATS)}"
 
 
 def _too_large(pixels: int, limit: int) -> ImageTooLargeError:

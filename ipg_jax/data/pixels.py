@@ -13,6 +13,8 @@ import numpy as np
 from jaxtyping import Num, UInt8
 from PIL import Image
 
+from ipg_jax.data.tiff import bits_per_sample, has_unsigned_values, is_white_zero
+
 
 class Samples(enum.Enum):
     """What the values of an image are, and what is done with them."""
@@ -29,10 +31,6 @@ class UnknownRangeError(ValueError):
 _GREY_BYTES = ("1", "L")
 _DEEP_GREY = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
-_BITS_PER_SAMPLE = 258
-_PHOTOMETRIC = 262
-"""Tags of TIFF 6.0."""
-
 
 def sample_kind(image: Image.Image, deep_png: bool) -> Samples:
     """Returns what the values of an opened image are; no pixel is decoded.
@@ -43,7 +41,7 @@ def sample_kind(image: Image.Image, deep_png: bool) -> Samples:
     """
     if image.mode == "F":
         return Samples.FLOATS
-    if deep_png or image.mode in _DEEP_GREY or max(_tiff_bits(image)) > 8:
+    if deep_png or image.mode in _DEEP_GREY or bits_per_sample(image) > 8:
         return Samples.DEEP
     return Samples.BYTES
 
@@ -65,7 +63,7 @@ def used_bits(image: Image.Image, sample_bits: int | None) -> int:
     """
     if image.format in ("PPM", "JPEG2000"):
         return 16
-    stored = max(_tiff_bits(image))
+    stored = bits_per_sample(image)
     declared = stored if 8 < stored < 16 else sample_bits
     if declared is None:
         raise UnknownRangeError(
@@ -85,7 +83,8 @@ def to_rgb(image: Image.Image, bits: int | None) -> UInt8[np.ndarray, "h w 3"]:
     """Decodes an opened image to RGB of 8 bits.
 
     Grey is repeated over the channels; palettes, CMYK and YCbCr are converted; alpha and
-    transparent colours are dropped, which leaves the colour below.
+    transparent colours are dropped, which leaves the colour below; of colours that are stored
+    multiplied by alpha, that is the quotient, black where alpha is 0.
 
     Args:
       image: as Pillow opened it.
@@ -101,10 +100,14 @@ def to_rgb(image: Image.Image, bits: int | None) -> UInt8[np.ndarray, "h w 3"]:
     elif image.mode == "F":
         grey = _from_floats(np.asarray(image))
     elif image.mode in _DEEP_GREY and bits is not None:
-        grey = _from_integers(np.asarray(image), bits)
+        values = np.asarray(image)
+        if values.dtype == np.int32 and has_unsigned_values(image):
+            values = values.view(np.uint32)  # as they are in the file
+        grey = _from_integers(values, bits)
     else:
-        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-    if image.mode not in _GREY_BYTES and _white_is_zero(image):
+        straight = image.convert("LA") if image.mode == "La" else image
+        return np.asarray(straight.convert("RGB"))
+    if image.mode not in _GREY_BYTES and is_white_zero(image):
         grey = 255 - grey  # of 8 bits, Pillow has done so
     return np.repeat(grey[..., None], 3, axis=-1)
 
@@ -127,12 +130,3 @@ def _from_integers(values: Num[np.ndarray, "h w"], bits: int) -> UInt8[np.ndarra
             f"what the file says) hold 0 to {2**bits - 1}"
         )
     return (values >> (bits - 8)).astype(np.uint8)
-
-
-def _tiff_bits(image: Image.Image) -> tuple[int, ...]:
-    tags = getattr(image, "tag_v2", {})
-    return tuple(tags.get(_BITS_PER_SAMPLE, (1,)))
-
-
-def _white_is_zero(image: Image.Image) -> bool:
-    return getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0

@@ -156,13 +156,25 @@ def test_images_without_pixels_are_refused():
         read_image_header(declared_png(0, 4))
 
 
-def test_of_several_pictures_the_first_is_read():
-    first, second = (Image.fromarray(random_image(4, 6, seed=i)) for i in range(2))
-    for image_format in ("TIFF", "PNG", "WEBP"):
-        file = io.BytesIO()
-        lossless = {"lossless": True} if image_format == "WEBP" else {}
-        first.save(file, image_format, save_all=True, append_images=[second], **lossless)
-        np.testing.assert_array_equal(decode_image(file.getvalue()), np.asarray(first))
+@pytest.mark.parametrize(
+    ("image_format", "options"),
+    [
+        ("TIFF", {}),
+        ("PNG", {}),
+        ("PNG", {"default_image": True}),
+        ("GIF", {}),
+        ("WEBP", {"lossless": True}),
+        ("MPO", {"quality": 95}),  # two JPEGs, as cameras write them
+    ],
+)
+def test_of_several_pictures_the_first_is_read(image_format, options):
+    first, second = (Image.new("RGB", (16, 8), colour) for colour in ("red", "blue"))
+    file = io.BytesIO()
+    first.save(file, image_format, save_all=True, append_images=[second], **options)
+    assert Image.open(file).n_frames > 1
+    pixels = decode_image(file.getvalue()).astype(int)
+    assert np.abs(pixels - (255, 0, 0)).max() <= 1
+    assert read_image_header(file.getvalue()).stored == (8, 16)
 
 
 @pytest.mark.parametrize(
