@@ -32,6 +32,39 @@ def test_orientations_that_no_size_decides_are_applied_and_reported(coco):
             )
 
 
+def test_files_that_are_not_opened_at_start_up_are_reported_when_they_are_loaded(coco, caplog):
+    floats, deep = io.BytesIO(), np.full((2, 3), 1600, np.uint16)
+    Image.fromarray(np.full((2, 3), 0.5, np.float32)).save(floats, "TIFF")
+    files = {
+        1: encode(random_image(4, 4), orientation=6),
+        2: encode(random_image(4, 4), orientation=3),
+        3: floats.getvalue(),
+        4: encode(deep),
+        5: encode(random_image(4, 6), orientation=6),
+        6: encode(random_image(4, 4), orientation=2),
+    }
+    for image_id, size in enumerate([(4, 4), (4, 4), (2, 3), (2, 3), (4, 6), (4, 4)], start=1):
+        coco.add_image(image_id, size=size)
+        (coco.images / f"{image_id}.png").write_bytes(files[image_id])
+    del coco.content["images"][5]["height"]
+    rules = ImageRules(sample_bits=12)
+    expected = CocoSource(*coco.write(), image_rules=rules).report.counts
+    source = CocoSource(*coco.write(), image_rules=rules, verify="none")
+    # The last one had to be opened at once, for want of an annotated size.
+    empty = {Rule.EMPTY_IMAGE: 6}
+    assert source.report.counts == {Rule.EXIF_UNDECIDED: 1, Rule.SIZE_MISSING: 1, **empty}
+    for index in (0, 1, 0, 2, 3, 4, 5, 0):
+        source.load_image(index)
+    assert source.report.counts == expected
+    assert source.report.examples[Rule.EXIF_UNDECIDED] == ["6.png", "1.png", "2.png"]
+    logged = [record.getMessage() for record in caplog.records]
+    assert [line.rpartition("(")[2] for line in logged] == [
+        "3.png, ...)",
+        "4.png, ...)",
+        "5.png, ...)",
+    ]
+
+
 def test_depths_and_sizes_of_images_are_in_the_report(coco):
     for image_id in range(1, 6):
         coco.add_image(image_id, size=(2, 3))

@@ -100,7 +100,7 @@ class CocoSource(FileSource):
         repeated = [f"annotation id {key}" for key, n in uses.items() for _ in range(n - 1)]
         report.add(Rule.DUPLICATE_ANNOTATION, repeated)
 
-        sizes, readable = verify_images(
+        verified = verify_images(
             [os.path.join(os.fspath(images), name) for name in file_names],
             np.array([image.size for image in content.images.values()], np.int32).reshape(-1, 2),
             verify=verify,
@@ -111,19 +111,20 @@ class CocoSource(FileSource):
         records = build_records(
             image_ids=[image.id for image in content.images.values()],
             file_names=file_names,
-            sizes=sizes,
+            sizes=verified.sizes,
             image_index=np.array(image_index, np.int64),
             boxes=np.array(boxes, np.float64).reshape(-1, 4),
             labels=np.array(labels, np.int32),
             ignore=np.array(ignore, bool),
             area=np.array(area, np.float64),
-            keep=readable,
+            keep=verified.usable,
             drop_empty=drop_empty and annotated,
             report=report,
             annotated=annotated,
         )
         super().__init__(
             image_rules=image_rules,
+            unopened=verified.unopened,
             paths=[os.path.join(os.fspath(images), name) for name in records.file_names],
             name=os.path.basename(origin),
             class_names=list(class_ids),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import logging
 import os
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int32, UInt8
@@ -23,10 +24,28 @@ from ipg_jax.data.images import (
 from ipg_jax.data.pixels import Samples, UnknownRangeError
 from ipg_jax.data.regular_file import read_regular_file
 from ipg_jax.data.sources.base import LOST, DataReport, Rule, Source
+from ipg_jax.text import shown
+
+logger = logging.getLogger(__name__)
 
 Verify = Literal["headers", "decode", "none"]
 """How images are checked at start-up: `headers` opens every file and reads its size, `decode` also
-decodes it, `none` trusts the annotations (for remote stores where opening every file is slow)."""
+decodes it, `none` trusts the annotations (for remote stores where opening every file is slow) and
+reports what it finds when an image is loaded."""
+
+
+class VerifiedImages(NamedTuple):
+    """What is known of image files at start-up.
+
+    Attributes:
+      sizes: heights and widths, the annotated ones of files that were not opened.
+      usable: False for every image that cannot be used.
+      unopened: the files that were not opened.
+    """
+
+    sizes: Int32[np.ndarray, "n 2"]
+    usable: Bool[np.ndarray, " n"]
+    unopened: set[str]
 
 
 class FileSource(Source):
@@ -38,16 +57,39 @@ class FileSource(Source):
     """
 
     def __init__(
-        self, *, paths: Sequence[str], image_rules: ImageRules = DEFAULT_RULES, **attributes: Any
+        self,
+        *,
+        paths: Sequence[str],
+        unopened: Iterable[str] = (),
+        image_rules: ImageRules = DEFAULT_RULES,
+        **attributes: Any,
     ):
         super().__init__(**attributes)
         self.paths = list(paths)
         self.image_rules = image_rules
+        self._unopened = set(unopened)
 
     def load_image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
         """See `Source.load_image`."""
-        data = read_regular_file(self.paths[index])
-        return decode_image(data, self.size(index), self.image_rules)
+        path, size = self.paths[index], self.size(index)
+        data = read_regular_file(path)
+        pixels = decode_image(data, size, self.image_rules)
+        if path in self._unopened:
+            found = header_rules(read_image_header(data, self.image_rules), size, self.image_rules)
+            self._report_late(path, found)
+        return pixels
+
+    def _report_late(self, path: str, found: Iterable[Rule]) -> None:
+        """Counts what start-up did not look at, and logs the first case of each rule."""
+        name = os.path.basename(path)
+        with self._lock:
+            if path not in self._unopened:  # another thread was faster
+                return
+            self._unopened.remove(path)
+            for rule in found:
+                if not self.report.count(rule):
+                    logger.warning("%s: %s (%s, ...)", self.name, rule.value, shown(name))
+                self.report.add(rule, [name])
 
 
 def verify_images(
@@ -58,7 +100,7 @@ def verify_images(
     threads: int,
     report: DataReport,
     rules: ImageRules = DEFAULT_RULES,
-) -> tuple[Int32[np.ndarray, "n 2"], Bool[np.ndarray, " n"]]:
+) -> VerifiedImages:
     """Checks that every image can be read, has the annotated size and a file of its own.
 
     Args:
@@ -68,15 +110,18 @@ def verify_images(
       threads: how many files are read at a time.
       report: receives the counts.
       rules: how the files are read.
-
-    Returns:
-      The true sizes, and False for every image that cannot be used.
     """
     annotated = [(height, width) for height, width in sizes.tolist()]
 
+    unopened = {
+        path
+        for path, size in zip(paths, annotated, strict=True)
+        if verify == "none" and min(size) > 0
+    }
+
     def check(path: str, size: Size) -> tuple[Size, dict[Rule, str]]:
         """The true size, and the rules that the image falls under, with what the report says."""
-        if verify == "none" and min(size) > 0:
+        if path in unopened and min(size) > 0:
             return size, {}
         name = os.path.basename(path)
         try:
@@ -104,7 +149,7 @@ def verify_images(
             report.add(rule, [text])
     true_sizes = np.array([size for size, _ in checked], np.int32).reshape(-1, 2)
     usable = np.array([not found.keys() & LOST for _, found in checked], bool)
-    return true_sizes, usable
+    return VerifiedImages(true_sizes, usable, unopened)
 
 
 def unusable(error: OSError | ValueError) -> Rule:

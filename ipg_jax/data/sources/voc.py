@@ -135,7 +135,7 @@ class VocSource(FileSource):
             qualified(p.stem, p): os.path.join(layouts[p.folder].images, file_name)
             for p, file_name in zip(places, file_names, strict=True)
         }
-        sizes, readable = verify_images(
+        verified = verify_images(
             list(path_of.values()),
             np.array([a.size for a in chosen], np.int32).reshape(-1, 2),
             verify=verify,
@@ -148,7 +148,7 @@ class VocSource(FileSource):
         records = build_records(
             image_ids=list(path_of),
             file_names=[qualified(name, p) for p, name in zip(places, file_names, strict=True)],
-            sizes=sizes,
+            sizes=verified.sizes,
             image_index=np.repeat(np.arange(len(chosen)), [len(a.names) for a in chosen]),
             boxes=half_open(
                 np.array([box for a in chosen for box in a.boxes], np.float64).reshape(-1, 4)
@@ -156,12 +156,13 @@ class VocSource(FileSource):
             labels=np.array(labels, np.int32),
             ignore=np.array([flag for a in chosen for flag in a.difficult], bool),
             area=np.full(len(labels), math.nan),
-            keep=readable,
+            keep=verified.usable,
             drop_empty=drop_empty,
             report=report,
         )
         super().__init__(
             image_rules=image_rules,
+            unopened=verified.unopened,
             paths=[path_of[str(name)] for name in records.image_ids],
             name=f"{os.path.basename(os.path.normpath(root))}/{split}",
             class_names=list(classes),
