@@ -119,6 +119,52 @@ def test_of_two_images_of_one_name_the_one_that_the_annotation_names_is_read(voc
     }
 
 
+@pytest.mark.parametrize("is_flat", [False, True])
+def test_several_annotations_of_one_name_are_ambiguous(voc, is_flat):
+    voc.split("train", "a", "b")
+    if is_flat:
+        flat(voc)
+        folder, stem, other = voc.root / "train", "train/a", "train/b"
+    else:
+        voc.add("a", BOX)
+        voc.add("b", BOX)
+        folder, stem, other = voc.root / "Annotations", "a", "b"
+    text = (folder / "a.xml").read_text()
+    (folder / "a.XML").write_text(text.replace("dog", "log"))
+    source = VocSource(voc.root, "train")
+    assert source.records.image_ids == [other]
+    assert "log" not in source.class_names
+    assert source.report.examples == {Rule.AMBIGUOUS_ANNOTATION: [f"{stem}.xml"]}
+    assert source.report.lost == 1
+
+
+@pytest.mark.parametrize(
+    ("others", "named", "taken"),
+    [
+        (("a.JPG",), "a.jpg", "a.jpg"),
+        (("a.JPG",), "a.JPG", "a.JPG"),
+        (("a.JPG",), "A.jpg", None),
+        (("a.jpeg", "a.png"), "a.jpeg", "a.jpeg"),
+        (("a.jpeg", "a.png"), "a.PNG", "a.png"),
+        (("a.jpeg", "a.png"), "a.tif", None),
+    ],
+)
+def test_of_images_whose_names_differ_in_the_suffix_the_named_one_is_read(
+    voc, others, named, taken
+):
+    for stem in "ab":
+        voc.add(stem, BOX)
+    edit_xml(voc, "a", ("a.jpg", named))
+    for other in others:
+        shutil.copy(voc.root / "JPEGImages" / "b.jpg", voc.root / "JPEGImages" / other)
+    voc.split("train", "a", "b")
+    source = VocSource(voc.root, "train")
+    assert source.records.file_names == ([taken] if taken else []) + ["b.jpg"]
+    rule = Rule.NAMED_FILE if taken else Rule.AMBIGUOUS_FILE
+    (name,) = source.report.examples[rule]
+    assert taken in (None, name)
+
+
 @pytest.mark.parametrize(
     ("encoding", "declaration", "name"),
     [

@@ -36,6 +36,7 @@ class Rule(enum.Enum):
     TOO_LARGE = "image of too many pixels: image dropped"
     UNKNOWN_RANGE = "image whose values have no known range: image dropped"
     UNREADABLE_ANNOTATION = "annotation file missing or unreadable: image dropped"
+    AMBIGUOUS_ANNOTATION = "several XML files of one name, as a.xml and a.XML: image dropped"
     DUPLICATE_IMAGE = "image listed more than once: first kept, others dropped"
     SHARED_FILE = "image file listed under several ids: each kept, as an image with its own objects"
     UNFOLLOWED_LINK = (
@@ -83,6 +84,7 @@ LOST = {
     Rule.TOO_LARGE,
     Rule.UNKNOWN_RANGE,
     Rule.UNREADABLE_ANNOTATION,
+    Rule.AMBIGUOUS_ANNOTATION,
     Rule.AMBIGUOUS_FILE,
 }
 """The rules by which images are left out that ought to be there."""

@@ -96,6 +96,9 @@ class VocSource(FileSource):
         )
         repeated = (qualified(p.stem, p) for p, n in uses.items() for _ in range(n - 1))
         report.add(Rule.DUPLICATE_IMAGE, repeated)
+        for place in [p for p in uses if layouts[p.folder].is_ambiguous(p.stem)]:
+            report.add(Rule.AMBIGUOUS_ANNOTATION, [qualified(f"{place.stem}.xml", place)])
+            del uses[place]
         for folder, layout in layouts.items():
             report.add(Rule.UNFOLLOWED_LINK, (os.path.join(folder, p) for p in layout.unfollowed))
 

@@ -36,7 +36,7 @@ class VocLayout:
     Attributes:
       images: folder of the image files.
       annotations: folder of the XML files.
-      stems: the id of each XML file, in order.
+      stems: the ids with one XML file, in order.
       unfollowed: links in the folders of splits that are not followed (`FileTree`).
     """
 
@@ -83,8 +83,8 @@ class VocLayout:
         files = sorted({*self._tree.files, *itertools.chain(*in_split.values())})
         self._images = _by_stem(files, IMAGE_SUFFIXES)
         xml_files = files if flat else FileTree(self.annotations, _SUFFIXES).files
-        self._xml_files = {stem: f for stem, (f, *_) in _by_stem(xml_files, (".xml",)).items()}
-        self.stems = list(self._xml_files)
+        self._xml_files = _by_stem(xml_files, (".xml",))
+        self.stems = [stem for stem in self._xml_files if not self.is_ambiguous(stem)]
         self._members = (
             {name: list(_by_stem(found, _SUFFIXES)) for name, found in in_split.items()}
             if flat
@@ -99,9 +99,13 @@ class VocLayout:
         """The ids of a split in its order, as often as it names them."""
         return self._members[split]
 
+    def is_ambiguous(self, stem: str) -> bool:
+        """Whether an image has several XML files, such as `a.xml` and `a.XML`."""
+        return len(self._xml_files.get(stem, ())) > 1
+
     def annotation(self, stem: str) -> str:
-        """The path of an image's XML file, whether it exists or not."""
-        return os.path.join(self.annotations, self._xml_files.get(stem, f"{stem}.xml"))
+        """The path of an image's XML file, whether it exists or not; of several, the first."""
+        return os.path.join(self.annotations, self._xml_files.get(stem, [f"{stem}.xml"])[0])
 
     def image(self, stem: str, named: str) -> tuple[str, Rule | None]:
         """The image file of an id, and the rule that it falls under.
@@ -117,9 +121,11 @@ class VocLayout:
         files = self._images.get(stem) or self._images.get(self._tree.place(stem), [f"{stem}.jpg"])
         if len(files) == 1:
             return files[0], None
-        matching = [f for f in files if posixpath.basename(f).lower() == named.lower()]
-        if len(matching) == 1:
-            return matching[0], Rule.NAMED_FILE
+        names = [posixpath.basename(file) for file in files]
+        if named not in names:
+            names, named = [name.lower() for name in names], named.lower()
+        if names.count(named) == 1:
+            return files[names.index(named)], Rule.NAMED_FILE
         return files[0], Rule.AMBIGUOUS_FILE
 
     def _in_list(self, path: str) -> Iterator[str]:
