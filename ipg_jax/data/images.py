@@ -23,7 +23,7 @@ from etils import epath
 from jaxtyping import UInt8
 from PIL import ExifTags, Image
 
-from ipg_jax.data.pixels import Samples, sample_kind, to_rgb, used_bits
+from ipg_jax.data.pixels import Samples, sample_kind, significant_bits, to_rgb
 from ipg_jax.data.regular_file import check_regular_file
 from ipg_jax.data.tiff import refuse_misread
 from ipg_jax.text import shown
@@ -65,8 +65,8 @@ class ImageRules:
     Attributes:
       max_pixels: images with more are refused before they are decoded; by default the limit from
         which on Pillow warns of a file that is made to fill the memory.
-      sample_bits: how many bits are used in PNG and TIFF files of 16 or 32 bits a value, 8 to 32;
-        None refuses them (`pixels.used_bits`).
+      sample_bits: how many bits the pictures in PNG and TIFF files of 16 or 32 bits a value were
+        taken with, 8 to 32; None refuses such files (`pixels.significant_bits`).
       exif: what is done with EXIF orientations, one of `EXIF`.
 
     Raises:
@@ -206,8 +206,8 @@ def _open(file: Any, rules: ImageRules) -> _Opened:
         file.seek(0)
         image = Image.open(file, formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        pixels = re.search(r"\d+", str(error))  # the size itself, Pillow does not tell
-        raise _too_large(int(pixels[0]) if pixels else limit + 1, limit) from error
+        number = re.search(r"\d+", str(error))  # Pillow tells the size in its message alone
+        raise _too_large(f"{int(number[0]):,}" if number else "too many", limit) from error
     except Image.UnidentifiedImageError as error:
         raise ValueError(f"not a readable image, {_why_unidentified(file)}") from error
     except tf.errors.OpError:
@@ -218,10 +218,10 @@ def _open(file: Any, rules: ImageRules) -> _Opened:
     if min(height, width) < 1:
         raise ValueError(f"not a readable image: it has {height} x {width} pixels")
     if height * width > limit:
-        raise _too_large(height * width, limit)
+        raise _too_large(f"{height * width:,}", limit)
     refuse_misread(image)
     samples = sample_kind(image, deep_png)
-    bits = used_bits(image, rules.sample_bits) if samples is Samples.DEEP else None
+    bits = significant_bits(image, rules.sample_bits) if samples is Samples.DEEP else None
     orientation = _orientation(image)
     one, other = (height, width), (width, height) if orientation > 4 else (height, width)
     stored, oriented = (other, one) if image.format == "TIFF" else (one, other)
@@ -246,9 +246,10 @@ def _why_unidentified(file: Any) -> str:
     return f"in none of {', '.join(FORMATS)}"
 
 
-def _too_large(pixels: int, limit: int) -> ImageTooLargeError:
+def _too_large(pixels: str, limit: int) -> ImageTooLargeError:
+    """The error of an image with so many pixels, in words."""
     return ImageTooLargeError(
-        f"it has {pixels:,} pixels, more than config.data.max_image_pixels={limit}: raise that if "
+        f"it has {pixels} pixels, more than config.data.max_image_pixels={limit}: raise that if "
         "the file is sound and the memory suffices (about 10 bytes a pixel), or cut it into tiles"
     )
 

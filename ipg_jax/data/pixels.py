@@ -20,12 +20,12 @@ class Samples(enum.Enum):
     """What the values of an image are, and what is done with them."""
 
     BYTES = "up to 8 bits: taken as they are"
-    DEEP = "integers of more than 8 bits: the upper 8 of those that are used"
+    DEEP = "integers of more than 8 bits: the upper 8 of the bits that the picture was taken with"
     FLOATS = "floating point: 0 to 1 becomes 0 to 255"
 
 
 class UnknownRangeError(ValueError):
-    """An image of deep integers that does not say how many of their bits are used."""
+    """Nothing says how many of the bits of an image's integers it was taken with."""
 
 
 _GREY_BYTES = ("1", "L")
@@ -46,8 +46,10 @@ def sample_kind(image: Image.Image, deep_png: bool) -> Samples:
     return Samples.BYTES
 
 
-def used_bits(image: Image.Image, sample_bits: int | None) -> int:
-    """Returns how many bits of the values of a deep image are used; no pixel is decoded.
+def significant_bits(image: Image.Image, sample_bits: int | None) -> int:
+    """Returns the number of bits that an image of kind `DEEP` was taken with; no pixel is decoded.
+
+    It is 12 for a camera of 12 bits whose values are stored in 16, and white is 4095 then.
 
     PGM and JPEG 2000 say so, and Pillow scales their values to 16 bits; a TIFF of 12 bits says so.
     PNG and TIFF of 16 or 32 bits are what cameras of 10, 12 or 14 bits are stored in, with nothing
@@ -88,7 +90,7 @@ def to_rgb(image: Image.Image, bits: int | None) -> UInt8[np.ndarray, "h w 3"]:
 
     Args:
       image: as Pillow opened it.
-      bits: of kind `DEEP`, how many bits are used (`used_bits`).
+      bits: of kind `DEEP`, its `significant_bits`.
 
     Raises:
       ValueError: a value is outside the range.

@@ -79,6 +79,10 @@ class Rule(enum.Enum):
     IGNORED = "crowd, ignored or difficult object: left out of the training loss"
 
 
+UNREADABLE_AREA = -1.0
+"""Stands for an annotated area that is no number. `Rule.BAD_AREA` applies, as to all areas below 0:
+the area of the box is used."""
+
 LOST = {
     Rule.UNREADABLE_IMAGE,
     Rule.TOO_LARGE,
@@ -87,7 +91,7 @@ LOST = {
     Rule.AMBIGUOUS_ANNOTATION,
     Rule.AMBIGUOUS_FILE,
 }
-"""The rules by which images are left out that ought to be there."""
+"""The rules by which images are left out because they or their annotations are unusable."""
 
 
 @dataclasses.dataclass
@@ -120,7 +124,7 @@ class DataReport:
 
     @property
     def lost(self) -> int:
-        """How many images were left out that ought to be there."""
+        """Number of images that were left out because they or their annotations are unusable."""
         return sum(self.count(rule) for rule in LOST)
 
     def lines(self, rules: Collection[Rule] = tuple(Rule)) -> list[str]:
@@ -218,7 +222,8 @@ def build_records(
       boxes: `xyxy` in pixels, not yet checked.
       labels: 0-based class indices.
       ignore: crowd, ignored and difficult objects.
-      area: square pixels, not yet checked; NaN where not annotated, the box's area is then used.
+      area: square pixels, not yet checked. `UNREADABLE_AREA` where it is no number; NaN where it is
+        not annotated, so that the box's is used without a line in the report.
       keep: False for images that are left out together with their objects.
       drop_empty: whether to leave out images without objects.
       report: receives the counts.
@@ -342,13 +347,13 @@ class Source(abc.ABC):
             return None
 
     @property
-    def listed(self) -> int:
-        """How many images the annotations list, those that cannot be used among them."""
+    def expected_images(self) -> int:
+        """Number of images if none was missing or unreadable: those in use and `report.lost`."""
         return len(self) + self.report.lost
 
     @property
     def unreadable(self) -> int:
-        """How many images failed to load while running, in this process."""
+        """Number of images of which `try_load_image` failed so far, in this process."""
         return len(self._unreadable)
 
     @property

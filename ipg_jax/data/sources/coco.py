@@ -15,7 +15,13 @@ from typing import Any
 import numpy as np
 
 from ipg_jax.data.images import DEFAULT_RULES, ImageRules
-from ipg_jax.data.sources.base import DataReport, Rule, build_records, resolve_classes
+from ipg_jax.data.sources.base import (
+    UNREADABLE_AREA,
+    DataReport,
+    Rule,
+    build_records,
+    resolve_classes,
+)
 from ipg_jax.data.sources.coco_json import CocoCategory, read_coco, xyxy
 from ipg_jax.data.sources.files import FileSource, Verify, verify_images
 from ipg_jax.data.sources.values import described, flag, identity, number
@@ -188,8 +194,8 @@ def _ignored(annotation: Mapping[str, Any], name: str, report: DataReport) -> bo
 
 
 def _area(annotation: Mapping[str, Any]) -> float:
-    """The annotated area, NaN if there is none, -1 if it is no number."""
+    """The annotated area as `build_records` takes it."""
     if "area" not in annotation:
         return math.nan
     area = number(annotation["area"])
-    return -1.0 if math.isnan(area) else area
+    return UNREADABLE_AREA if math.isnan(area) else area

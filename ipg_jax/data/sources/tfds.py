@@ -248,7 +248,14 @@ class TfdsSource(Source):
 
 
 class _Scanned(NamedTuple):
-    """What is kept of one example, with the rules that its image falls under."""
+    """What is kept of one example.
+
+    Attributes:
+      position: in the split.
+      found: the rules that the image falls under, with what the report says.
+      unreadable_flags: for each flag of an object that says neither yes nor no, what it says. It is
+        taken for no.
+    """
 
     position: int
     image_id: ImageId

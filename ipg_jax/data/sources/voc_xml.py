@@ -26,8 +26,9 @@ class VocAnnotation(NamedTuple):
       size: height and width, 0 where not annotated.
       names: the class of each object.
       boxes: `xmin, ymin, xmax, ymax` as written, NaN where they are not four numbers.
-      difficult: flags of the objects.
-      unreadable_flags: a description of each flag that is none, taken as False.
+      difficult: whether `<difficult>` says so of each object.
+      unreadable_flags: for each object of which it says neither yes nor no, what it says, such as
+        `difficult="Unspecified"`. These objects are taken for not difficult.
       unnamed: how many objects have no class name and were left out.
     """
 
