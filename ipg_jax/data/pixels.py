@@ -86,7 +86,7 @@ def to_rgb(image: Image.Image, bits: int | None) -> UInt8[np.ndarray, "h w 3"]:
 
     Grey is repeated over the channels; palettes, CMYK and YCbCr are converted; alpha and
     transparent colours are dropped, which leaves the colour below; of colours that are stored
-    multiplied by alpha, that is the quotient, black where alpha is 0.
+    multiplied by alpha, that is the quotient.
 
     Args:
       image: as Pillow opened it.

@@ -59,30 +59,31 @@ def refuse_misread(image: Image.Image) -> None:
     tags, bits = image.tag_v2, bits_per_sample(image)
     if _PHOTOMETRIC not in tags:
         raise ValueError(
-            "it does not say whether 0 stands for black or for white (PhotometricInterpretation)"
+            "it does not say whether 0 stands for black or for white: store the image with the tag "
+            "PhotometricInterpretation"
         )
     if _sample_format(image) == _SIGNED and bits == 8:
         raise ValueError(
-            "its values are signed integers of 8 bits: store them as unsigned ones, 0 to 255"
+            "its values are signed integers of 8 bits: store the image with unsigned ones"
         )
     several = tags.get(_SAMPLES_PER_PIXEL, 1) > 1
     separate = several and tags.get(_PLANAR_CONFIGURATION) == _SEPARATE_PLANES
     if separate and (bits != 8 or image.mode not in ("RGB", "RGBA", "CMYK")):
         raise ValueError(
             "its channels are planes stored one after the other (PlanarConfiguration 2), which are "
-            "read of RGB and CMYK of 8 bits alone: store the channels of a pixel together"
+            "read of RGB and CMYK of 8 bits alone: store the image with a pixel's channels together"
         )
     compressed = tags.get(_COMPRESSION, _UNCOMPRESSED) != _UNCOMPRESSED
     if compressed and tags.prefix == b"MM" and image.mode in ("I", "F"):
         raise ValueError(
-            "its values are compressed floats or integers in big-endian order: store them without "
-            "compression or in little-endian order"
+            "its values are compressed floats or integers in big-endian order: store the image "
+            "without compression or in little-endian order"
         )
     colours = tags.get(_COLOR_MAP, ())
     if image.mode in ("P", "PA") and 0 < max(colours, default=0) < 256:
         raise ValueError(
             f"its palette has no value above {max(colours)} of 65535, so that all colours are "
-            "black: multiply the palette by 257"
+            "black: store the image with its palette multiplied by 257"
         )
 
 

@@ -55,8 +55,8 @@ def check_evaluated(source: Source, evaluated: int, max_unreadable: float) -> No
     if source.expected_images - evaluated > max_unreadable * source.expected_images:
         raise UnreadableImagesError(
             f"{evaluated} of {source.expected_images} images of {source.report.origin} were "
-            f"evaluated, and config.data.max_unreadable={max_unreadable} allows no more to be missing or "
-            f"unreadable.{_failures(source)}\nSee to these files, or raise "
+            f"evaluated, and config.data.max_unreadable={max_unreadable} allows no more to be "
+            f"missing or unreadable.{_failures(source)}\nSee to these files, or raise "
             "config.data.max_unreadable for figures over less than the data set"
         )
 
