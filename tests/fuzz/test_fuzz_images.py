@@ -40,7 +40,7 @@ SOUND = {
     "TIFF": encode(COLOUR, "TIFF", orientation=6),
     "deflated TIFF": save(DEEP, "TIFF", compression="tiff_adobe_deflate"),
     "TIFF of floats": save(COLOUR[..., 0].astype(np.float32) / 255, "TIFF"),
-    "TIFF of unsigned 32 bits": tiff_of(DEEP.astype(np.uint32) << 8),
+    "TIFF of unsigned 32 bits": tiff_of(DEEP.astype(np.uint32)),
     "TIFF of 12 bits": tiff(bytes(range(9 * 21)), (9, 14), 12),
     "TIFF of 1 bit": tiff(bytes(range(9 * 2)), (9, 14), 1, photometric=0),
     "TIFF of planes": tiff_of(COLOUR, photometric=2, planes=True),
