@@ -220,6 +220,24 @@ def test_objects_without_a_name_are_dropped_and_counted(voc):
     assert source.report.counts == {Rule.NO_CLASS: 2}
 
 
+def test_objects_with_several_names_or_boxes_are_counted(voc):
+    voc.add("a", BOX, ("cat", (1, 1, 9, 9), 0), BOX)
+    voc.split("train", "a")
+    other = "<bndbox><xmin>9</xmin><ymin>9</ymin><xmax>12</xmax><ymax>12</ymax></bndbox>"
+    path = voc.root / "Annotations" / "a.xml"
+    text = path.read_text().replace("<name>cat</name>", "<name>cat</name><name>ant</name>")
+    path.write_text(
+        text.replace(
+            "</bndbox></object><object><name>cat", f"</bndbox>{other}</object><object><name>cat"
+        )
+    )
+    source = VocSource(voc.root, "train")
+    assert source.class_names == ("cat", "dog")
+    np.testing.assert_array_equal(source.records.boxes[0], [1, 2, 20, 30])
+    assert source.report.examples == {Rule.REPEATED_ELEMENT: ["a.xml"]}
+    assert source.report.counts == {Rule.REPEATED_ELEMENT: 2}
+
+
 def flat(voc: VocFolder) -> None:
     """Turns the folder into one of Roboflow's exports: a folder for each split."""
     for split, stems in (("train", ("a", "b")), ("valid", ("c",))):

@@ -71,11 +71,15 @@ class Rule(enum.Enum):
     POLYGON_BOX = "box not annotated: that around the polygons used"
     UNREADABLE_FLAG = "flag that is neither 0 nor 1, true nor false, yes nor no: taken as 0"
     BAD_AREA = "area not above 0 or larger than the image: area of the box used"
+    REPEATED_ELEMENT = "object with several names or boxes: the first of each used"
     NO_CLASS = "object without a class name: dropped"
     NOT_FINITE = "box is not four finite numbers: dropped"
     NO_EXTENT = "box of zero or negative size: dropped"
     OUTSIDE = "box outside the image: dropped"
     CLIPPED = "box partly outside the image: clipped"
+    BELOW_A_PIXEL = (
+        "box smaller than a pixel: kept (boxes are read in pixels, not in shares of the image)"
+    )
     IGNORED = "crowd, ignored or difficult object: left out of the training loss"
 
 
@@ -241,6 +245,8 @@ def build_records(
     # Annotations rounded to hundredths, as COCO's are, may stick out by the rounding.
     moved = (np.abs(clipped - boxes) > 0.015).any(axis=1)
 
+    below_a_pixel = (clipped[:, 2:] - clipped[:, :2] < 1).all(axis=1)
+
     readable = keep[image_index]
     usable = readable & finite & extended & inside
     bad_area = ~np.isnan(area) & ~((area > 0) & (area <= image_area))
@@ -249,6 +255,7 @@ def build_records(
         (Rule.NO_EXTENT, readable & finite & ~extended),
         (Rule.OUTSIDE, readable & finite & extended & ~inside),
         (Rule.CLIPPED, usable & moved),
+        (Rule.BELOW_A_PIXEL, usable & below_a_pixel),
         (Rule.BAD_AREA, usable & bad_area),
         (Rule.IGNORED, usable & ignore),
     ):

@@ -133,6 +133,7 @@ class VocSource(FileSource):
         for place, annotation in zip(places, chosen, strict=True):
             name = qualified(f"{place.stem}.xml", place)
             report.add(Rule.NO_CLASS, [name] * annotation.unnamed)
+            report.add(Rule.REPEATED_ELEMENT, [name] * annotation.repeated)
             report.add(Rule.UNREADABLE_FLAG, (f"{name}: {f}" for f in annotation.unreadable_flags))
         path_of = {
             qualified(p.stem, p): os.path.join(layouts[p.folder].images, file_name)
