@@ -2,7 +2,7 @@
 
 Cameras store a picture as the sensor saw it and write the way up in an EXIF tag. Browsers and most
 annotation tools of today show it upright; the COCO tools do not, so the boxes of COCO are in the
-coordinates of the stored raster. The rule (`ImageRules.exif`): the orientation is applied, unless
+coordinates of the stored raster. The rule (`ImageOptions.exif`): the orientation is applied, unless
 the annotated size says that the annotations were made without it, by being that of the stored
 raster alone. A square picture, a half turn or a mirroring leaves nothing to tell by, nor does an
 image given to a detector by hand: applied. `apply` and `ignore` settle it for a whole data set.
@@ -59,7 +59,7 @@ class ImageTooLargeError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageRules:
+class ImageOptions:
     """How image files are read: fields of `config.data`.
 
     Attributes:
@@ -103,7 +103,7 @@ class ImageRules:
         return header.oriented if applied else header.stored
 
 
-DEFAULT_RULES = ImageRules()
+DEFAULT_OPTIONS = ImageOptions()
 
 
 class ImageHeader(NamedTuple):
@@ -123,47 +123,47 @@ class ImageHeader(NamedTuple):
 
 
 def read_image_header(
-    source: bytes | epath.PathLike, rules: ImageRules = DEFAULT_RULES
+    source: bytes | epath.PathLike, options: ImageOptions = DEFAULT_OPTIONS
 ) -> ImageHeader:
     """Reads what the header of an image says, without decoding the pixels.
 
     Args:
       source: the contents of an image file, or the path of one (local or `gs://`).
-      rules: what is read.
+      options: what is read.
 
     Raises:
       OSError: the file cannot be read.
-      ImageTooLargeError: the image has more pixels than the rules allow.
+      ImageTooLargeError: the image has more pixels than the options allow.
       UnknownRangeError: nothing says which range its values have.
       ValueError: the data are not an image that is read.
     """
     if isinstance(source, bytes):
-        return _open(io.BytesIO(source), rules).header
+        return _open(io.BytesIO(source), options).header
     check_regular_file(source)
     try:
         with tf.io.gfile.GFile(source, "rb") as file:
-            return _open(file, rules).header
+            return _open(file, options).header
     except tf.errors.OpError as error:
         raise OSError(f"cannot read {shown(source)}: {shown(error.message)}") from error
 
 
 def decode_image(
-    data: bytes, size: Size | None = None, rules: ImageRules = DEFAULT_RULES
+    data: bytes, size: Size | None = None, options: ImageOptions = DEFAULT_OPTIONS
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Decodes the first picture of an image file to RGB (`pixels.to_rgb`).
 
     Args:
       data: the contents of the file.
       size: annotated height and width, if there are any.
-      rules: what is read and how.
+      options: what is read and how.
 
     Raises:
-      ImageTooLargeError: the image has more pixels than the rules allow.
+      ImageTooLargeError: the image has more pixels than the options allow.
       UnknownRangeError: nothing says which range its values have.
       ValueError: the data cannot be decoded, or the image has another size than `size`.
     """
-    opened = _open(io.BytesIO(data), rules)
-    wanted = rules.size(opened.header, size)
+    opened = _open(io.BytesIO(data), options)
+    wanted = options.size(opened.header, size)
     if size not in (None, wanted):
         raise ValueError(
             f"the image has {wanted[0]} x {wanted[1]} pixels (height x width), its annotation "
@@ -178,7 +178,7 @@ def decode_image(
             raise ValueError(f"cannot decode the image: {reason}") from error
     orientation = opened.header.orientation
     applied = image.format == "TIFF"  # Pillow turns these when it decodes them, and no others
-    if rules.applies_orientation(opened.header, size) != applied:
+    if options.applies_orientation(opened.header, size) != applied:
         pixels = _turn(pixels, _INVERSE.get(orientation, orientation) if applied else orientation)
     if pixels.shape[:2] != wanted:
         raise ValueError(
@@ -196,9 +196,9 @@ class _Opened(NamedTuple):
     bits: int | None
 
 
-def _open(file: Any, rules: ImageRules) -> _Opened:
+def _open(file: Any, options: ImageOptions) -> _Opened:
     """Opens an image and checks what it declares; raises as `read_image_header` does."""
-    limit = rules.max_pixels
+    limit = options.max_pixels
     if Image.MAX_IMAGE_PIXELS is not None:  # Pillow's own, which would stand in the way of a higher
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, limit)
     try:
@@ -221,7 +221,7 @@ def _open(file: Any, rules: ImageRules) -> _Opened:
         raise _too_large(f"{height * width:,}", limit)
     refuse_misread(image)
     samples = sample_kind(image, deep_png)
-    bits = significant_bits(image, rules.sample_bits) if samples is Samples.DEEP else None
+    bits = significant_bits(image, options.sample_bits) if samples is Samples.DEEP else None
     orientation = _orientation(image)
     one, other = (height, width), (width, height) if orientation > 4 else (height, width)
     stored, oriented = (other, one) if image.format == "TIFF" else (one, other)

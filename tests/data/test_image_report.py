@@ -7,7 +7,7 @@ import numpy as np
 from made_files import encode, random_image
 from PIL import Image
 
-from ipg_jax.data import CocoSource, ImageRules, Rule, decode_image, read_regular_file
+from ipg_jax.data import CocoSource, ImageOptions, Rule, decode_image, read_regular_file
 
 
 def test_orientations_that_no_size_decides_are_applied_and_reported(coco):
@@ -21,13 +21,13 @@ def test_orientations_that_no_size_decides_are_applied_and_reported(coco):
         ("apply", Rule.EXIF_APPLIED, (np.rot90(square, -1), np.rot90(turned, 2))),
         ("ignore", Rule.EXIF_IGNORED, (square, turned)),
     ):
-        source = CocoSource(*coco.write(), image_rules=ImageRules(exif=exif))
+        source = CocoSource(*coco.write(), image_options=ImageOptions(exif=exif))
         assert source.report.examples[rule] == ["1.png", "2.png"]
         for index, image in enumerate(images):
             np.testing.assert_array_equal(source.load_image(index), image)
             # What prediction sees of the file is what training saw.
             np.testing.assert_array_equal(
-                decode_image(read_regular_file(source.paths[index]), rules=source.image_rules),
+                decode_image(read_regular_file(source.paths[index]), options=source.image_options),
                 image,
             )
 
@@ -47,9 +47,9 @@ def test_files_that_are_not_opened_at_start_up_are_reported_when_they_are_loaded
         coco.add_image(image_id, size=size)
         (coco.images / f"{image_id}.png").write_bytes(files[image_id])
     del coco.content["images"][5]["height"]
-    rules = ImageRules(sample_bits=12)
-    expected = CocoSource(*coco.write(), image_rules=rules).report.counts
-    source = CocoSource(*coco.write(), image_rules=rules, verify="none")
+    options = ImageOptions(sample_bits=12)
+    expected = CocoSource(*coco.write(), image_options=options).report.counts
+    source = CocoSource(*coco.write(), image_options=options, verify="none")
     # The last one had to be opened at once, for want of an annotated size.
     empty = {Rule.EMPTY_IMAGE: 6}
     assert source.report.counts == {Rule.EXIF_UNDECIDED: 1, Rule.SIZE_MISSING: 1, **empty}
@@ -73,8 +73,8 @@ def test_depths_and_sizes_of_images_are_in_the_report(coco):
     (coco.images / "1.png").write_bytes(floats.getvalue())  # the contents decide the format
     (coco.images / "2.png").write_bytes(encode(deep))
     (coco.images / "3.png").write_bytes(encode(random_image(20, 30)))
-    limits = ImageRules(max_pixels=500)
-    refused = CocoSource(*coco.write(), image_rules=limits)
+    limits = ImageOptions(max_pixels=500)
+    refused = CocoSource(*coco.write(), image_options=limits)
     assert refused.records.image_ids == [1, 4, 5]
     assert refused.report.lost == 2
     assert refused.report.examples[Rule.FLOATS] == ["1.png"]
@@ -82,8 +82,8 @@ def test_depths_and_sizes_of_images_are_in_the_report(coco):
     (large,) = refused.report.examples[Rule.TOO_LARGE]
     assert "config.data.sample_bits" in unknown
     assert "600 pixels, more than config.data.max_image_pixels=500" in large
-    rules = dataclasses.replace(limits, max_pixels=600, sample_bits=12)
-    taken = CocoSource(*coco.write(), image_rules=rules)
+    options = dataclasses.replace(limits, max_pixels=600, sample_bits=12)
+    taken = CocoSource(*coco.write(), image_options=options)
     assert taken.report.examples[Rule.DEEP] == ["2.png"]
     assert (taken.load_image(0) == 128).all()
     assert (taken.load_image(1) == 100).all()

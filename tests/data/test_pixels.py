@@ -8,7 +8,7 @@ from made_files import encode
 from made_tiff import tiff, tiff_of
 from PIL import Image
 
-from ipg_jax.data import ImageRules, decode_image, read_image_header
+from ipg_jax.data import ImageOptions, decode_image, read_image_header
 from ipg_jax.data.pixels import UnknownRangeError
 
 GREY = np.array([[0, 1, 256, 4095], [600, 40000, 65535, 0]], np.uint16)
@@ -20,8 +20,8 @@ def save(values: np.ndarray, image_format: str) -> bytes:
     return file.getvalue()
 
 
-def grey_of(data: bytes, **rules) -> np.ndarray:
-    pixels = decode_image(data, rules=ImageRules(**rules))
+def grey_of(data: bytes, **options) -> np.ndarray:
+    pixels = decode_image(data, options=ImageOptions(**options))
     assert (pixels[..., :1] == pixels).all()
     return pixels[..., 0]
 
@@ -54,7 +54,7 @@ def test_deep_integers_need_to_be_told_how_many_bits_are_used(kind):
             read(UNDECLARED[kind])
     np.testing.assert_array_equal(grey_of(UNDECLARED[kind], sample_bits=16), GREY >> 8)
     with pytest.raises(ValueError, match=r"from 0 to 65535, and 12 bits .*0 to 4095"):
-        decode_image(UNDECLARED[kind], rules=ImageRules(sample_bits=12))
+        decode_image(UNDECLARED[kind], options=ImageOptions(sample_bits=12))
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
@@ -70,8 +70,8 @@ def test_deep_colours_are_those_of_the_whole_range(kind):
     with pytest.raises(UnknownRangeError, match="sample_bits"):
         decode_image(COLOURS[kind])
     with pytest.raises(ValueError, match=r"sample_bits=12: only grey images and colours of the"):
-        decode_image(COLOURS[kind], rules=ImageRules(sample_bits=12))
-    pixels = decode_image(COLOURS[kind], rules=ImageRules(sample_bits=16))
+        decode_image(COLOURS[kind], options=ImageOptions(sample_bits=12))
+    pixels = decode_image(COLOURS[kind], options=ImageOptions(sample_bits=16))
     np.testing.assert_array_equal(pixels, COLOUR >> 8)
 
 
@@ -131,14 +131,14 @@ def test_floats_beyond_are_refused_with_their_range(values, named):
 def test_negative_integers_are_refused():
     data = save(np.array([[-1, 5]], np.int32), "TIFF")
     with pytest.raises(ValueError, match="values run from -1 to 5"):
-        decode_image(data, rules=ImageRules(sample_bits=16))
+        decode_image(data, options=ImageOptions(sample_bits=16))
 
 
 def test_unsigned_integers_use_their_uppermost_bit():
     values = np.uint32([[0, 2**24, 2**31, 2**32 - 1]])
     assert grey_of(tiff_of(values), sample_bits=32).tolist() == [[0, 1, 128, 255]]
     with pytest.raises(ValueError, match=r"from 0 to 4294967295, and 16 bits"):
-        decode_image(tiff_of(values), rules=ImageRules(sample_bits=16))
+        decode_image(tiff_of(values), options=ImageOptions(sample_bits=16))
 
 
 def test_few_bits_fill_the_range():
@@ -194,7 +194,9 @@ INK = np.uint8([[[0, 0, 0, 0], [255, 0, 0, 0], [0, 0, 0, 255]]])
     ],
 )
 def test_colours_of_every_kind_of_tiff(data, expected):
-    np.testing.assert_array_equal(decode_image(data, rules=ImageRules(sample_bits=16)), expected)
+    np.testing.assert_array_equal(
+        decode_image(data, options=ImageOptions(sample_bits=16)), expected
+    )
 
 
 GREY_FLOATS = np.float32([[0, 0.5, 1]])
@@ -238,14 +240,14 @@ GREY_FLOATS = np.float32([[0, 0.5, 1]])
 def test_kinds_of_tiff_that_would_be_read_wrongly_are_refused(data, message):
     for read in (read_image_header, decode_image):
         with pytest.raises(ValueError, match=message):
-            read(data, rules=ImageRules(sample_bits=16))
+            read(data, options=ImageOptions(sample_bits=16))
 
 
-def test_bytes_are_taken_as_they_are_whatever_the_rules():
+def test_bytes_are_taken_as_they_are_whatever_the_options():
     grey = np.array([[0, 7, 255]], np.uint8)
-    for rules in ({}, {"sample_bits": 12}):
+    for options in ({}, {"sample_bits": 12}):
         for image_format in ("PNG", "TIFF", "BMP", "PPM"):
-            np.testing.assert_array_equal(grey_of(save(grey, image_format), **rules), grey)
+            np.testing.assert_array_equal(grey_of(save(grey, image_format), **options), grey)
     black_and_white = Image.fromarray(np.array([[0, 255]], np.uint8)).convert("1")
     file = io.BytesIO()
     black_and_white.save(file, "PNG")

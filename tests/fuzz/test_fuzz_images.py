@@ -14,9 +14,9 @@ from made_tiff import tiff, tiff_of
 from mutators import limited_memory, mutate_bytes, outcome
 from PIL import Image
 
-from ipg_jax.data import ImageRules, decode_image, read_image_header
+from ipg_jax.data import ImageOptions, decode_image, read_image_header
 
-RULES = ImageRules(sample_bits=16)
+OPTIONS = ImageOptions(sample_bits=16)
 SECONDS = 2.0
 """What no image of some kilobytes takes to decode; see `check`."""
 
@@ -72,12 +72,12 @@ def check(data: bytes) -> bool:
     """Decodes a file; returns whether it was refused."""
     begin = time.process_time()
     # The header may be sound where the rest is not, but never the other way round.
-    header = outcome(lambda: read_image_header(data, RULES), "image")
-    pixels = outcome(lambda: decode_image(data, rules=RULES), "image")
+    header = outcome(lambda: read_image_header(data, OPTIONS), "image")
+    pixels = outcome(lambda: decode_image(data, options=OPTIONS), "image")
     # A decoder's TimeoutError would be taken for damage.
     assert time.process_time() - begin < SECONDS
     if pixels is not None:
-        assert pixels.shape == (*RULES.size(header, None), 3)
+        assert pixels.shape == (*OPTIONS.size(header, None), 3)
         assert pixels.dtype == np.uint8
     return pixels is None
 
@@ -163,7 +163,7 @@ def test_tiffs_of_any_kind_are_read_rightly_or_refused():
     read = 0
     for seed in range(300):
         bits, data, expected = random_tiff(random.Random(seed))
-        read_tiff = functools.partial(decode_image, data, rules=ImageRules(sample_bits=bits))
+        read_tiff = functools.partial(decode_image, data, options=ImageOptions(sample_bits=bits))
         pixels = outcome(read_tiff, "image")
         if pixels is not None:
             assert expected is not None, f"seed {seed}"

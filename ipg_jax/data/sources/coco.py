@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ipg_jax.data.images import DEFAULT_RULES, ImageRules
+from ipg_jax.data.images import DEFAULT_OPTIONS, ImageOptions
 from ipg_jax.data.sources.base import (
     UNREADABLE_AREA,
     DataReport,
@@ -47,7 +47,7 @@ class CocoSource(FileSource):
         drop_empty: bool = False,
         verify: Verify = "headers",
         threads: int = 16,
-        image_rules: ImageRules = DEFAULT_RULES,
+        image_options: ImageOptions = DEFAULT_OPTIONS,
     ):
         """Reads the annotations and verifies the images.
 
@@ -59,7 +59,7 @@ class CocoSource(FileSource):
           drop_empty: whether to leave out images without objects.
           verify: how thoroughly to check the images at start-up.
           threads: how many images are checked at a time; more help with remote stores.
-          image_rules: which image files are read and how.
+          image_options: which image files are read and how.
 
         Raises:
           OSError: the JSON file cannot be read.
@@ -112,7 +112,7 @@ class CocoSource(FileSource):
             verify=verify,
             threads=threads,
             report=report,
-            rules=image_rules,
+            options=image_options,
         )
         records = build_records(
             image_ids=[image.id for image in content.images.values()],
@@ -129,7 +129,7 @@ class CocoSource(FileSource):
             annotated=annotated,
         )
         super().__init__(
-            image_rules=image_rules,
+            image_options=image_options,
             unopened=verified.unopened,
             paths=[os.path.join(os.fspath(images), name) for name in records.file_names],
             name=os.path.basename(origin),

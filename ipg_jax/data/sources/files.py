@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import Bool, Int32, UInt8
 
 from ipg_jax.data.images import (
-    DEFAULT_RULES,
+    DEFAULT_OPTIONS,
     ImageHeader,
-    ImageRules,
+    ImageOptions,
     ImageTooLargeError,
     Size,
     decode_image,
@@ -53,7 +53,7 @@ class FileSource(Source):
 
     Attributes:
       paths: the file of each image, local or `gs://`.
-      image_rules: how they are read.
+      image_options: how they are read.
     """
 
     def __init__(
@@ -61,21 +61,23 @@ class FileSource(Source):
         *,
         paths: Sequence[str],
         unopened: Iterable[str] = (),
-        image_rules: ImageRules = DEFAULT_RULES,
+        image_options: ImageOptions = DEFAULT_OPTIONS,
         **attributes: Any,
     ):
         super().__init__(**attributes)
         self.paths = list(paths)
-        self.image_rules = image_rules
+        self.image_options = image_options
         self._unopened = set(unopened)
 
     def load_image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
         """See `Source.load_image`."""
         path, size = self.paths[index], self.size(index)
         data = read_regular_file(path)
-        pixels = decode_image(data, size, self.image_rules)
+        pixels = decode_image(data, size, self.image_options)
         if path in self._unopened:
-            found = header_rules(read_image_header(data, self.image_rules), size, self.image_rules)
+            found = header_rules(
+                read_image_header(data, self.image_options), size, self.image_options
+            )
             self._report_late(path, found)
         return pixels
 
@@ -99,7 +101,7 @@ def verify_images(
     verify: Verify,
     threads: int,
     report: DataReport,
-    rules: ImageRules = DEFAULT_RULES,
+    options: ImageOptions = DEFAULT_OPTIONS,
 ) -> VerifiedImages:
     """Checks that every image can be read, has the annotated size and a file of its own.
 
@@ -109,7 +111,7 @@ def verify_images(
       verify: how thorough to be.
       threads: how many files are read at a time.
       report: receives the counts.
-      rules: how the files are read.
+      options: how the files are read.
     """
     annotated = [(height, width) for height, width in sizes.tolist()]
 
@@ -126,13 +128,13 @@ def verify_images(
         name = os.path.basename(path)
         try:
             source = read_regular_file(path) if verify == "decode" else path
-            header = read_image_header(source, rules)
-            true = rules.size(header, size)
+            header = read_image_header(source, options)
+            true = options.size(header, size)
             if isinstance(source, bytes):
-                decode_image(source, true, rules)
+                decode_image(source, true, options)
         except (OSError, ValueError) as error:
             return size, {unusable(error): f"{name}: {error}"}
-        found = header_rules(header, size, rules)
+        found = header_rules(header, size, options)
         if min(size) <= 0:
             found.append(Rule.SIZE_MISSING)
         elif size != true:
@@ -161,13 +163,13 @@ def unusable(error: OSError | ValueError) -> Rule:
     return Rule.UNREADABLE_IMAGE
 
 
-def header_rules(header: ImageHeader, size: Size, rules: ImageRules) -> list[Rule]:
+def header_rules(header: ImageHeader, size: Size, options: ImageOptions) -> list[Rule]:
     """Returns the rules that a readable image falls under.
 
     Args:
       header: of the image.
       size: annotated height and width.
-      rules: how it is read.
+      options: how it is read.
     """
     found = []
     if header.samples is Samples.DEEP:
@@ -176,9 +178,9 @@ def header_rules(header: ImageHeader, size: Size, rules: ImageRules) -> list[Rul
         found.append(Rule.FLOATS)
     if header.orientation > 1:
         decided = size in (header.stored, header.oriented) and header.stored != header.oriented
-        if rules.exif == "auto" and not decided:
+        if options.exif == "auto" and not decided:
             found.append(Rule.EXIF_UNDECIDED)
-        elif rules.applies_orientation(header, size):
+        elif options.applies_orientation(header, size):
             found.append(Rule.EXIF_APPLIED)
         else:
             found.append(Rule.EXIF_IGNORED)

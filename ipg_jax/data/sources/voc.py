@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ipg_jax.data.images import DEFAULT_RULES, ImageRules
+from ipg_jax.data.images import DEFAULT_OPTIONS, ImageOptions
 from ipg_jax.data.sources.base import DataReport, Rule, build_records, resolve_classes
 from ipg_jax.data.sources.files import FileSource, Verify, verify_images
 from ipg_jax.data.sources.voc_layout import VocLayout
@@ -56,7 +56,7 @@ class VocSource(FileSource):
         drop_empty: bool = False,
         verify: Verify = "headers",
         threads: int = 16,
-        image_rules: ImageRules = DEFAULT_RULES,
+        image_options: ImageOptions = DEFAULT_OPTIONS,
     ):
         """Reads the annotations and verifies the images.
 
@@ -70,7 +70,7 @@ class VocSource(FileSource):
           drop_empty: whether to leave out images without objects.
           verify: how thoroughly to check the images at start-up.
           threads: how many files are read at a time; more help with remote stores.
-          image_rules: which image files are read and how.
+          image_options: which image files are read and how.
 
         Raises:
           OSError: a list or a folder of the split cannot be read.
@@ -145,7 +145,7 @@ class VocSource(FileSource):
             verify=verify,
             threads=threads,
             report=report,
-            rules=image_rules,
+            options=image_options,
         )
 
         labels = [label_of[name] for a in chosen for name in a.names]
@@ -165,7 +165,7 @@ class VocSource(FileSource):
             report=report,
         )
         super().__init__(
-            image_rules=image_rules,
+            image_options=image_options,
             unopened=verified.unopened,
             paths=[path_of[str(name)] for name in records.image_ids],
             name=f"{os.path.basename(os.path.normpath(root))}/{split}",
