@@ -69,8 +69,8 @@ def significant_bits(image: Image.Image, sample_bits: int | None) -> int:
     declared = stored if 8 < stored < 16 else sample_bits
     if declared is None:
         raise UnknownRangeError(
-            "its values have more than 8 bits, and the file does not say how many are used: set "
-            "config.data.sample_bits (16 for the whole range, 12 for a camera of 12 bits), or "
+            "its values have more than 8 bits, and the file does not say how many were used: "
+            "set config.data.sample_bits (16 for the whole range, 12 for a camera of 12 bits), or "
             "store the image with 8"
         )
     if image.mode not in _DEEP_GREY and declared != 16:
@@ -84,9 +84,9 @@ def significant_bits(image: Image.Image, sample_bits: int | None) -> int:
 def to_rgb(image: Image.Image, bits: int | None) -> UInt8[np.ndarray, "h w 3"]:
     """Decodes an opened image to RGB of 8 bits.
 
-    Grey is repeated over the channels; palettes, CMYK and YCbCr are converted; alpha and
-    transparent colours are dropped, which leaves the colour below; of colours that are stored
-    multiplied by alpha, that is the quotient.
+    Grey is repeated over the channels; palettes, CMYK, YCbCr and CIE L*a*b* are converted. Alpha
+    and transparent colours are dropped, which leaves the colour below; colours that are stored
+    multiplied by alpha are divided by it first.
 
     Args:
       image: as Pillow opened it.

@@ -90,6 +90,16 @@ def test_a_list_in_no_encoding_is_an_error_with_its_name(voc):
         VocSource(voc.root, "train")
 
 
+def test_a_line_that_can_be_no_name_is_reported(voc):
+    voc.add("a", BOX)
+    voc.split("train", "a", "x\x00y/b", "z\x00")
+    source = VocSource(voc.root, "train")
+    assert source.records.image_ids == ["a"]
+    first, second = source.report.examples[Rule.UNREADABLE_ANNOTATION]
+    assert r"x\x00y/b.xml: " in first
+    assert r"z\x00.xml: " in second
+
+
 def test_other_files_beside_the_images_do_no_harm(voc):
     voc.add("a", BOX)
     voc.split("train", "a")

@@ -59,13 +59,15 @@ def test_flat_folders(voc, tmp_path):
         shutil.copy(voc.root / "JPEGImages" / f"{stem}.{suffix}", flat / split)
         shutil.copy(voc.root / "Annotations" / f"{stem}.xml", flat / split)
     lost = 0
-    for seed in range(120):
+    for seed in range(60):
         rng = random.Random(seed)
         root = shutil.copytree(flat, tmp_path / f"copy{seed}")
         for _ in range(rng.randrange(1, 5)):
             mutate_folder(rng, root)
         for split in (".", "train", "train+."):
-            read_split = functools.partial(VocSource, root, split, class_names=("cat", "dog"))
+            read_split = functools.partial(
+                VocSource, root, split, class_names=("cat", "dog"), threads=2
+            )
             source = outcome(read_split, str(root))
             if source is None:
                 continue
@@ -75,4 +77,4 @@ def test_flat_folders(voc, tmp_path):
             assert source.expected_images >= 2, f"seed {seed}: {source.report}"
             assert all(source.try_load_image(i) is not None for i in range(len(source)))
             lost += source.report.lost
-    assert lost > 20
+    assert lost > 10

@@ -59,7 +59,7 @@ class Rule(enum.Enum):
         "EXIF orientation applied, which the annotated size cannot decide: if boxes were drawn "
         "without it, set config.data.exif=ignore"
     )
-    DEEP = "image of more than 8 bits a value: the upper 8 of the bits that are used"
+    DEEP = "image of more than 8 bits a value: the upper 8 of the bits it was taken with"
     FLOATS = "image of floating-point values: 0 to 1 becomes 0 to 255, others cannot be read"
     EMPTY_IMAGE = "image without objects: kept"
     EMPTY_IMAGE_DROPPED = "image without objects: dropped as asked"

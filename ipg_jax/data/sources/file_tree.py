@@ -41,6 +41,7 @@ class FileTree:
         self._folder = folder
         self._suffixes = suffixes
         self._place_of: dict[str, str] = {}  # by real path
+        self._real_parents: dict[str, str] = {}
         start = _real_path(folder)
         links = collections.deque(self._search("", start))
         while links:
@@ -54,8 +55,9 @@ class FileTree:
     def place(self, path: str) -> str:
         """Returns where a file was found that `path`, relative to the folder, leads to by links."""
         parent, name = posixpath.split(path)
-        real_parent = _real_path(os.path.join(self._folder, parent))
-        return posixpath.join(self._place_of.get(real_parent, parent), name)
+        if parent not in self._real_parents:  # asking the file system is slow
+            self._real_parents[parent] = _real_path(os.path.join(self._folder, parent))
+        return posixpath.join(self._place_of.get(self._real_parents[parent], parent), name)
 
     def _search(self, folder: str, real: str) -> list[str]:
         """Takes in what is below a folder, but for links to folders, which it returns."""
@@ -97,7 +99,10 @@ class FileTree:
 def _real_path(folder: str) -> str:
     """What a folder is known by: its path without links; remote stores have none."""
     local = local_path(folder)
-    return posixpath.normpath(folder) if local is None else os.path.realpath(local)
+    try:
+        return posixpath.normpath(folder) if local is None else os.path.realpath(local)
+    except ValueError:  # no folder can have the name, such as one with a null byte
+        return folder
 
 
 def _is_link(path: str) -> bool:

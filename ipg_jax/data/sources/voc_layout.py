@@ -145,11 +145,11 @@ class VocLayout:
             path = posixpath.normpath(text.replace("\\", "/"))
             path = path.rpartition("JPEGImages/")[2]
             readings += [path, _stem(path, _SUFFIXES)]
-        for found in (readings, [self._tree.place(reading) for reading in readings]):
+        for find in (str, self._tree.place):  # as it is written, then behind links
             for files in (self._xml_files, self._images):
-                for reading in found:
-                    if reading in files:
-                        return reading
+                for reading in readings:
+                    if (name := find(reading)) in files:
+                        return name
         return readings[-1]
 
 
