@@ -40,7 +40,9 @@ FORMATS = tuple(
 """Pillow's names of the formats that are read. Of the others EPS, for one, starts Ghostscript."""
 
 IMAGE_SUFFIXES = tuple(
-    suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS
+    suffix
+    for suffix, name in Image.registered_extensions().items()
+    if name in (*FORMATS, "MPO")  # several JPEGs in one file, opened as the first of them
 )
 """What the names of image files end in, in small letters."""
 

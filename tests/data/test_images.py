@@ -104,6 +104,16 @@ def test_errors_say_what_is_wrong(tmp_path):
             read(tmp_path / "missing.jpg")
 
 
+def test_kinds_of_a_format_that_are_not_read_are_refused_with_the_reason(tmp_path):
+    data = bytearray(encode(random_image(8, 8), "JPEG"))
+    data[data.index(b"\xff\xc0") + 4] = 12  # bits of a value
+    path = tmp_path / "deep.jpg"
+    path.write_bytes(data)
+    for source in (bytes(data), path):
+        with pytest.raises(ValueError, match=r"JPEG file, or one of a kind .*12-bit.* store it"):
+            read_image_header(source)
+
+
 def test_headers_are_read_from_paths(tmp_path):
     path = tmp_path / "image.jpg"
     path.write_bytes(encode(random_image(30, 50), "JPEG", orientation=6))
