@@ -228,7 +228,7 @@ def test_a_file_of_several_ids_is_reported_and_each_id_kept(coco):
         assert source.records.image_ids == [1, 2, 3, 4]
         np.testing.assert_array_equal(source.records.boxes[:, 0], [1, 2, 3, 4])
         assert source.report.counts == {Rule.SHARED_FILE: 2}
-        assert source.report.examples == {Rule.SHARED_FILE: ["1.png"]}
+        assert source.report.examples == {Rule.SHARED_FILE: ["1.png", ".//1.png"]}
 
 
 @pytest.mark.parametrize("tool", ["Label Studio on Windows", "LVIS"])

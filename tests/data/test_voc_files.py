@@ -317,6 +317,15 @@ def test_links_between_folders_multiply_no_image(voc, links, split, ids, unfollo
     assert [source.load_image(i).shape for i in range(len(ids))] == [(40, 60, 3)] * len(ids)
 
 
+def test_links_to_images_are_reported_as_one_file_of_several_ids(voc):
+    flat(voc)
+    (voc.root / "train" / "z.jpg").symlink_to("a.jpg")
+    (voc.root / "train" / "z.xml").symlink_to("a.xml")
+    source = VocSource(voc.root, "train")
+    assert source.records.image_ids == ["train/a", "train/b", "train/z"]
+    assert source.report.examples == {Rule.SHARED_FILE: ["train/z.jpg"]}
+
+
 def test_lists_may_name_images_by_links(voc):
     (voc.root / "JPEGImages" / "day").mkdir()
     (voc.root / "Annotations" / "day").mkdir()
@@ -333,7 +342,7 @@ def test_lists_may_name_images_by_links(voc):
     shutil.copytree(voc.root / "Annotations" / "day", voc.root / "Annotations" / "night")
     source = VocSource(voc.root, "train")  # an annotation of its own for each id
     assert source.records.image_ids == ["night/a", "day/a"]
-    assert source.report.examples == {Rule.SHARED_FILE: ["a.png"]}
+    assert source.report.examples == {Rule.SHARED_FILE: ["day/a.png"]}
 
 
 def test_lists_and_flat_folders_are_not_joined(voc):

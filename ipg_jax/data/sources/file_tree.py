@@ -42,11 +42,11 @@ class FileTree:
         self._suffixes = suffixes
         self._place_of: dict[str, str] = {}  # by real path
         self._real_parents: dict[str, str] = {}
-        start = _real_path(folder)
+        start = real_path(folder)
         links = collections.deque(self._search("", start))
         while links:
             link = links.popleft()
-            target = _real_path(os.path.join(folder, link))
+            target = real_path(os.path.join(folder, link))
             if target in self._place_of or os.path.commonpath([target, start]) == target:
                 self.unfollowed.append(link)
             else:
@@ -56,7 +56,7 @@ class FileTree:
         """Returns where a file was found that `path`, relative to the folder, leads to by links."""
         parent, name = posixpath.split(path)
         if parent not in self._real_parents:  # asking the file system is slow
-            self._real_parents[parent] = _real_path(os.path.join(self._folder, parent))
+            self._real_parents[parent] = real_path(os.path.join(self._folder, parent))
         return posixpath.join(self._place_of.get(self._real_parents[parent], parent), name)
 
     def _search(self, folder: str, real: str) -> list[str]:
@@ -87,22 +87,21 @@ class FileTree:
             raise OSError(f"cannot list {shown(path)}: {shown(error)}") from error
         for listed in names:
             name = listed.rstrip("/")  # a remote store writes it behind folders
-            suffix = posixpath.splitext(name)[1].lower()
-            known = listed.endswith("/") or suffix in self._suffixes
-            if not name.startswith("."):
-                yield (
-                    name,
-                    listed.endswith("/") if known else tf.io.gfile.isdir(os.path.join(path, name)),
-                )
+            if name.startswith("."):
+                continue
+            if listed.endswith("/") or posixpath.splitext(name)[1].lower() in self._suffixes:
+                yield name, listed.endswith("/")
+            else:
+                yield name, tf.io.gfile.isdir(os.path.join(path, name))
 
 
-def _real_path(folder: str) -> str:
-    """What a folder is known by: its path without links; remote stores have none."""
-    local = local_path(folder)
+def real_path(path: str) -> str:
+    """Returns the path of a file or folder without links; remote stores have none."""
+    local = local_path(path)
     try:
-        return posixpath.normpath(folder) if local is None else os.path.realpath(local)
-    except ValueError:  # no folder can have the name, such as one with a null byte
-        return folder
+        return posixpath.normpath(path) if local is None else os.path.realpath(local)
+    except ValueError:  # no file can have the name, such as one with a null byte
+        return path
 
 
 def _is_link(path: str) -> bool:

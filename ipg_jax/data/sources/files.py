@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import concurrent.futures
 import logging
 import os
@@ -24,6 +23,7 @@ from ipg_jax.data.images import (
 from ipg_jax.data.pixels import Samples, UnknownRangeError
 from ipg_jax.data.regular_file import read_regular_file
 from ipg_jax.data.sources.base import LOST, DataReport, Rule, Source
+from ipg_jax.data.sources.file_tree import real_path
 from ipg_jax.text import shown
 
 logger = logging.getLogger(__name__)
@@ -78,12 +78,11 @@ class FileSource(Source):
             found = header_rules(
                 read_image_header(data, self.image_options), size, self.image_options
             )
-            self._report_late(path, found)
+            self._report_late(path, self.records.file_names[index], found)
         return pixels
 
-    def _report_late(self, path: str, found: Iterable[Rule]) -> None:
+    def _report_late(self, path: str, name: str, found: Iterable[Rule]) -> None:
         """Counts what start-up did not look at, and logs the first case of each rule."""
-        name = os.path.basename(path)
         with self._lock:
             if path not in self._unopened:  # another thread was faster
                 return
@@ -96,6 +95,7 @@ class FileSource(Source):
 
 def verify_images(
     paths: Sequence[str],
+    names: Sequence[str],
     sizes: Int32[np.ndarray, "n 2"],
     *,
     verify: Verify,
@@ -107,6 +107,7 @@ def verify_images(
 
     Args:
       paths: the image files.
+      names: what the report calls them, with the folders that tell two of one name apart.
       sizes: annotated heights and widths; 0 where not annotated.
       verify: how thorough to be.
       threads: how many files are read at a time.
@@ -121,11 +122,10 @@ def verify_images(
         if verify == "none" and min(size) > 0
     }
 
-    def check(path: str, size: Size) -> tuple[Size, dict[Rule, str]]:
+    def check(path: str, name: str, size: Size) -> tuple[Size, dict[Rule, str]]:
         """The true size, and the rules that the image falls under, with what the report says."""
         if path in unopened and min(size) > 0:
             return size, {}
-        name = os.path.basename(path)
         try:
             source = read_regular_file(path) if verify == "decode" else path
             header = read_image_header(source, options)
@@ -142,10 +142,13 @@ def verify_images(
         return true, dict.fromkeys(found, name)
 
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        checked = list(pool.map(check, paths, annotated))
-    uses = collections.Counter(map(os.path.normpath, paths))
-    shared = (os.path.basename(path) for path, n in uses.items() for _ in range(n - 1))
-    report.add(Rule.SHARED_FILE, shared)
+        checked = list(pool.map(check, paths, names, annotated))
+        real_paths = list(pool.map(os.path.normpath if verify == "none" else real_path, paths))
+    seen: set[str] = set()
+    for path, name in zip(real_paths, names, strict=True):
+        if path in seen:
+            report.add(Rule.SHARED_FILE, [name])
+        seen.add(path)
     for _, found in checked:
         for rule, text in found.items():
             report.add(rule, [text])
