@@ -6,7 +6,7 @@ Importing this package imports TensorFlow and hides its GPUs.
 from ipg_jax.data.augment import AUGMENTATIONS, Augmentation, Example, check_augmentations
 from ipg_jax.data.images import (
     IMAGE_SUFFIXES,
-    ImageRules,
+    ImageOptions,
     decode_image,
     read_image_header,
 )
@@ -44,7 +44,7 @@ __all__ = [
     "DataReport",
     "DigitsSource",
     "Example",
-    "ImageRules",
+    "ImageOptions",
     "Objects",
     "Records",
     "Rule",

@@ -2,7 +2,7 @@
 
 Cameras store a picture as the sensor saw it and write the way up in an EXIF tag. Browsers and most
 annotation tools of today show it upright; the COCO tools do not, so the boxes of COCO are in the
-coordinates of the stored raster. The rule (`ImageRules.exif`): the orientation is applied, unless
+coordinates of the stored raster. The rule (`ImageOptions.exif`): the orientation is applied, unless
 the annotated size says that the annotations were made without it, by being that of the stored
 raster alone. A square picture, a half turn or a mirroring leaves nothing to tell by, nor does an
 image given to a detector by hand: applied. `apply` and `ignore` settle it for a whole data set.
@@ -23,8 +23,9 @@ from etils import epath
 from jaxtyping import UInt8
 from PIL import ExifTags, Image
 
-from ipg_jax.data.pixels import Samples, sample_kind, to_rgb, used_bits
+from ipg_jax.data.pixels import Samples, sample_kind, significant_bits, to_rgb
 from ipg_jax.data.regular_file import check_regular_file
+from ipg_jax.data.tiff import refuse_misread
 from ipg_jax.text import shown
 
 Size = tuple[int, int]
@@ -39,7 +40,9 @@ FORMATS = tuple(
 """Pillow's names of the formats that are read. Of the others EPS, for one, starts Ghostscript."""
 
 IMAGE_SUFFIXES = tuple(
-    suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS
+    suffix
+    for suffix, name in Image.registered_extensions().items()
+    if name in (*FORMATS, "MPO")  # several JPEGs in one file, opened as the first of them
 )
 """What the names of image files end in, in small letters."""
 
@@ -58,14 +61,14 @@ class ImageTooLargeError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageRules:
+class ImageOptions:
     """How image files are read: fields of `config.data`.
 
     Attributes:
       max_pixels: images with more are refused before they are decoded; by default the limit from
         which on Pillow warns of a file that is made to fill the memory.
-      sample_bits: how many bits are used in PNG and TIFF files of 16 or 32 bits a value, 8 to 32;
-        None refuses them (`pixels.used_bits`).
+      sample_bits: how many bits the pictures in PNG and TIFF files of 16 or 32 bits a value were
+        taken with, 8 to 32; None refuses such files (`pixels.significant_bits`).
       exif: what is done with EXIF orientations, one of `EXIF`.
 
     Raises:
@@ -102,7 +105,7 @@ class ImageRules:
         return header.oriented if applied else header.stored
 
 
-DEFAULT_RULES = ImageRules()
+DEFAULT_OPTIONS = ImageOptions()
 
 
 class ImageHeader(NamedTuple):
@@ -122,47 +125,47 @@ class ImageHeader(NamedTuple):
 
 
 def read_image_header(
-    source: bytes | epath.PathLike, rules: ImageRules = DEFAULT_RULES
+    source: bytes | epath.PathLike, options: ImageOptions = DEFAULT_OPTIONS
 ) -> ImageHeader:
     """Reads what the header of an image says, without decoding the pixels.
 
     Args:
       source: the contents of an image file, or the path of one (local or `gs://`).
-      rules: what is read.
+      options: what is read.
 
     Raises:
       OSError: the file cannot be read.
-      ImageTooLargeError: the image has more pixels than the rules allow.
+      ImageTooLargeError: the image has more pixels than the options allow.
       UnknownRangeError: nothing says which range its values have.
       ValueError: the data are not an image that is read.
     """
     if isinstance(source, bytes):
-        return _open(io.BytesIO(source), rules).header
+        return _open(io.BytesIO(source), options).header
     check_regular_file(source)
     try:
         with tf.io.gfile.GFile(source, "rb") as file:
-            return _open(file, rules).header
+            return _open(file, options).header
     except tf.errors.OpError as error:
         raise OSError(f"cannot read {shown(source)}: {shown(error.message)}") from error
 
 
 def decode_image(
-    data: bytes, size: Size | None = None, rules: ImageRules = DEFAULT_RULES
+    data: bytes, size: Size | None = None, options: ImageOptions = DEFAULT_OPTIONS
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Decodes the first picture of an image file to RGB (`pixels.to_rgb`).
 
     Args:
       data: the contents of the file.
       size: annotated height and width, if there are any.
-      rules: what is read and how.
+      options: what is read and how.
 
     Raises:
-      ImageTooLargeError: the image has more pixels than the rules allow.
+      ImageTooLargeError: the image has more pixels than the options allow.
       UnknownRangeError: nothing says which range its values have.
       ValueError: the data cannot be decoded, or the image has another size than `size`.
     """
-    opened = _open(io.BytesIO(data), rules)
-    wanted = rules.size(opened.header, size)
+    opened = _open(io.BytesIO(data), options)
+    wanted = options.size(opened.header, size)
     if size not in (None, wanted):
         raise ValueError(
             f"the image has {wanted[0]} x {wanted[1]} pixels (height x width), its annotation "
@@ -177,7 +180,7 @@ def decode_image(
             raise ValueError(f"cannot decode the image: {reason}") from error
     orientation = opened.header.orientation
     applied = image.format == "TIFF"  # Pillow turns these when it decodes them, and no others
-    if rules.applies_orientation(opened.header, size) != applied:
+    if options.applies_orientation(opened.header, size) != applied:
         pixels = _turn(pixels, _INVERSE.get(orientation, orientation) if applied else orientation)
     if pixels.shape[:2] != wanted:
         raise ValueError(
@@ -195,9 +198,9 @@ class _Opened(NamedTuple):
     bits: int | None
 
 
-def _open(file: Any, rules: ImageRules) -> _Opened:
+def _open(file: Any, options: ImageOptions) -> _Opened:
     """Opens an image and checks what it declares; raises as `read_image_header` does."""
-    limit = rules.max_pixels
+    limit = options.max_pixels
     if Image.MAX_IMAGE_PIXELS is not None:  # Pillow's own, which would stand in the way of a higher
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, limit)
     try:
@@ -205,10 +208,10 @@ def _open(file: Any, rules: ImageRules) -> _Opened:
         file.seek(0)
         image = Image.open(file, formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        pixels = re.search(r"\d+", str(error))  # the size itself, Pillow does not tell
-        raise _too_large(int(pixels[0]) if pixels else limit + 1, limit) from error
+        number = re.search(r"\d+", str(error))  # Pillow tells the size in its message alone
+        raise _too_large(f"{int(number[0]):,}" if number else "too many", limit) from error
     except Image.UnidentifiedImageError as error:
-        raise ValueError(f"not a readable image, in none of {', '.join(FORMATS)}") from error
+        raise ValueError(f"not a readable image, {_why_unidentified(file)}") from error
     except tf.errors.OpError:
         raise
     except Exception as error:
@@ -217,18 +220,38 @@ def _open(file: Any, rules: ImageRules) -> _Opened:
     if min(height, width) < 1:
         raise ValueError(f"not a readable image: it has {height} x {width} pixels")
     if height * width > limit:
-        raise _too_large(height * width, limit)
+        raise _too_large(f"{height * width:,}", limit)
+    refuse_misread(image)
     samples = sample_kind(image, deep_png)
-    bits = used_bits(image, rules.sample_bits) if samples is Samples.DEEP else None
+    bits = significant_bits(image, options.sample_bits) if samples is Samples.DEEP else None
     orientation = _orientation(image)
     one, other = (height, width), (width, height) if orientation > 4 else (height, width)
     stored, oriented = (other, one) if image.format == "TIFF" else (one, other)
     return _Opened(image, ImageHeader(stored, oriented, orientation, samples), bits)
 
 
-def _too_large(pixels: int, limit: int) -> ImageTooLargeError:
+def _why_unidentified(file: Any) -> str:
+    """Why Pillow reads a file in none of the formats: what the reader of its own says."""
+    file.seek(0)
+    beginning = file.read(16)
+    for name in FORMATS:
+        factory, accepts = Image.OPEN[name]
+        if accepts is not None and accepts(beginning) is True:
+            file.seek(0)
+            try:
+                factory(file, "")
+            except Exception as error:
+                return (
+                    f"a damaged {name} file, or one of a kind that is not read ({shown(error)}): "
+                    "store it anew, with 8 bits a value"
+                )
+    return f"in none of {', '.join(FORMATS)}"
+
+
+def _too_large(pixels: str, limit: int) -> ImageTooLargeError:
+    """The error of an image with so many pixels, in words."""
     return ImageTooLargeError(
-        f"it has {pixels:,} pixels, more than config.data.max_image_pixels={limit}: raise that if "
+        f"it has {pixels} pixels, more than config.data.max_image_pixels={limit}: raise that if "
         "the file is sound and the memory suffices (about 10 bytes a pixel), or cut it into tiles"
     )
 

@@ -13,25 +13,23 @@ import numpy as np
 from jaxtyping import Num, UInt8
 from PIL import Image
 
+from ipg_jax.data.tiff import bits_per_sample, has_unsigned_values, is_white_zero
+
 
 class Samples(enum.Enum):
     """What the values of an image are, and what is done with them."""
 
     BYTES = "up to 8 bits: taken as they are"
-    DEEP = "integers of more than 8 bits: the upper 8 of those that are used"
+    DEEP = "integers of more than 8 bits: the upper 8 of the bits that the picture was taken with"
     FLOATS = "floating point: 0 to 1 becomes 0 to 255"
 
 
 class UnknownRangeError(ValueError):
-    """An image of deep integers that does not say how many of their bits are used."""
+    """Nothing says how many of the bits of an image's integers it was taken with."""
 
 
 _GREY_BYTES = ("1", "L")
 _DEEP_GREY = ("I", "I;16", "I;16B", "I;16L", "I;16N")
-
-_BITS_PER_SAMPLE = 258
-_PHOTOMETRIC = 262
-"""Tags of TIFF 6.0."""
 
 
 def sample_kind(image: Image.Image, deep_png: bool) -> Samples:
@@ -43,13 +41,15 @@ def sample_kind(image: Image.Image, deep_png: bool) -> Samples:
     """
     if image.mode == "F":
         return Samples.FLOATS
-    if deep_png or image.mode in _DEEP_GREY or max(_tiff_bits(image)) > 8:
+    if deep_png or image.mode in _DEEP_GREY or bits_per_sample(image) > 8:
         return Samples.DEEP
     return Samples.BYTES
 
 
-def used_bits(image: Image.Image, sample_bits: int | None) -> int:
-    """Returns how many bits of the values of a deep image are used; no pixel is decoded.
+def significant_bits(image: Image.Image, sample_bits: int | None) -> int:
+    """Returns the number of bits that an image of kind `DEEP` was taken with; no pixel is decoded.
+
+    It is 12 for a camera of 12 bits whose values are stored in 16, and white is 4095 then.
 
     PGM and JPEG 2000 say so, and Pillow scales their values to 16 bits; a TIFF of 12 bits says so.
     PNG and TIFF of 16 or 32 bits are what cameras of 10, 12 or 14 bits are stored in, with nothing
@@ -65,12 +65,12 @@ def used_bits(image: Image.Image, sample_bits: int | None) -> int:
     """
     if image.format in ("PPM", "JPEG2000"):
         return 16
-    stored = max(_tiff_bits(image))
+    stored = bits_per_sample(image)
     declared = stored if 8 < stored < 16 else sample_bits
     if declared is None:
         raise UnknownRangeError(
-            "its values have more than 8 bits, and the file does not say how many are used: set "
-            "config.data.sample_bits (16 for the whole range, 12 for a camera of 12 bits), or "
+            "its values have more than 8 bits, and the file does not say how many were used: "
+            "set config.data.sample_bits (16 for the whole range, 12 for a camera of 12 bits), or "
             "store the image with 8"
         )
     if image.mode not in _DEEP_GREY and declared != 16:
@@ -84,12 +84,13 @@ def used_bits(image: Image.Image, sample_bits: int | None) -> int:
 def to_rgb(image: Image.Image, bits: int | None) -> UInt8[np.ndarray, "h w 3"]:
     """Decodes an opened image to RGB of 8 bits.
 
-    Grey is repeated over the channels; palettes, CMYK and YCbCr are converted; alpha and
-    transparent colours are dropped, which leaves the colour below.
+    Grey is repeated over the channels; palettes, CMYK, YCbCr and CIE L*a*b* are converted. Alpha
+    and transparent colours are dropped, which leaves the colour below; colours that are stored
+    multiplied by alpha are divided by it first.
 
     Args:
       image: as Pillow opened it.
-      bits: of kind `DEEP`, how many bits are used (`used_bits`).
+      bits: of kind `DEEP`, its `significant_bits`.
 
     Raises:
       ValueError: a value is outside the range.
@@ -101,10 +102,14 @@ def to_rgb(image: Image.Image, bits: int | None) -> UInt8[np.ndarray, "h w 3"]:
     elif image.mode == "F":
         grey = _from_floats(np.asarray(image))
     elif image.mode in _DEEP_GREY and bits is not None:
-        grey = _from_integers(np.asarray(image), bits)
+        values = np.asarray(image)
+        if values.dtype == np.int32 and has_unsigned_values(image):
+            values = values.view(np.uint32)  # as they are in the file
+        grey = _from_integers(values, bits)
     else:
-        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-    if image.mode not in _GREY_BYTES and _white_is_zero(image):
+        straight = image.convert("LA") if image.mode == "La" else image
+        return np.asarray(straight.convert("RGB"))
+    if image.mode not in _GREY_BYTES and is_white_zero(image):
         grey = 255 - grey  # of 8 bits, Pillow has done so
     return np.repeat(grey[..., None], 3, axis=-1)
 
@@ -127,12 +132,3 @@ def _from_integers(values: Num[np.ndarray, "h w"], bits: int) -> UInt8[np.ndarra
             f"what the file says) hold 0 to {2**bits - 1}"
         )
     return (values >> (bits - 8)).astype(np.uint8)
-
-
-def _tiff_bits(image: Image.Image) -> tuple[int, ...]:
-    tags = getattr(image, "tag_v2", {})
-    return tuple(tags.get(_BITS_PER_SAMPLE, (1,)))
-
-
-def _white_is_zero(image: Image.Image) -> bool:
-    return getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0

@@ -45,10 +45,11 @@ def check_regular_file(path: epath.PathLike) -> None:
     Links are followed. Nothing is opened.
     """
     name = os.fspath(path)
-    if re.match(r"[a-z][a-z0-9+.-]*://", name):
+    local = local_path(path)
+    if local is None:
         return
     try:
-        mode = os.stat(name).st_mode
+        mode = os.stat(local).st_mode
     # A ValueError stands for names that no file can have: with a null byte, with a lone surrogate.
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
@@ -56,3 +57,12 @@ def check_regular_file(path: epath.PathLike) -> None:
     if not stat.S_ISREG(mode):
         kind = _KINDS.get(stat.S_IFMT(mode), "something else")
         raise OSError(f"cannot read {shown(name)}: it is {kind}, not a regular file")
+
+
+def local_path(path: epath.PathLike) -> str | None:
+    """Returns a path as the operating system takes it; None for a remote one (`gs://`)."""
+    name = os.fspath(path)
+    scheme = re.match(r"([a-z][a-z0-9+.-]*)://[^/]*", name)
+    if scheme is None:
+        return name
+    return name[scheme.end() :] if scheme[1] == "file" else None

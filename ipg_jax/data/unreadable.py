@@ -30,7 +30,7 @@ def check_listed(source: Source, max_unreadable: float) -> None:
     Raises:
       UnreadableImagesError: more were.
     """
-    lost, listed = source.report.lost, source.listed
+    lost, listed = source.report.lost, source.expected_images
     if lost > max_unreadable * listed:
         lines = "\n  ".join(source.report.lines(LOST))
         raise UnreadableImagesError(
@@ -52,11 +52,11 @@ def check_evaluated(source: Source, evaluated: int, max_unreadable: float) -> No
     Raises:
       UnreadableImagesError: more were not.
     """
-    if source.listed - evaluated > max_unreadable * source.listed:
+    if source.expected_images - evaluated > max_unreadable * source.expected_images:
         raise UnreadableImagesError(
-            f"{evaluated} of {source.listed} images of {source.report.origin} were evaluated, and "
-            f"config.data.max_unreadable={max_unreadable} allows no more to be missing or "
-            f"unreadable.{_failures(source)}\nSee to these files, or raise "
+            f"{evaluated} of {source.expected_images} images of {source.report.origin} were "
+            f"evaluated, and config.data.max_unreadable={max_unreadable} allows no more to be "
+            f"missing or unreadable.{_failures(source)}\nSee to these files, or raise "
             "config.data.max_unreadable for figures over less than the data set"
         )
 

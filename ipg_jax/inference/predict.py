@@ -86,7 +86,7 @@ def predict(
     with folder:
         for path in inputs.files:
             try:
-                image = data.decode_image(data.read_regular_file(path), rules=run.image_rules)
+                image = data.decode_image(data.read_regular_file(path), options=run.image_options)
             except (OSError, ValueError) as error:
                 logger.error("%s: left out: %s", shown(path), error)
                 failed.append(path)

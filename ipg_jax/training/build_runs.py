@@ -147,7 +147,7 @@ def build_predict_run(config: ConfigDict) -> PredictRun:
         template=build_template(config, task, mesh),
         verify_checkpoints=config.verify_checkpoints,
         image_size=tuple(config.image_size),
-        image_rules=build_image_rules(config.data),
+        image_options=build_image_options(config.data),
     )
 
 
@@ -225,13 +225,13 @@ def build_evaluator(
     )
 
 
-def build_image_rules(c: ConfigDict) -> data.ImageRules:
+def build_image_options(c: ConfigDict) -> data.ImageOptions:
     """Returns how image files are read by `config.data`, in training as in prediction.
 
     Raises:
       ValueError: a field is out of range; the message names it.
     """
-    return data.ImageRules(max_pixels=c.max_image_pixels, sample_bits=c.sample_bits, exif=c.exif)
+    return data.ImageOptions(max_pixels=c.max_image_pixels, sample_bits=c.sample_bits, exif=c.exif)
 
 
 def _common(c: ConfigDict, train: bool) -> dict[str, Any]:
@@ -240,7 +240,7 @@ def _common(c: ConfigDict, train: bool) -> dict[str, Any]:
         "class_names": tuple(c.class_names or ()),
         "drop_empty": train and c.drop_empty,
         "verify": c.verify,
-        "image_rules": build_image_rules(c),
+        "image_options": build_image_options(c),
     }
 
 

@@ -135,7 +135,7 @@ class Evaluator:
         merged = evaluation.DetectionCollector.from_views(self.source, seen, self.task.select)
         results = merged.results()
         evaluated = len(self.source) - len(merged.missing())
-        listed = self.source.listed
+        listed = self.source.expected_images
         images = ImageCounts(listed, evaluated, listed - evaluated)
         logger.info(
             "evaluation at step %d: %d images in %s, %d view(s), %d of %d annotated unreadable",

@@ -10,7 +10,7 @@ import jax
 import optax
 from jax.sharding import Mesh
 
-from ipg_jax.data import ImageRules, Source
+from ipg_jax.data import ImageOptions, Source
 from ipg_jax.tasks import DetectionTask
 from ipg_jax.training.evaluator import Evaluator
 from ipg_jax.training.state import TrainState
@@ -98,7 +98,7 @@ class PredictRun:
       template: the state that checkpoints hold, as `jax.ShapeDtypeStruct`s with their shardings.
       verify_checkpoints: whether their checksums are compared.
       image_size: limits of the (short, long) side of the resized images, in pixels.
-      image_rules: how image files are read, as in training.
+      image_options: how image files are read, as in training.
     """
 
     task: DetectionTask
@@ -106,4 +106,4 @@ class PredictRun:
     template: TrainState
     verify_checkpoints: bool
     image_size: tuple[int, int]
-    image_rules: ImageRules
+    image_options: ImageOptions

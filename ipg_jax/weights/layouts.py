@@ -17,7 +17,7 @@ from ipg_jax.types import Array
 from ipg_jax.weights.classes import COCO_CLASSES
 from ipg_jax.weights.merge import Weights
 
-Rule = tuple[str, Callable[[re.Match[str]], str]]
+Renaming = tuple[str, Callable[[re.Match[str]], str]]
 """A regular expression of whole names of torch modules, and the path that a match becomes."""
 
 LEAVES = {
@@ -50,7 +50,7 @@ def convert(
     """
     if state and all(name.startswith("module.") for name in state):  # torch's data parallelism
         state = {name.removeprefix("module."): array for name, array in state.items()}
-    rules, absent = _rules(state)
+    renamings, absent = _renamings(state)
     arrays: dict[str, Array] = {}
     sources: dict[str, str] = {}
     left_out: dict[str, str] = {}
@@ -61,7 +61,7 @@ def convert(
         elif re.fullmatch(r"fc|classifier\.\d", module):
             left_out[name] = "classifier of whole images"
         else:
-            path = _path(rules, module, leaf, array) or name
+            path = _path(renamings, module, leaf, array) or name
             if path in arrays:
                 raise ValueError(f"{sources[path]} and {name} are both {path} here")
             if path.endswith("/kernel") and array.ndim not in (2, 4):
@@ -89,8 +89,8 @@ def convert(
     return Weights(arrays, class_names, sources, left_out, absent)
 
 
-def _rules(state: Mapping[str, Any]) -> tuple[list[Rule], str]:
-    """Returns the rules for a model, known by its names, and what it never has."""
+def _renamings(state: Mapping[str, Any]) -> tuple[list[Renaming], str]:
+    """Returns the renamings for a model, known by its names, and what it never has."""
     prefixes = {name.split(".")[0] for name in state}
     if "backbone.body.conv1.weight" in state and prefixes >= {"rpn", "roi_heads"}:
         return [*_resnet("backbone.body."), *_fpn(state), *_faster_rcnn(state)], ""
@@ -111,12 +111,12 @@ def _rules(state: Mapping[str, Any]) -> tuple[list[Rule], str]:
     )
 
 
-def _path(rules: Sequence[Rule], module: str, leaf: str, array: Array) -> str | None:
-    """Returns the path of a module's array, or None if no rule knows the module."""
+def _path(renamings: Sequence[Renaming], module: str, leaf: str, array: Array) -> str | None:
+    """Returns the path of a module's array, or None if no renaming knows the module."""
     kind = LEAVES.get(leaf)
     if leaf == "weight":
         kind = "scale" if array.ndim == 1 else "kernel"
-    for pattern, path in rules:
+    for pattern, path in renamings:
         match = re.fullmatch(pattern, module)
         if match and kind:
             return f"{path(match)}/{kind}"
@@ -131,7 +131,7 @@ def _transposed(array: Array, path: str) -> Array:
     return np.ascontiguousarray(array.T if array.ndim == 2 else np.transpose(array, (2, 3, 1, 0)))
 
 
-def _resnet(prefix: str) -> list[Rule]:
+def _resnet(prefix: str) -> list[Renaming]:
     """Torchvision's ResNet, which is also timm's."""
     block = re.escape(prefix) + r"layer(\d)\.(\d+)\."
     return [
@@ -146,7 +146,7 @@ def _resnet(prefix: str) -> list[Rule]:
     ]
 
 
-def _transformers_resnet(prefix: str) -> list[Rule]:
+def _transformers_resnet(prefix: str) -> list[Renaming]:
     kinds = {"convolution": "conv", "normalization": "bn"}
     stem = re.escape(prefix) + r"embedder\.embedder\."
     block = re.escape(prefix) + r"encoder\.stages\.(\d)\.layers\.(\d+)\."
@@ -163,7 +163,7 @@ def _transformers_resnet(prefix: str) -> list[Rule]:
 
 
 _CONVNEXT_LAYERS = {"0": "conv", "2": "norm", "3": "fc1", "5": "fc2"}  # of a block
-CONVNEXT: list[Rule] = [  # modules 1, 3, 5 and 7 are the stages, 2, 4 and 6 their downsamplings
+CONVNEXT: list[Renaming] = [  # modules 1, 3, 5 and 7 are the stages, 2, 4 and 6 their downsamplings
     (r"features\.0\.([01])", lambda m: f"backbone/{('conv1', 'norm1')[int(m[1])]}"),
     (
         r"features\.([246])\.([01])",
@@ -181,7 +181,7 @@ CONVNEXT: list[Rule] = [  # modules 1, 3, 5 and 7 are the stages, 2, 4 and 6 the
 ]
 
 
-def _fpn(state: Mapping[str, Any]) -> list[Rule]:
+def _fpn(state: Mapping[str, Any]) -> list[Renaming]:
     """Torchvision's FPN, whose last block always reads stage 4 (level 5)."""
     blocks = [re.match(r"backbone\.fpn\.inner_blocks\.(\d)\.", name) for name in state]
     first = 5 - max((int(m[1]) for m in blocks if m), default=0)
@@ -200,7 +200,7 @@ def _fpn(state: Mapping[str, Any]) -> list[Rule]:
 
 _TOWERS = {"classification": "class_tower", "regression": "box_tower"}
 _TOWER = r"head\.(classification|regression)_head\.conv\.(\d)"
-RETINANET: list[Rule] = [
+RETINANET: list[Renaming] = [
     (_TOWER + r"\.0", lambda m: f"head/{_TOWERS[m[1]]}/conv{m[2]}"),
     (_TOWER + r"\.1", lambda m: f"head/{_TOWERS[m[1]]}/norm{m[2]}"),
     # The older names count the ReLUs between the convolutions too.
@@ -210,7 +210,7 @@ RETINANET: list[Rule] = [
 ]
 
 
-def _faster_rcnn(state: Mapping[str, Any]) -> list[Rule]:
+def _faster_rcnn(state: Mapping[str, Any]) -> list[Renaming]:
     # With convolutions, the box head is a sequence: `n` of them, a flattening, and matrices with
     # ReLUs between.
     convs = sum(

@@ -100,5 +100,14 @@ class VocFolder:
             f"<height>{size[0]}</height><depth>3</depth></size>{body}</annotation>"
         )
 
+    def edit(self, image_id: str, *replacements: tuple[str, str]) -> None:
+        """Replaces texts that are in an XML file by others."""
+        path = self.root / "Annotations" / f"{image_id}.xml"
+        text = path.read_text()
+        for old, new in replacements:
+            assert old in text
+            text = text.replace(old, new)
+        path.write_text(text)
+
     def split(self, name: str, *lines: str) -> None:
         (self.root / "ImageSets" / "Main" / f"{name}.txt").write_text("\n".join(lines) + "\n")

@@ -215,3 +215,44 @@ def test_errors_name_the_file(coco):
         CocoSource(images, annotations)
     with pytest.raises(OSError, match=r"other\.json"):
         CocoSource(images, annotations.with_name("other.json"))
+
+
+def test_a_file_of_several_ids_is_reported_and_each_id_kept(coco):
+    for image_id in (1, 2, 3, 4):
+        coco.add_image(image_id)
+        coco.add_box(image_id, image_id, 6, 10, 20)
+    coco.content["images"][1]["file_name"] = "1.png"
+    coco.content["images"][3]["file_name"] = ".//1.png"
+    for verify in ("headers", "none"):
+        source = CocoSource(*coco.write(), verify=verify)
+        assert source.records.image_ids == [1, 2, 3, 4]
+        np.testing.assert_array_equal(source.records.boxes[:, 0], [1, 2, 3, 4])
+        assert source.report.counts == {Rule.SHARED_FILE: 2}
+        assert source.report.examples == {Rule.SHARED_FILE: ["1.png", ".//1.png"]}
+
+
+@pytest.mark.parametrize("tool", ["Label Studio on Windows", "LVIS"])
+def test_file_names_as_tools_write_them(coco, tool):
+    coco.add_image(1)
+    coco.add_box(1, 5, 6, 10, 20)
+    (coco.images / "train2017").mkdir()
+    (coco.images / "1.png").rename(coco.images / "train2017" / "1.png")
+    (entry,) = coco.content["images"]
+    if tool == "LVIS":
+        del entry["file_name"]
+        entry["coco_url"] = "http://images.cocodataset.org/train2017/1.png"
+    else:
+        entry["file_name"] = "train2017\\1.png"
+    source = CocoSource(*coco.write())
+    assert source.records.file_names == ["train2017/1.png"]
+    assert source.load_image(0).shape == (40, 60, 3)
+    assert source.report.counts == {}
+
+
+def test_boxes_in_shares_of_the_image_are_in_the_report(coco):
+    coco.add_image(1)
+    for box in ([0.1, 0.2, 0.5, 0.6], [5, 6, 0.9, 20], [5, 6, 1, 1]):
+        coco.add_box(1, *box)
+    source = CocoSource(*coco.write())
+    assert source.records.max_objects == 3
+    assert source.report.counts == {Rule.BELOW_A_PIXEL: 1}

@@ -8,7 +8,7 @@ import pytest
 from made_files import encode, random_image
 from PIL import Image, ImageOps
 
-from ipg_jax.data import ImageRules, decode_image, read_image_header, read_regular_file
+from ipg_jax.data import ImageOptions, decode_image, read_image_header, read_regular_file
 from ipg_jax.data.images import ImageTooLargeError
 
 
@@ -66,19 +66,19 @@ def test_every_orientation_is_applied_or_ignored_in_every_format(image_format, o
     )
     for size in (None, (8, 8)):
         for exif, expected in (("auto", upright), ("apply", upright), ("ignore", plain)):
-            decoded = decode_image(data, size, ImageRules(exif=exif))
+            decoded = decode_image(data, size, ImageOptions(exif=exif))
             np.testing.assert_array_equal(decoded, expected, err_msg=exif)
 
 
 def test_orientation_by_request_goes_before_the_annotated_size():
     stored = random_image(4, 6)
     data = encode(stored, orientation=6)
-    apply, ignore = ImageRules(exif="apply"), ImageRules(exif="ignore")
+    apply, ignore = ImageOptions(exif="apply"), ImageOptions(exif="ignore")
     np.testing.assert_array_equal(decode_image(data, (6, 4), apply), np.rot90(stored, -1))
     np.testing.assert_array_equal(decode_image(data, None, ignore), stored)
-    for size, rules in (((4, 6), apply), ((6, 4), ignore)):
+    for size, options in (((4, 6), apply), ((6, 4), ignore)):
         with pytest.raises(ValueError, match="annotation says"):
-            decode_image(data, size, rules)
+            decode_image(data, size, options)
 
 
 def test_tags_that_make_no_sense_leave_the_image_as_stored():
@@ -102,6 +102,16 @@ def test_errors_say_what_is_wrong(tmp_path):
     for read in (read_regular_file, read_image_header):
         with pytest.raises(OSError, match=r"missing\.jpg"):
             read(tmp_path / "missing.jpg")
+
+
+def test_kinds_of_a_format_that_are_not_read_are_refused_with_the_reason(tmp_path):
+    data = bytearray(encode(random_image(8, 8), "JPEG"))
+    data[data.index(b"\xff\xc0") + 4] = 12  # bits of a value
+    path = tmp_path / "deep.jpg"
+    path.write_bytes(data)
+    for source in (bytes(data), path):
+        with pytest.raises(ValueError, match=r"JPEG file, or one of a kind .*12-bit.* store it"):
+            read_image_header(source)
 
 
 def test_headers_are_read_from_paths(tmp_path):
@@ -133,21 +143,21 @@ def declared_png(height: int, width: int) -> bytes:
 @pytest.mark.parametrize("side", [1001, 12_000, 60_000])  # Pillow would warn at, and raise at
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_large_images_are_refused_before_they_are_decoded(side):
-    rules = ImageRules(max_pixels=1_000_000)
+    options = ImageOptions(max_pixels=1_000_000)
     for read in (decode_image, read_image_header):
         with pytest.raises(
             ImageTooLargeError, match=f"{side**2:,} pixels.*max_image_pixels=1000000"
         ):
-            read(declared_png(side, side), rules=rules)
+            read(declared_png(side, side), options=options)
 
 
 def test_the_limit_can_be_raised_above_that_of_pillow(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     pixels = random_image(20, 20)
     with pytest.raises(ImageTooLargeError, match="400 pixels"):
-        decode_image(encode(pixels), rules=ImageRules(max_pixels=100))
+        decode_image(encode(pixels), options=ImageOptions(max_pixels=100))
     np.testing.assert_array_equal(
-        decode_image(encode(pixels), rules=ImageRules(max_pixels=400)), pixels
+        decode_image(encode(pixels), options=ImageOptions(max_pixels=400)), pixels
     )
 
 
@@ -156,13 +166,25 @@ def test_images_without_pixels_are_refused():
         read_image_header(declared_png(0, 4))
 
 
-def test_of_several_pictures_the_first_is_read():
-    first, second = (Image.fromarray(random_image(4, 6, seed=i)) for i in range(2))
-    for image_format in ("TIFF", "PNG", "WEBP"):
-        file = io.BytesIO()
-        lossless = {"lossless": True} if image_format == "WEBP" else {}
-        first.save(file, image_format, save_all=True, append_images=[second], **lossless)
-        np.testing.assert_array_equal(decode_image(file.getvalue()), np.asarray(first))
+@pytest.mark.parametrize(
+    ("image_format", "options"),
+    [
+        ("TIFF", {}),
+        ("PNG", {}),
+        ("PNG", {"default_image": True}),
+        ("GIF", {}),
+        ("WEBP", {"lossless": True}),
+        ("MPO", {"quality": 95}),  # two JPEGs, as cameras write them
+    ],
+)
+def test_of_several_pictures_the_first_is_read(image_format, options):
+    first, second = (Image.new("RGB", (16, 8), colour) for colour in ("red", "blue"))
+    file = io.BytesIO()
+    first.save(file, image_format, save_all=True, append_images=[second], **options)
+    assert Image.open(file).n_frames > 1
+    pixels = decode_image(file.getvalue()).astype(int)
+    assert np.abs(pixels - (255, 0, 0)).max() <= 1
+    assert read_image_header(file.getvalue()).stored == (8, 16)
 
 
 @pytest.mark.parametrize(
@@ -173,6 +195,6 @@ def test_of_several_pictures_the_first_is_read():
         ({"exif": "always"}, r"config\.data\.exif is one of auto, apply, ignore, not 'always'"),
     ],
 )
-def test_rules_out_of_range_name_their_field(fields, message):
+def test_options_out_of_range_name_their_field(fields, message):
     with pytest.raises(ValueError, match=message):
-        ImageRules(**fields)
+        ImageOptions(**fields)

@@ -1,14 +1,14 @@
 """What the values of image files of any depth become."""
 
 import io
-import struct
 
 import numpy as np
 import pytest
 from made_files import encode
+from made_tiff import tiff, tiff_of
 from PIL import Image
 
-from ipg_jax.data import ImageRules, decode_image, read_image_header
+from ipg_jax.data import ImageOptions, decode_image, read_image_header
 from ipg_jax.data.pixels import UnknownRangeError
 
 GREY = np.array([[0, 1, 256, 4095], [600, 40000, 65535, 0]], np.uint16)
@@ -20,36 +20,8 @@ def save(values: np.ndarray, image_format: str) -> bytes:
     return file.getvalue()
 
 
-def tiff(samples: bytes, shape: tuple[int, ...], bits: int, photometric: int = 1, order: str = "<"):
-    """A TIFF of one strip; `shape` is height, width and, for colour, 3."""
-    height, width, *colours = shape
-    channels = colours[0] if colours else 1
-    values_at = 8 + 2 + 8 * 12 + 4
-    several = channels > 1
-    entries = {
-        256: (4, 1, width),
-        257: (4, 1, height),
-        258: (3, channels, values_at if several else bits),
-        262: (3, 1, photometric),
-        273: (4, 1, values_at + 2 * channels * several),
-        277: (3, 1, channels),
-        278: (4, 1, height),
-        279: (4, 1, len(samples)),
-    }
-    directory = struct.pack(f"{order}H", len(entries))
-    for tag, (kind, count, value) in entries.items():
-        inline = kind == 3 and count == 1
-        packed = struct.pack(
-            f"{order}HH" if inline else f"{order}I", *([value, 0] if inline else [value])
-        )
-        directory += struct.pack(f"{order}HHI", tag, kind, count) + packed
-    extra = struct.pack(f"{order}{channels}H", *[bits] * channels) if several else b""
-    start = {"<": b"II*\x00", ">": b"MM\x00*"}[order] + struct.pack(f"{order}I", 8)
-    return start + directory + bytes(4) + extra + samples
-
-
-def grey_of(data: bytes, **rules) -> np.ndarray:
-    pixels = decode_image(data, rules=ImageRules(**rules))
+def grey_of(data: bytes, **options) -> np.ndarray:
+    pixels = decode_image(data, options=ImageOptions(**options))
     assert (pixels[..., :1] == pixels).all()
     return pixels[..., 0]
 
@@ -57,15 +29,21 @@ def grey_of(data: bytes, **rules) -> np.ndarray:
 UNDECLARED = {
     "PNG": encode(GREY),
     "TIFF": save(GREY, "TIFF"),
-    "big endian": tiff(GREY.astype(">u2").tobytes(), GREY.shape, 16, order=">"),
+    "big endian": tiff_of(GREY, order=">"),
+    "big endian, compressed": tiff_of(GREY, order=">", deflated=True),
     "32 bits": save(GREY.astype(np.int32), "TIFF"),
+    "32 bits, unsigned": tiff_of(GREY.astype(np.uint32)),
+    "32 bits, unsigned, compressed": tiff_of(GREY.astype(np.uint32), deflated=True),
+    "32 bits, big endian": tiff_of(GREY.astype(np.int32), order=">"),
 }
 """The same grey values in files that do not say how many of their bits are used."""
 
 COLOUR = np.stack([GREY, GREY[::-1], GREY[:, ::-1]], axis=-1)
 COLOURS = {
-    "TIFF": tiff(COLOUR.tobytes(), COLOUR.shape, 16, photometric=2),
-    "big endian": tiff(COLOUR.astype(">u2").tobytes(), COLOUR.shape, 16, photometric=2, order=">"),
+    "TIFF": tiff_of(COLOUR, photometric=2),
+    "compressed": tiff_of(COLOUR, photometric=2, deflated=True),
+    "big endian": tiff_of(COLOUR, photometric=2, order=">"),
+    "big endian, compressed": tiff_of(COLOUR, photometric=2, order=">", deflated=True),
 }
 
 
@@ -76,7 +54,7 @@ def test_deep_integers_need_to_be_told_how_many_bits_are_used(kind):
             read(UNDECLARED[kind])
     np.testing.assert_array_equal(grey_of(UNDECLARED[kind], sample_bits=16), GREY >> 8)
     with pytest.raises(ValueError, match=r"from 0 to 65535, and 12 bits .*0 to 4095"):
-        decode_image(UNDECLARED[kind], rules=ImageRules(sample_bits=12))
+        decode_image(UNDECLARED[kind], options=ImageOptions(sample_bits=12))
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
@@ -92,8 +70,8 @@ def test_deep_colours_are_those_of_the_whole_range(kind):
     with pytest.raises(UnknownRangeError, match="sample_bits"):
         decode_image(COLOURS[kind])
     with pytest.raises(ValueError, match=r"sample_bits=12: only grey images and colours of the"):
-        decode_image(COLOURS[kind], rules=ImageRules(sample_bits=12))
-    pixels = decode_image(COLOURS[kind], rules=ImageRules(sample_bits=16))
+        decode_image(COLOURS[kind], options=ImageOptions(sample_bits=12))
+    pixels = decode_image(COLOURS[kind], options=ImageOptions(sample_bits=16))
     np.testing.assert_array_equal(pixels, COLOUR >> 8)
 
 
@@ -116,17 +94,15 @@ def test_jpeg_2000_says_its_depth():
 
 
 def test_white_may_be_zero():
-    values = np.array([[0, 4095]], np.uint16)
-    data = tiff(values.tobytes(), values.shape, 16, photometric=0)
-    assert grey_of(data, sample_bits=12).tolist() == [[255, 0]]
-    floats = np.float32([[0, 1]])
-    assert grey_of(tiff_of_floats(floats, photometric=0)).tolist() == [[255, 0]]
-
-
-def tiff_of_floats(values: np.ndarray, photometric: int) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(values).save(file, "TIFF", tiffinfo={262: photometric})
-    return file.getvalue()
+    for values, bits in (
+        (np.uint16([[0, 4095]]), 12),
+        (np.uint8([[0, 255]]), None),
+        (np.float32([[0, 1]]), None),
+    ):
+        data = tiff_of(values, photometric=0)
+        assert grey_of(data, sample_bits=bits).tolist() == [[255, 0]]
+    with pytest.raises(ValueError, match=r"does not say whether 0 stands for black or for white"):
+        read_image_header(tiff_of(np.uint8([[0, 255]]), photometric=None))
 
 
 def test_floats_from_zero_to_one_fill_the_range():
@@ -155,14 +131,123 @@ def test_floats_beyond_are_refused_with_their_range(values, named):
 def test_negative_integers_are_refused():
     data = save(np.array([[-1, 5]], np.int32), "TIFF")
     with pytest.raises(ValueError, match="values run from -1 to 5"):
-        decode_image(data, rules=ImageRules(sample_bits=16))
+        decode_image(data, options=ImageOptions(sample_bits=16))
 
 
-def test_bytes_are_taken_as_they_are_whatever_the_rules():
+def test_unsigned_integers_use_their_uppermost_bit():
+    values = np.uint32([[0, 2**24, 2**31, 2**32 - 1]])
+    assert grey_of(tiff_of(values), sample_bits=32).tolist() == [[0, 1, 128, 255]]
+    with pytest.raises(ValueError, match=r"from 0 to 4294967295, and 16 bits"):
+        decode_image(tiff_of(values), options=ImageOptions(sample_bits=16))
+
+
+def test_few_bits_fill_the_range():
+    for bits, packed, expected in (
+        (1, 0b10100000, [255, 0, 255]),
+        (2, 0b00011110, [0, 85, 255]),
+        (4, 0x0F, [0, 255]),
+    ):
+        shape = (1, len(expected))
+        assert grey_of(tiff(bytes([packed]), shape, bits)).tolist() == [expected]
+        inverted = tiff(bytes([packed]), shape, bits, photometric=0)
+        assert grey_of(inverted).tolist() == [[255 - value for value in expected]]
+
+
+SMALL = np.uint8([[[100, 50, 20], [50, 60, 70]]])
+ALPHA = np.dstack([SMALL, [[128, 255]]]).astype(np.uint8)
+WIDE = SMALL.astype(np.uint16) * 257
+PALETTE = [*(0, 257 * 100, *[0] * 254), *(0, 257 * 50, *[0] * 254), *(0, 257 * 20, *[0] * 254)]
+INK = np.uint8([[[0, 0, 0, 0], [255, 0, 0, 0], [0, 0, 0, 255]]])
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        pytest.param(tiff_of(ALPHA, photometric=2, extra_samples=[2]), SMALL, id="alpha"),
+        pytest.param(
+            tiff_of(ALPHA, photometric=2, extra_samples=[0]), SMALL, id="a fourth channel"
+        ),
+        pytest.param(
+            tiff_of(ALPHA, photometric=2, extra_samples=[1]),
+            [[[100 * 255 // 128, 50 * 255 // 128, 20 * 255 // 128], [50, 60, 70]]],
+            id="multiplied by alpha",
+        ),
+        pytest.param(
+            tiff_of(ALPHA[..., 2:], extra_samples=[1]),
+            [[[20 * 255 // 128] * 3, [70] * 3]],
+            id="grey multiplied by alpha",
+        ),
+        pytest.param(tiff_of(SMALL, photometric=2, planes=True), SMALL, id="planes"),
+        pytest.param(
+            tiff(
+                bytes([1, 9, 0, 9]), (1, 2, 2), 8, photometric=3, extra_samples=[2], palette=PALETTE
+            ),
+            [[[100, 50, 20], [0, 0, 0]]],
+            id="palette with alpha",
+        ),
+        pytest.param(tiff_of(INK, photometric=5), [[[255] * 3, [0, 255, 255], [0] * 3]], id="CMYK"),
+        pytest.param(
+            tiff_of(INK * np.uint16(257), photometric=5),
+            [[[255] * 3, [0, 255, 255], [0] * 3]],
+            id="CMYK of 16 bits",
+        ),
+    ],
+)
+def test_colours_of_every_kind_of_tiff(data, expected):
+    np.testing.assert_array_equal(
+        decode_image(data, options=ImageOptions(sample_bits=16)), expected
+    )
+
+
+GREY_FLOATS = np.float32([[0, 0.5, 1]])
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        pytest.param(tiff_of(np.int8([[-1, 5]])), "signed integers of 8 bits", id="int8"),
+        pytest.param(tiff_of(GREY_FLOATS.astype("f2")), "kind that is not read", id="float16"),
+        pytest.param(tiff_of(GREY_FLOATS.astype("f8")), "kind that is not read", id="float64"),
+        pytest.param(tiff_of(np.uint64([[0, 9]])), "kind that is not read", id="uint64"),
+        pytest.param(
+            tiff_of(SMALL.astype("f4"), photometric=2), "kind that is not read", id="float colours"
+        ),
+        pytest.param(
+            tiff_of(SMALL.astype("i2"), photometric=2), "kind that is not read", id="signed colours"
+        ),
+        *(
+            pytest.param(
+                tiff_of(values, order=">", deflated=True),
+                "big-endian",
+                id=f"compressed {values.dtype}",
+            )
+            for values in (GREY_FLOATS, np.int16([[0, 9]]), np.int32([[0, 9]]))
+        ),
+        pytest.param(tiff_of(WIDE, photometric=2, planes=True), "planes", id="planes of 16 bits"),
+        pytest.param(tiff_of(SMALL, photometric=8, planes=True), "planes", id="planes of L*a*b*"),
+        pytest.param(
+            tiff_of(ALPHA[..., 2:], extra_samples=[2], planes=True),
+            "planes",
+            id="planes with alpha",
+        ),
+        pytest.param(
+            tiff(bytes([1, 0]), (1, 2), 8, photometric=3, palette=[v // 257 for v in PALETTE]),
+            "palette has no value above 100 of 65535",
+            id="palette of 8 bits",
+        ),
+    ],
+)
+def test_kinds_of_tiff_that_would_be_read_wrongly_are_refused(data, message):
+    for read in (read_image_header, decode_image):
+        with pytest.raises(ValueError, match=message):
+            read(data, options=ImageOptions(sample_bits=16))
+
+
+def test_bytes_are_taken_as_they_are_whatever_the_options():
     grey = np.array([[0, 7, 255]], np.uint8)
-    for rules in ({}, {"sample_bits": 12}):
+    for options in ({}, {"sample_bits": 12}):
         for image_format in ("PNG", "TIFF", "BMP", "PPM"):
-            np.testing.assert_array_equal(grey_of(save(grey, image_format), **rules), grey)
+            np.testing.assert_array_equal(grey_of(save(grey, image_format), **options), grey)
     black_and_white = Image.fromarray(np.array([[0, 255]], np.uint8)).convert("1")
     file = io.BytesIO()
     black_and_white.save(file, "PNG")

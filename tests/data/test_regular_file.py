@@ -21,6 +21,7 @@ def test_what_is_no_regular_file_is_refused_without_being_opened(tmp_path, monke
     for name, kind in (
         ("pipe", "named pipe"),
         ("link", "named pipe"),
+        (f"file://{tmp_path}/pipe", "named pipe"),
         ("folder", "folder"),
         ("/dev/zero", "character device"),
     ):

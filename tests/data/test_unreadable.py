@@ -67,7 +67,7 @@ def test_images_that_are_missing_at_the_start_are_counted_with_the_rest(coco):
         coco.add_image(image_id)
     (coco.images / "1.png").unlink()
     source = CocoSource(*coco.write())
-    assert (source.listed, len(source)) == (10, 9)
+    assert (source.expected_images, len(source)) == (10, 9)
     check_listed(source, 0.1)
     check_evaluated(source, 9, 0.1)
     with pytest.raises(UnreadableImagesError, match=r"8 of 10 images .* were evaluated"):

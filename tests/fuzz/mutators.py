@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import os
 import random
 import resource
+import shutil
 import signal
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -76,6 +78,38 @@ def _paths(tree: Any, prefix: tuple[str | int, ...] = ()) -> Iterator[tuple[str 
         yield (*prefix, key)
         if isinstance(value, (dict, list)):
             yield from _paths(value, (*prefix, key))
+
+
+def repeat_value(rng: random.Random, tree: Any, tables: Sequence[str]) -> TreeMutation:
+    """Gives one entry of a table, a list of dicts, a value of another entry."""
+    tree = copy.deepcopy(tree)
+    table = rng.choice(tables)
+    source, target = rng.sample(range(len(tree[table])), 2)
+    key = rng.choice(list(tree[table][source]))
+    value = copy.deepcopy(tree[table][source][key])
+    tree[table][target][key] = value
+    return TreeMutation(tree, (table, target, key), value)
+
+
+def mutate_folder(rng: random.Random, root: Path) -> None:
+    """Adds a link between folders, or a file whose name differs from another's in its suffix."""
+    found = [path for path in sorted(root.rglob("*")) if not path.is_symlink()]
+    folders = [root, *(path for path in found if path.is_dir())]
+    file = rng.choice([path for path in found if path.is_file()])
+    match rng.randrange(4):
+        case 0 | 1:
+            new = rng.choice(folders) / f"link{rng.randrange(3)}"
+            target = rng.choice([*folders, root.parent, root / "nowhere", new])
+            if not os.path.lexists(new):
+                new.symlink_to(target)
+        case 2:
+            suffix = rng.choice((".xml", ".XML", ".Xml", ".jpg", ".JPG", ".jpeg", ".png", ".txt"))
+            if not file.with_suffix(suffix).exists():
+                shutil.copy(file, file.with_suffix(suffix))
+        case 3:
+            folder = file.with_suffix(rng.choice((".d", ".png")))
+            if not folder.exists():
+                folder.mkdir()
 
 
 def mutate_xml(rng: random.Random, text: str) -> tuple[str, bool]:

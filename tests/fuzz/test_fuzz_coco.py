@@ -5,7 +5,7 @@ import random
 
 import pytest
 from made_files import CocoFolder
-from mutators import REMOVED, limited_memory, mutate_bytes, mutate_tree, outcome
+from mutators import REMOVED, limited_memory, mutate_bytes, mutate_tree, outcome, repeat_value
 from same_data import is_silent
 
 from ipg_jax.data import CocoSource
@@ -54,6 +54,17 @@ def test_trees(coco):
             if found is not None and not may_be_silent(mutation):
                 assert not is_silent(found, sound), f"seed {seed}: {mutation}"
     assert 30 < refused < 300  # the mutations are neither harmless nor all fatal
+
+
+def test_entries_with_values_of_others(coco):
+    images, path = coco.write()
+    sound = CocoSource(images, path)
+    for seed in range(100):
+        mutation = repeat_value(random.Random(seed), coco.content, ("images", "categories"))
+        path.write_text(json.dumps(mutation.tree))
+        found = outcome(lambda: CocoSource(images, path, threads=2), "instances.json")
+        if found is not None and mutation.path[-1] not in ("name", "supercategory"):
+            assert not is_silent(found, sound), f"seed {seed}: {mutation}"
 
 
 def test_bytes(coco):

@@ -1,10 +1,13 @@
 """Damaged VOC folders: read by the rules, or refused by name."""
 
+import functools
+import os
 import random
+import shutil
 
 import pytest
 from made_files import VocFolder
-from mutators import limited_memory, mutate_bytes, mutate_xml, outcome
+from mutators import limited_memory, mutate_bytes, mutate_folder, mutate_xml, outcome
 from same_data import is_silent
 
 from ipg_jax.data import VocSource
@@ -47,3 +50,31 @@ def test_bytes(voc, name):
         for seed in range(100):
             path.write_bytes(mutate_bytes(random.Random(seed), data))
             outcome(lambda: read(voc), "train.txt")
+
+
+def test_flat_folders(voc, tmp_path):
+    flat = tmp_path / "flat"
+    for stem, suffix, split in (("a", "jpg", "train"), ("b", "png", "train/more")):
+        (flat / split).mkdir(parents=True)
+        shutil.copy(voc.root / "JPEGImages" / f"{stem}.{suffix}", flat / split)
+        shutil.copy(voc.root / "Annotations" / f"{stem}.xml", flat / split)
+    lost = 0
+    for seed in range(60):
+        rng = random.Random(seed)
+        root = shutil.copytree(flat, tmp_path / f"copy{seed}")
+        for _ in range(rng.randrange(1, 5)):
+            mutate_folder(rng, root)
+        for split in (".", "train", "train+."):
+            read_split = functools.partial(
+                VocSource, root, split, class_names=("cat", "dog"), threads=2
+            )
+            source = outcome(read_split, str(root))
+            if source is None:
+                continue
+            # Each file once, and none left out without a word.
+            paths = [os.path.realpath(path) for path in source.paths]
+            assert len(set(paths)) == len(paths), f"seed {seed}: {paths}"
+            assert source.expected_images >= 2, f"seed {seed}: {source.report}"
+            assert all(source.try_load_image(i) is not None for i in range(len(source)))
+            lost += source.report.lost
+    assert lost > 10

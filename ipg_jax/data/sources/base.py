@@ -36,7 +36,12 @@ class Rule(enum.Enum):
     TOO_LARGE = "image of too many pixels: image dropped"
     UNKNOWN_RANGE = "image whose values have no known range: image dropped"
     UNREADABLE_ANNOTATION = "annotation file missing or unreadable: image dropped"
+    AMBIGUOUS_ANNOTATION = "several XML files of one name, as a.xml and a.XML: image dropped"
     DUPLICATE_IMAGE = "image listed more than once: first kept, others dropped"
+    SHARED_FILE = "image file listed under several ids: each kept, as an image with its own objects"
+    UNFOLLOWED_LINK = (
+        "link to a folder that is read already, or that leads round in a circle: not followed"
+    )
     NAMED_FILE = "several image files of one name: the one that <filename> names used"
     AMBIGUOUS_FILE = (
         "several image files of one name, none or more of them named by <filename>: image dropped"
@@ -54,7 +59,7 @@ class Rule(enum.Enum):
         "EXIF orientation applied, which the annotated size cannot decide: if boxes were drawn "
         "without it, set config.data.exif=ignore"
     )
-    DEEP = "image of more than 8 bits a value: the upper 8 of the bits that are used"
+    DEEP = "image of more than 8 bits a value: the upper 8 of the bits it was taken with"
     FLOATS = "image of floating-point values: 0 to 1 becomes 0 to 255, others cannot be read"
     EMPTY_IMAGE = "image without objects: kept"
     EMPTY_IMAGE_DROPPED = "image without objects: dropped as asked"
@@ -66,22 +71,31 @@ class Rule(enum.Enum):
     POLYGON_BOX = "box not annotated: that around the polygons used"
     UNREADABLE_FLAG = "flag that is neither 0 nor 1, true nor false, yes nor no: taken as 0"
     BAD_AREA = "area not above 0 or larger than the image: area of the box used"
+    REPEATED_ELEMENT = "object with several names or boxes: the first of each used"
     NO_CLASS = "object without a class name: dropped"
     NOT_FINITE = "box is not four finite numbers: dropped"
     NO_EXTENT = "box of zero or negative size: dropped"
     OUTSIDE = "box outside the image: dropped"
     CLIPPED = "box partly outside the image: clipped"
+    BELOW_A_PIXEL = (
+        "box smaller than a pixel: kept (boxes are read in pixels, not in shares of the image)"
+    )
     IGNORED = "crowd, ignored or difficult object: left out of the training loss"
 
+
+UNREADABLE_AREA = -1.0
+"""Stands for an annotated area that is no number. `Rule.BAD_AREA` applies, as to all areas below 0:
+the area of the box is used."""
 
 LOST = {
     Rule.UNREADABLE_IMAGE,
     Rule.TOO_LARGE,
     Rule.UNKNOWN_RANGE,
     Rule.UNREADABLE_ANNOTATION,
+    Rule.AMBIGUOUS_ANNOTATION,
     Rule.AMBIGUOUS_FILE,
 }
-"""The rules by which images are left out that ought to be there."""
+"""The rules by which images are left out because they or their annotations are unusable."""
 
 
 @dataclasses.dataclass
@@ -114,7 +128,7 @@ class DataReport:
 
     @property
     def lost(self) -> int:
-        """How many images were left out that ought to be there."""
+        """Number of images that were left out because they or their annotations are unusable."""
         return sum(self.count(rule) for rule in LOST)
 
     def lines(self, rules: Collection[Rule] = tuple(Rule)) -> list[str]:
@@ -212,7 +226,8 @@ def build_records(
       boxes: `xyxy` in pixels, not yet checked.
       labels: 0-based class indices.
       ignore: crowd, ignored and difficult objects.
-      area: square pixels, not yet checked; NaN where not annotated, the box's area is then used.
+      area: square pixels, not yet checked. `UNREADABLE_AREA` where it is no number; NaN where it is
+        not annotated, so that the box's is used without a line in the report.
       keep: False for images that are left out together with their objects.
       drop_empty: whether to leave out images without objects.
       report: receives the counts.
@@ -230,6 +245,8 @@ def build_records(
     # Annotations rounded to hundredths, as COCO's are, may stick out by the rounding.
     moved = (np.abs(clipped - boxes) > 0.015).any(axis=1)
 
+    below_a_pixel = (clipped[:, 2:] - clipped[:, :2] < 1).all(axis=1)
+
     readable = keep[image_index]
     usable = readable & finite & extended & inside
     bad_area = ~np.isnan(area) & ~((area > 0) & (area <= image_area))
@@ -238,6 +255,7 @@ def build_records(
         (Rule.NO_EXTENT, readable & finite & ~extended),
         (Rule.OUTSIDE, readable & finite & extended & ~inside),
         (Rule.CLIPPED, usable & moved),
+        (Rule.BELOW_A_PIXEL, usable & below_a_pixel),
         (Rule.BAD_AREA, usable & bad_area),
         (Rule.IGNORED, usable & ignore),
     ):
@@ -336,13 +354,13 @@ class Source(abc.ABC):
             return None
 
     @property
-    def listed(self) -> int:
-        """How many images the annotations list, those that cannot be used among them."""
+    def expected_images(self) -> int:
+        """Number of images if none was missing or unreadable: those in use and `report.lost`."""
         return len(self) + self.report.lost
 
     @property
     def unreadable(self) -> int:
-        """How many images failed to load while running, in this process."""
+        """Number of images of which `try_load_image` failed so far, in this process."""
         return len(self._unreadable)
 
     @property

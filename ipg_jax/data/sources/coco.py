@@ -14,8 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from ipg_jax.data.images import DEFAULT_RULES, ImageRules
-from ipg_jax.data.sources.base import DataReport, Rule, build_records, resolve_classes
+from ipg_jax.data.images import DEFAULT_OPTIONS, ImageOptions
+from ipg_jax.data.sources.base import (
+    UNREADABLE_AREA,
+    DataReport,
+    Rule,
+    build_records,
+    resolve_classes,
+)
 from ipg_jax.data.sources.coco_json import CocoCategory, read_coco, xyxy
 from ipg_jax.data.sources.files import FileSource, Verify, verify_images
 from ipg_jax.data.sources.values import described, flag, identity, number
@@ -41,7 +47,7 @@ class CocoSource(FileSource):
         drop_empty: bool = False,
         verify: Verify = "headers",
         threads: int = 16,
-        image_rules: ImageRules = DEFAULT_RULES,
+        image_options: ImageOptions = DEFAULT_OPTIONS,
     ):
         """Reads the annotations and verifies the images.
 
@@ -53,7 +59,7 @@ class CocoSource(FileSource):
           drop_empty: whether to leave out images without objects.
           verify: how thoroughly to check the images at start-up.
           threads: how many images are checked at a time; more help with remote stores.
-          image_rules: which image files are read and how.
+          image_options: which image files are read and how.
 
         Raises:
           OSError: the JSON file cannot be read.
@@ -100,30 +106,32 @@ class CocoSource(FileSource):
         repeated = [f"annotation id {key}" for key, n in uses.items() for _ in range(n - 1)]
         report.add(Rule.DUPLICATE_ANNOTATION, repeated)
 
-        sizes, readable = verify_images(
+        verified = verify_images(
             [os.path.join(os.fspath(images), name) for name in file_names],
+            file_names,
             np.array([image.size for image in content.images.values()], np.int32).reshape(-1, 2),
             verify=verify,
             threads=threads,
             report=report,
-            rules=image_rules,
+            options=image_options,
         )
         records = build_records(
             image_ids=[image.id for image in content.images.values()],
             file_names=file_names,
-            sizes=sizes,
+            sizes=verified.sizes,
             image_index=np.array(image_index, np.int64),
             boxes=np.array(boxes, np.float64).reshape(-1, 4),
             labels=np.array(labels, np.int32),
             ignore=np.array(ignore, bool),
             area=np.array(area, np.float64),
-            keep=readable,
+            keep=verified.usable,
             drop_empty=drop_empty and annotated,
             report=report,
             annotated=annotated,
         )
         super().__init__(
-            image_rules=image_rules,
+            image_options=image_options,
+            unopened=verified.unopened,
             paths=[os.path.join(os.fspath(images), name) for name in records.file_names],
             name=os.path.basename(origin),
             class_names=list(class_ids),
@@ -187,8 +195,8 @@ def _ignored(annotation: Mapping[str, Any], name: str, report: DataReport) -> bo
 
 
 def _area(annotation: Mapping[str, Any]) -> float:
-    """The annotated area, NaN if there is none, -1 if it is no number."""
+    """The annotated area as `build_records` takes it."""
     if "area" not in annotation:
         return math.nan
     area = number(annotation["area"])
-    return -1.0 if math.isnan(area) else area
+    return UNREADABLE_AREA if math.isnan(area) else area

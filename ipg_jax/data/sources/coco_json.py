@@ -18,7 +18,7 @@ class CocoImage(NamedTuple):
 
     Attributes:
       id: as the file writes it, for results files.
-      file_name: relative to the folder of the images.
+      file_name: relative to the folder of the images, with `/`.
       size: height and width, 0 where not annotated.
     """
 
@@ -64,9 +64,10 @@ def read_coco(path: str) -> CocoFile:
     repeated = []
     for field, entry in _entries(content, "images", path):
         key, own_id = _id(entry, field, path)
-        file_name = entry.get("file_name")
-        if not isinstance(file_name, str) or not file_name:
-            raise _wrong(path, f"{field}.file_name", file_name, "the name of an image file")
+        file_name = _file_name(entry)
+        if not file_name:
+            value = entry.get("file_name")
+            raise _wrong(path, f"{field}.file_name", value, "the name of an image file")
         if key in images:
             repeated.append(file_name)
         else:
@@ -121,6 +122,19 @@ def _polygons(segmentation: object) -> list[float]:
     if not all(isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0 for p in segmentation):
         return []
     return [number(value) for polygon in segmentation for value in polygon]
+
+
+def _file_name(image: Mapping[str, Any]) -> str:
+    r"""The file of an entry of `images`, relative to the folder of the images; empty if none.
+
+    Label Studio writes `images\a.png` on Windows. LVIS has no `file_name`: the last folder of its
+    `coco_url` says which of COCO's folders the image is in, `train2017/000000000009.jpg`.
+    """
+    name = image.get("file_name")
+    url = image.get("coco_url")
+    if name is None and isinstance(url, str):
+        return "/".join(url.split("/")[-2:])
+    return name.replace("\\", "/") if isinstance(name, str) else ""
 
 
 def _read_json(path: str) -> dict[str, Any]:

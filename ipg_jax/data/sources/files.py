@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import concurrent.futures
+import logging
 import os
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int32, UInt8
 
 from ipg_jax.data.images import (
-    DEFAULT_RULES,
+    DEFAULT_OPTIONS,
     ImageHeader,
-    ImageRules,
+    ImageOptions,
     ImageTooLargeError,
     Size,
     decode_image,
@@ -22,10 +23,29 @@ from ipg_jax.data.images import (
 from ipg_jax.data.pixels import Samples, UnknownRangeError
 from ipg_jax.data.regular_file import read_regular_file
 from ipg_jax.data.sources.base import LOST, DataReport, Rule, Source
+from ipg_jax.data.sources.file_tree import real_path
+from ipg_jax.text import shown
+
+logger = logging.getLogger(__name__)
 
 Verify = Literal["headers", "decode", "none"]
 """How images are checked at start-up: `headers` opens every file and reads its size, `decode` also
-decodes it, `none` trusts the annotations (for remote stores where opening every file is slow)."""
+decodes it, `none` trusts the annotations (for remote stores where opening every file is slow) and
+reports what it finds when an image is loaded."""
+
+
+class VerifiedImages(NamedTuple):
+    """What is known of image files at start-up.
+
+    Attributes:
+      sizes: heights and widths, the annotated ones of files that were not opened.
+      usable: False for every image that cannot be used.
+      unopened: the files that were not opened.
+    """
+
+    sizes: Int32[np.ndarray, "n 2"]
+    usable: Bool[np.ndarray, " n"]
+    unopened: set[str]
 
 
 class FileSource(Source):
@@ -33,60 +53,88 @@ class FileSource(Source):
 
     Attributes:
       paths: the file of each image, local or `gs://`.
-      image_rules: how they are read.
+      image_options: how they are read.
     """
 
     def __init__(
-        self, *, paths: Sequence[str], image_rules: ImageRules = DEFAULT_RULES, **attributes: Any
+        self,
+        *,
+        paths: Sequence[str],
+        unopened: Iterable[str] = (),
+        image_options: ImageOptions = DEFAULT_OPTIONS,
+        **attributes: Any,
     ):
         super().__init__(**attributes)
         self.paths = list(paths)
-        self.image_rules = image_rules
+        self.image_options = image_options
+        self._unopened = set(unopened)
 
     def load_image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
         """See `Source.load_image`."""
-        data = read_regular_file(self.paths[index])
-        return decode_image(data, self.size(index), self.image_rules)
+        path, size = self.paths[index], self.size(index)
+        data = read_regular_file(path)
+        pixels = decode_image(data, size, self.image_options)
+        if path in self._unopened:
+            found = header_rules(
+                read_image_header(data, self.image_options), size, self.image_options
+            )
+            self._report_late(path, self.records.file_names[index], found)
+        return pixels
+
+    def _report_late(self, path: str, name: str, found: Iterable[Rule]) -> None:
+        """Counts what start-up did not look at, and logs the first case of each rule."""
+        with self._lock:
+            if path not in self._unopened:  # another thread was faster
+                return
+            self._unopened.remove(path)
+            for rule in found:
+                if not self.report.count(rule):
+                    logger.warning("%s: %s (%s, ...)", self.name, rule.value, shown(name))
+                self.report.add(rule, [name])
 
 
 def verify_images(
     paths: Sequence[str],
+    names: Sequence[str],
     sizes: Int32[np.ndarray, "n 2"],
     *,
     verify: Verify,
     threads: int,
     report: DataReport,
-    rules: ImageRules = DEFAULT_RULES,
-) -> tuple[Int32[np.ndarray, "n 2"], Bool[np.ndarray, " n"]]:
-    """Checks that every image can be read and has the annotated size.
+    options: ImageOptions = DEFAULT_OPTIONS,
+) -> VerifiedImages:
+    """Checks that every image can be read, has the annotated size and a file of its own.
 
     Args:
       paths: the image files.
+      names: what the report calls them, with the folders that tell two of one name apart.
       sizes: annotated heights and widths; 0 where not annotated.
       verify: how thorough to be.
       threads: how many files are read at a time.
       report: receives the counts.
-      rules: how the files are read.
-
-    Returns:
-      The true sizes, and False for every image that cannot be used.
+      options: how the files are read.
     """
     annotated = [(height, width) for height, width in sizes.tolist()]
 
-    def check(path: str, size: Size) -> tuple[Size, dict[Rule, str]]:
+    unopened = {
+        path
+        for path, size in zip(paths, annotated, strict=True)
+        if verify == "none" and min(size) > 0
+    }
+
+    def check(path: str, name: str, size: Size) -> tuple[Size, dict[Rule, str]]:
         """The true size, and the rules that the image falls under, with what the report says."""
-        if verify == "none" and min(size) > 0:
+        if path in unopened and min(size) > 0:
             return size, {}
-        name = os.path.basename(path)
         try:
             source = read_regular_file(path) if verify == "decode" else path
-            header = read_image_header(source, rules)
-            true = rules.size(header, size)
+            header = read_image_header(source, options)
+            true = options.size(header, size)
             if isinstance(source, bytes):
-                decode_image(source, true, rules)
+                decode_image(source, true, options)
         except (OSError, ValueError) as error:
             return size, {unusable(error): f"{name}: {error}"}
-        found = header_rules(header, size, rules)
+        found = header_rules(header, size, options)
         if min(size) <= 0:
             found.append(Rule.SIZE_MISSING)
         elif size != true:
@@ -94,13 +142,19 @@ def verify_images(
         return true, dict.fromkeys(found, name)
 
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        checked = list(pool.map(check, paths, annotated))
+        checked = list(pool.map(check, paths, names, annotated))
+        real_paths = list(pool.map(os.path.normpath if verify == "none" else real_path, paths))
+    seen: set[str] = set()
+    for path, name in zip(real_paths, names, strict=True):
+        if path in seen:
+            report.add(Rule.SHARED_FILE, [name])
+        seen.add(path)
     for _, found in checked:
         for rule, text in found.items():
             report.add(rule, [text])
     true_sizes = np.array([size for size, _ in checked], np.int32).reshape(-1, 2)
     usable = np.array([not found.keys() & LOST for _, found in checked], bool)
-    return true_sizes, usable
+    return VerifiedImages(true_sizes, usable, unopened)
 
 
 def unusable(error: OSError | ValueError) -> Rule:
@@ -112,13 +166,13 @@ def unusable(error: OSError | ValueError) -> Rule:
     return Rule.UNREADABLE_IMAGE
 
 
-def header_rules(header: ImageHeader, size: Size, rules: ImageRules) -> list[Rule]:
+def header_rules(header: ImageHeader, size: Size, options: ImageOptions) -> list[Rule]:
     """Returns the rules that a readable image falls under.
 
     Args:
       header: of the image.
       size: annotated height and width.
-      rules: how it is read.
+      options: how it is read.
     """
     found = []
     if header.samples is Samples.DEEP:
@@ -127,9 +181,9 @@ def header_rules(header: ImageHeader, size: Size, rules: ImageRules) -> list[Rul
         found.append(Rule.FLOATS)
     if header.orientation > 1:
         decided = size in (header.stored, header.oriented) and header.stored != header.oriented
-        if rules.exif == "auto" and not decided:
+        if options.exif == "auto" and not decided:
             found.append(Rule.EXIF_UNDECIDED)
-        elif rules.applies_orientation(header, size):
+        elif options.applies_orientation(header, size):
             found.append(Rule.EXIF_APPLIED)
         else:
             found.append(Rule.EXIF_IGNORED)

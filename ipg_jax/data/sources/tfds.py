@@ -24,8 +24,8 @@ import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 
 from ipg_jax.data.images import (
-    DEFAULT_RULES,
-    ImageRules,
+    DEFAULT_OPTIONS,
+    ImageOptions,
     Size,
     decode_image,
     read_image_header,
@@ -51,7 +51,7 @@ class TfdsSource(Source):
     read by position in both file formats: `array_record` (local files) has an index of its own,
     for `tfrecord` (local or `gs://`) one is built. Crowd and difficult objects become `ignore`.
     TFDS does not apply EXIF orientation, and its boxes come without the annotated size: it is
-    applied only where the image rules ask for it (`apply`).
+    applied only where the image options ask for it (`apply`).
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class TfdsSource(Source):
         drop_empty: bool = False,
         verify: Verify = "headers",
         threads: int = 16,
-        image_rules: ImageRules = DEFAULT_RULES,
+        image_options: ImageOptions = DEFAULT_OPTIONS,
     ):
         """Reads the annotations and verifies the images.
 
@@ -81,7 +81,7 @@ class TfdsSource(Source):
           verify: `decode` decodes every image; otherwise headers are read, which costs nothing
             since the records must be read for their boxes.
           threads: how many records are read at a time; more help with remote stores.
-          image_rules: which images are read and how.
+          image_options: which images are read and how.
 
         Raises:
           FileNotFoundError: the data set is not prepared in `data_dir`.
@@ -98,8 +98,8 @@ class TfdsSource(Source):
         self._decoders = partial.decoders
         self._origin = origin
         self._one_based = info.name in ONE_BASED if one_based is None else one_based
-        exif = "ignore" if image_rules.exif == "auto" else image_rules.exif
-        self._rules = dataclasses.replace(image_rules, exif=exif)
+        exif = "ignore" if image_options.exif == "auto" else image_options.exif
+        self._options = dataclasses.replace(image_options, exif=exif)
         self._examples = open_split(info, split, threads)
 
         report = DataReport(origin)
@@ -160,7 +160,7 @@ class TfdsSource(Source):
     def load_image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
         """See `Source.load_image`."""
         data = self._parse(self._positions[index])["image"]
-        return decode_image(data, self.size(index), self._rules)
+        return decode_image(data, self.size(index), self._options)
 
     def _parse(self, position: int) -> dict[str, Any]:
         """The wanted features of one example of the split, the image as the bytes of its file.
@@ -205,11 +205,11 @@ class TfdsSource(Source):
         file_name = file_name or f"example {position}"
         size = 1, 1
         try:
-            header = read_image_header(example["image"], self._rules)
-            size = self._rules.size(header, None)
+            header = read_image_header(example["image"], self._options)
+            size = self._options.size(header, None)
             if verify == "decode":
-                decode_image(example["image"], size, self._rules)
-            found = dict.fromkeys(header_rules(header, size, self._rules), file_name)
+                decode_image(example["image"], size, self._options)
+            found = dict.fromkeys(header_rules(header, size, self._options), file_name)
         except ValueError as error:
             found = {unusable(error): f"{file_name}: {error}"}
         objects = example["objects"]
@@ -248,7 +248,14 @@ class TfdsSource(Source):
 
 
 class _Scanned(NamedTuple):
-    """What is kept of one example, with the rules that its image falls under."""
+    """What is kept of one example.
+
+    Attributes:
+      position: in the split.
+      found: the rules that the image falls under, with what the report says.
+      unreadable_flags: for each flag of an object that says neither yes nor no, what it says. It is
+        taken for no.
+    """
 
     position: int
     image_id: ImageId

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ipg_jax.data.images import DEFAULT_RULES, ImageRules
+from ipg_jax.data.images import DEFAULT_OPTIONS, ImageOptions
 from ipg_jax.data.sources.base import DataReport, Rule, build_records, resolve_classes
 from ipg_jax.data.sources.files import FileSource, Verify, verify_images
 from ipg_jax.data.sources.voc_layout import VocLayout
@@ -56,7 +56,7 @@ class VocSource(FileSource):
         drop_empty: bool = False,
         verify: Verify = "headers",
         threads: int = 16,
-        image_rules: ImageRules = DEFAULT_RULES,
+        image_options: ImageOptions = DEFAULT_OPTIONS,
     ):
         """Reads the annotations and verifies the images.
 
@@ -70,7 +70,7 @@ class VocSource(FileSource):
           drop_empty: whether to leave out images without objects.
           verify: how thoroughly to check the images at start-up.
           threads: how many files are read at a time; more help with remote stores.
-          image_rules: which image files are read and how.
+          image_options: which image files are read and how.
 
         Raises:
           OSError: a list or a folder of the split cannot be read.
@@ -96,6 +96,11 @@ class VocSource(FileSource):
         )
         repeated = (qualified(p.stem, p) for p, n in uses.items() for _ in range(n - 1))
         report.add(Rule.DUPLICATE_IMAGE, repeated)
+        for place in [p for p in uses if layouts[p.folder].is_ambiguous(p.stem)]:
+            report.add(Rule.AMBIGUOUS_ANNOTATION, [qualified(f"{place.stem}.xml", place)])
+            del uses[place]
+        for folder, layout in layouts.items():
+            report.add(Rule.UNFOLLOWED_LINK, (os.path.join(folder, p) for p in layout.unfollowed))
 
         wanted = dict.fromkeys(uses)
         if not class_names:
@@ -128,25 +133,28 @@ class VocSource(FileSource):
         for place, annotation in zip(places, chosen, strict=True):
             name = qualified(f"{place.stem}.xml", place)
             report.add(Rule.NO_CLASS, [name] * annotation.unnamed)
+            report.add(Rule.REPEATED_ELEMENT, [name] * annotation.repeated)
             report.add(Rule.UNREADABLE_FLAG, (f"{name}: {f}" for f in annotation.unreadable_flags))
         path_of = {
             qualified(p.stem, p): os.path.join(layouts[p.folder].images, file_name)
             for p, file_name in zip(places, file_names, strict=True)
         }
-        sizes, readable = verify_images(
+        names = [qualified(name, p) for p, name in zip(places, file_names, strict=True)]
+        verified = verify_images(
             list(path_of.values()),
+            names,
             np.array([a.size for a in chosen], np.int32).reshape(-1, 2),
             verify=verify,
             threads=threads,
             report=report,
-            rules=image_rules,
+            options=image_options,
         )
 
         labels = [label_of[name] for a in chosen for name in a.names]
         records = build_records(
             image_ids=list(path_of),
-            file_names=[qualified(name, p) for p, name in zip(places, file_names, strict=True)],
-            sizes=sizes,
+            file_names=names,
+            sizes=verified.sizes,
             image_index=np.repeat(np.arange(len(chosen)), [len(a.names) for a in chosen]),
             boxes=half_open(
                 np.array([box for a in chosen for box in a.boxes], np.float64).reshape(-1, 4)
@@ -154,12 +162,13 @@ class VocSource(FileSource):
             labels=np.array(labels, np.int32),
             ignore=np.array([flag for a in chosen for flag in a.difficult], bool),
             area=np.full(len(labels), math.nan),
-            keep=readable,
+            keep=verified.usable,
             drop_empty=drop_empty,
             report=report,
         )
         super().__init__(
-            image_rules=image_rules,
+            image_options=image_options,
+            unopened=verified.unopened,
             paths=[path_of[str(name)] for name in records.image_ids],
             name=f"{os.path.basename(os.path.normpath(root))}/{split}",
             class_names=list(classes),

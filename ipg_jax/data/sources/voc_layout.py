@@ -11,6 +11,7 @@ Two layouts are known:
 from __future__ import annotations
 
 import collections
+import itertools
 import os
 import posixpath
 import re
@@ -21,13 +22,12 @@ import tensorflow as tf
 from ipg_jax.data.images import IMAGE_SUFFIXES
 from ipg_jax.data.regular_file import read_regular_file
 from ipg_jax.data.sources.base import Rule
+from ipg_jax.data.sources.file_tree import FileTree
 from ipg_jax.data.sources.text_files import decode_text
 from ipg_jax.text import shown
 
 _LISTS = os.path.join("ImageSets", "Main")
-
-_MAX_DEPTH = 8
-"""How many levels of folders are searched; links may go round in circles."""
+_SUFFIXES = (*IMAGE_SUFFIXES, ".xml")
 
 
 class VocLayout:
@@ -36,7 +36,8 @@ class VocLayout:
     Attributes:
       images: folder of the image files.
       annotations: folder of the XML files.
-      stems: the id of each XML file, in order.
+      stems: the ids with one XML file, in order.
+      unfollowed: links in the folders of splits that are not followed (`FileTree`).
     """
 
     def __init__(self, folder: str, splits: Iterable[str]):
@@ -67,15 +68,28 @@ class VocLayout:
         self._origins = {n: os.path.join(folder, n) for n in unlisted} or lists
         self.images = folder if flat else os.path.join(folder, "JPEGImages")
         self.annotations = folder if flat else os.path.join(folder, "Annotations")
-        files = list(_find_files(self.images))
-        self._images = _by_stem(files, IMAGE_SUFFIXES)
-        xml_files = files if flat else _find_files(self.annotations)
-        self._xml_files = {stem: f for stem, (f, *_) in _by_stem(xml_files, (".xml",)).items()}
-        self.stems = list(self._xml_files)
-        self._members = {
-            name: list(self._in_folder(name) if flat else self._in_list(path))
-            for name, path in lists.items()
+        self._tree = FileTree(self.images, _SUFFIXES)
+        trees = {name: FileTree(os.path.join(folder, name), _SUFFIXES) for name in unlisted}
+        self.unfollowed = [
+            posixpath.normpath(f"{name}/{link}")
+            for name in trees
+            for link in trees[name].unfollowed
+        ]
+        in_split = {
+            name: [self._tree.place(posixpath.join(name, file)) for file in tree.files]
+            for name, tree in trees.items()
         }
+        # A link may lead a split's folder to files that are not below this one.
+        files = sorted({*self._tree.files, *itertools.chain(*in_split.values())})
+        self._images = _by_stem(files, IMAGE_SUFFIXES)
+        xml_files = files if flat else FileTree(self.annotations, _SUFFIXES).files
+        self._xml_files = _by_stem(xml_files, (".xml",))
+        self.stems = [stem for stem in self._xml_files if not self.is_ambiguous(stem)]
+        self._members = (
+            {name: list(_by_stem(found, _SUFFIXES)) for name, found in in_split.items()}
+            if flat
+            else {name: list(self._in_list(path)) for name, path in lists.items()}
+        )
 
     def origin(self, split: str) -> str:
         """The list or the folder of a split, for messages."""
@@ -85,9 +99,13 @@ class VocLayout:
         """The ids of a split in its order, as often as it names them."""
         return self._members[split]
 
+    def is_ambiguous(self, stem: str) -> bool:
+        """Whether an image has several XML files, such as `a.xml` and `a.XML`."""
+        return len(self._xml_files.get(stem, ())) > 1
+
     def annotation(self, stem: str) -> str:
-        """The path of an image's XML file, whether it exists or not."""
-        return os.path.join(self.annotations, self._xml_files.get(stem, f"{stem}.xml"))
+        """The path of an image's XML file, whether it exists or not; of several, the first."""
+        return os.path.join(self.annotations, self._xml_files.get(stem, [f"{stem}.xml"])[0])
 
     def image(self, stem: str, named: str) -> tuple[str, Rule | None]:
         """The image file of an id, and the rule that it falls under.
@@ -100,17 +118,15 @@ class VocLayout:
         Returns:
           A file name relative to the folder `images`, which need not exist.
         """
-        files = self._images.get(stem, [f"{stem}.jpg"])
+        files = self._images.get(stem) or self._images.get(self._tree.place(stem), [f"{stem}.jpg"])
         if len(files) == 1:
             return files[0], None
-        matching = [f for f in files if posixpath.basename(f).lower() == named.lower()]
-        if len(matching) == 1:
-            return matching[0], Rule.NAMED_FILE
+        names = [posixpath.basename(file) for file in files]
+        if named not in names:
+            names, named = [name.lower() for name in names], named.lower()
+        if names.count(named) == 1:
+            return files[names.index(named)], Rule.NAMED_FILE
         return files[0], Rule.AMBIGUOUS_FILE
-
-    def _in_folder(self, split: str) -> Iterator[str]:
-        prefix = "" if split == "." else f"{split}/"
-        return (s for s in sorted(self._images.keys() | self.stems) if s.startswith(prefix))
 
     def _in_list(self, path: str) -> Iterator[str]:
         for line in re.split(r"[\r\n]+", decode_text(read_regular_file(path), path)):
@@ -128,11 +144,12 @@ class VocLayout:
         for text in (line, re.sub(r"\s+-?[01]$", "", line)):
             path = posixpath.normpath(text.replace("\\", "/"))
             path = path.rpartition("JPEGImages/")[2]
-            readings += [path, _stem(path, (*IMAGE_SUFFIXES, ".xml"))]
-        for files in (self._xml_files, self._images):
-            for reading in readings:
-                if reading in files:
-                    return reading
+            readings += [path, _stem(path, _SUFFIXES)]
+        for find in (str, self._tree.place):  # as it is written, then behind links
+            for files in (self._xml_files, self._images):
+                for reading in readings:
+                    if (name := find(reading)) in files:
+                        return name
         return readings[-1]
 
 
@@ -142,35 +159,9 @@ def _stem(path: str, suffixes: Iterable[str]) -> str:
 
 
 def _by_stem(files: Iterable[str], suffixes: Iterable[str]) -> dict[str, list[str]]:
-    """The files with one of the suffixes by their names without it, sorted."""
+    """The files with one of the suffixes by their names without it; both sorted."""
     found = collections.defaultdict(list)
     for file in sorted(files):
         if file.lower().endswith(tuple(suffixes)):
             found[posixpath.splitext(file)[0]].append(file)
-    return dict(found)
-
-
-def _find_files(folder: str, depth: int = 0) -> Iterator[str]:
-    """The files below a folder, relative to it; hidden files and folders are left out.
-
-    Asking a remote store what each name is would take long, so one of an image or an XML file is
-    taken for a file.
-
-    Raises:
-      OSError: the folder cannot be read.
-    """
-    try:
-        names = tf.io.gfile.listdir(folder)
-    except (tf.errors.OpError, UnicodeError) as error:
-        raise OSError(f"cannot list {shown(folder)}: {shown(error)}") from error
-    for name in names:
-        path = os.path.join(folder, name)
-        stem, suffix = posixpath.splitext(name.rstrip("/"))
-        if stem.startswith("."):
-            continue
-        known = suffix.lower() in (*IMAGE_SUFFIXES, ".xml")
-        if name.endswith("/") or (not known and tf.io.gfile.isdir(path)):
-            if depth < _MAX_DEPTH:
-                yield from (posixpath.join(name, f) for f in _find_files(path, depth + 1))
-        else:
-            yield name
+    return dict(sorted(found.items()))

@@ -26,9 +26,11 @@ class VocAnnotation(NamedTuple):
       size: height and width, 0 where not annotated.
       names: the class of each object.
       boxes: `xmin, ymin, xmax, ymax` as written, NaN where they are not four numbers.
-      difficult: flags of the objects.
-      unreadable_flags: a description of each flag that is none, taken as False.
+      difficult: whether `<difficult>` says so of each object.
+      unreadable_flags: for each object of which it says neither yes nor no, what it says, such as
+        `difficult="Unspecified"`. These objects are taken for not difficult.
       unnamed: how many objects have no class name and were left out.
+      repeated: how many have several names or boxes, of which the first of each counts.
     """
 
     file_name: str
@@ -38,6 +40,7 @@ class VocAnnotation(NamedTuple):
     difficult: list[bool]
     unreadable_flags: list[str]
     unnamed: int
+    repeated: int
 
 
 def read_annotation(path: str) -> VocAnnotation:
@@ -74,6 +77,10 @@ def read_annotation(path: str) -> VocAnnotation:
         difficult=difficult,
         unreadable_flags=unreadable,
         unnamed=len(objects) - len(names),
+        repeated=sum(
+            max(len(element.findall("name")), len(element.findall("bndbox"))) > 1
+            for element in objects
+        ),
     )
 
 
