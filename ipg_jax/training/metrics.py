@@ -13,13 +13,14 @@ from etils import epath
 from jaxtyping import UInt8
 from tensorboardX import SummaryWriter
 
+from ipg_jax.errors import RunStoppedError
 from ipg_jax.files import read_regular, write_whole
 from ipg_jax.visualize import save_image
 
 logger = logging.getLogger(__name__)
 
 
-class DivergedError(RuntimeError):
+class DivergedError(RunStoppedError):
     """A loss or gradient was not finite."""
 
 
