@@ -47,6 +47,35 @@ def write_whole(path: epath.PathLike, data: str | bytes) -> None:
         raise OSError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def check_folder(path: epath.PathLike) -> None:
+    """Raises NotADirectoryError where something is in the way of a folder: a file of its name.
+
+    Or of the name of a folder above it. That the folder is not there yet is no error.
+    """
+    path = epath.Path(path)
+    if is_remote(path):
+        return
+    for place in (path, *path.parents):
+        if os.path.isdir(place):
+            return
+        if os.path.lexists(place):
+            raise NotADirectoryError(
+                f"there can be no folder {path}, for {place} is not a folder: move it away, "
+                "or use another folder"
+            )
+
+
+def make_folder(path: epath.PathLike) -> None:
+    """Makes a folder and those above it, if need be.
+
+    Raises:
+      NotADirectoryError: see `check_folder`.
+      OSError: it cannot be made.
+    """
+    check_folder(path)
+    epath.Path(path).mkdir(parents=True, exist_ok=True)
+
+
 def is_regular(path: epath.PathLike) -> bool:
     """Returns whether there is such a file, and not a folder, a pipe or a device."""
     path = epath.Path(path)

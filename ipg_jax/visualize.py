@@ -12,6 +12,7 @@ from etils import epath
 from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from ipg_jax.files import make_folder
 from ipg_jax.types import Array
 
 _GOLDEN_RATIO = (math.sqrt(5.0) - 1.0) / 2.0
@@ -148,7 +149,7 @@ def contact_sheet(
 def save_image(path: epath.PathLike, image: UInt8[np.ndarray, "h w 3"]) -> None:
     """Writes a picture as PNG, local or `gs://`, making parent directories."""
     path = epath.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with path.open("wb") as file:
         Image.fromarray(image).save(file, format="PNG")
 

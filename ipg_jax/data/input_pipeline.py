@@ -340,7 +340,8 @@ def _resolve_max_boxes(source: Source, max_boxes: int | None) -> int:
     over = np.flatnonzero(counts > max_boxes)
     if len(over):
         logger.warning(
-            "%s: max_boxes = %d cuts off %d objects in %d images; the fullest, %s, has %d",
+            "%s: config.data.max_boxes=%d cuts off %d objects in %d images; the fullest, %s, has "
+            "%d",
             source.name,
             max_boxes,
             int((counts[over] - max_boxes).sum()),

@@ -20,7 +20,7 @@ from jaxtyping import Float, Float32, Int, UInt8
 from PIL import Image
 
 from ipg_jax import data
-from ipg_jax.files import is_remote, write_whole
+from ipg_jax.files import is_remote, make_folder, write_whole
 from ipg_jax.text import shown
 
 MADE_BY = "ipg_jax predict"
@@ -49,7 +49,7 @@ class OutputFolder:
           OSError: the folder cannot be made.
         """
         self._folder = epath.Path(folder)
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder)
         self._path = self._folder / "detections.json"
         self._journal_path = self._folder / "detections.jsonl"
         self._owned = _pictures_of(self._path) | _pictures_of(self._journal_path)

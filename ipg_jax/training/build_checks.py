@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from ipg_jax.models import IPGNet
+from ipg_jax.models import FUSIONS, IPGNet
 from ipg_jax.ops import base_anchors
 from ipg_jax.training.build_compat import current_values, get_field, has_field, replaced
 from ipg_jax.training.build_fields import fields
@@ -90,6 +90,29 @@ def has_eval_data(config: ConfigDict) -> bool:
         )
     logger.info("config.data.%s is not set: the run is not evaluated", field)
     return False
+
+
+def check_fusion(model: ConfigDict, *, init: str, num_stages: int) -> None:
+    """Raises ValueError for stages to guide that the backbone lacks, or a start that cannot be.
+
+    Args:
+      model: `config.model`.
+      init: how the fusions start.
+      num_stages: of the backbone.
+    """
+    beyond = [stage for stage in model.fusion_stages if stage > num_stages]
+    if beyond:
+        raise ValueError(
+            f"config.model.fusion_stages={tuple(model.fusion_stages)} has {beyond[0]}, and "
+            f"config.model.backbone={model.backbone} has the stages 1 to {num_stages} "
+            f"(config.model.num_stages={model.num_stages})"
+        )
+    if model.fusion_stages and init == "identity" and not FUSIONS[model.fusion].has_identity:
+        others = ", ".join(name for name, fusion in FUSIONS.items() if fusion.has_identity)
+        raise ValueError(
+            f"config.model.fusion={model.fusion} cannot start as config.model.fusion_init=identity "
+            f"says: set that to default, or take one of the fusions {others}"
+        )
 
 
 def check_group_norms(model: ConfigDict, net: IPGNet) -> None:

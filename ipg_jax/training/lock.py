@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from etils import epath
 
-from ipg_jax.files import is_remote
+from ipg_jax.files import is_remote, make_folder
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +34,9 @@ class WorkdirLock:
 
         Raises:
           ValueError: another run holds it; the message says which, as far as is known.
-          OSError: the file cannot be opened.
+          OSError: the folder cannot be made, or the file not opened.
         """
-        self._workdir.mkdir(parents=True, exist_ok=True)
+        make_folder(self._workdir)
         if is_remote(self._workdir):
             return
         path = self._workdir / ".lock"

@@ -141,6 +141,13 @@ def test_detections_of_others_are_refused(tmp_path, name, make):
         OutputFolder(tmp_path, CATEGORIES)
 
 
+def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):
+    (tmp_path / "out").write_bytes(b"mine")
+    with pytest.raises(NotADirectoryError, match="out is not a folder: move it away"):
+        OutputFolder(tmp_path / "out", CATEGORIES)
+    assert (tmp_path / "out").read_bytes() == b"mine"
+
+
 def test_an_exception_loses_nothing_of_the_images_before(tmp_path):
     def run():
         with OutputFolder(tmp_path, CATEGORIES) as folder:

@@ -154,6 +154,12 @@ def test_no_value_ends_in_an_error_without_the_fields_name():
             {"norm": "frozen_batch_norm", "guidance_channels": 20},
             r"guidance_channels=20 makes layers of 40 channels, .*model\.new_norm=group_norm",
         ),
+        ({"fusion_stages": (4, 5)}, r"config\.model\.fusion_stages=\(4, 5\) has 5, .*num_stages=4"),
+        (
+            {"fusion": "product", "fusion_init": "identity"},
+            r"config\.model\.fusion=product .*config\.model\.fusion_init=identity",
+        ),
+        ({"fpn_levels": (7, 8)}, r"config\.model\.fpn_levels.*config\.model\.num_stages \+ 1"),
         ({"anchor_scale": 0.1}, r"anchor_scale=0\.1 .* less than a pixel"),
         ({"num_stages": 5, "backbone": "convnext_tiny"}, r"config\.model\.num_stages"),
     ],
@@ -248,7 +254,7 @@ def test_the_log_says_how_fusions_start(caplog):
     assert "start as O = R" in caplog.text
     config.model.fusion = "product"
     log_fusion_init(config)
-    assert "the fusion 'product' cannot start as O = R" in caplog.text
+    assert "config.model.fusion=product cannot start as O = R" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,9 @@ from stand_in_run import StandInEvaluator, make_run, train_step
 
 from ipg_jax import data
 from ipg_jax.training.checkpoint import Checkpoints, load_variables
+from ipg_jax.training.evaluate import evaluate
 from ipg_jax.training.lock import WorkdirLock
+from ipg_jax.training.runs import EvalRun
 from ipg_jax.training.train import train
 
 
@@ -128,6 +130,17 @@ def test_a_start_that_is_refused_changes_nothing(uninterrupted, tmp_path):
     assert contents(workdir) == before
     assert train(make_run(config={"seed": 1}), workdir)  # nothing to do, nothing changed
     assert contents(workdir) == before
+
+
+def test_an_evaluation_that_cannot_be_written_is_refused_before_it_begins(uninterrupted, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(uninterrupted, workdir, ignore=shutil.ignore_patterns("eval"))
+    (workdir / "eval").touch()
+    run = make_run()
+    eval_run = EvalRun(evaluator=run.evaluator, template=run.template, verify_checkpoints=True)
+    with pytest.raises(NotADirectoryError, match="eval is not a folder"):
+        evaluate(eval_run, workdir)
+    assert not run.evaluator.steps
 
 
 def test_a_workdir_without_its_checkpoints_is_refused(uninterrupted, tmp_path):

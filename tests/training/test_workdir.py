@@ -76,6 +76,20 @@ def test_metrics_without_checkpoints_are_not_erased(workdir, source):
     check_workdir(workdir, CONFIG, source)
 
 
+@pytest.mark.parametrize("name", ["checkpoints", "eval", "samples"])
+def test_a_file_in_the_place_of_a_folder_is_refused_at_the_start(workdir, source, name):
+    (workdir / name).touch()
+    with pytest.raises(NotADirectoryError, match=rf"{name} is not a folder: move it away"):
+        check_workdir(workdir, CONFIG, source)
+
+
+def test_a_workdir_that_is_a_file_is_named(tmp_path):
+    (tmp_path / "run").touch()
+    lock = WorkdirLock(epath.Path(tmp_path / "run"))
+    with pytest.raises(NotADirectoryError, match="run is not a folder"):
+        lock.acquire()
+
+
 def test_classes_come_back(workdir, source):
     assert [entry["name"] for entry in read_classes(workdir)] == list(source.class_names)
     with pytest.raises(FileNotFoundError, match="was this run trained"):
