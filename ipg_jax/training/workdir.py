@@ -13,6 +13,7 @@ from etils import epath
 from ipg_jax import data, evaluation
 from ipg_jax.files import (
     check_folder,
+    is_regular,
     is_remote,
     make_folder,
     read_json,
@@ -66,6 +67,8 @@ def check_workdir(workdir: epath.Path, config: dict[str, Any], source: data.Sour
                 f"{path}: {trained}\nnow: {now}\nuse another workdir"
             )
     metrics = workdir / "metrics.jsonl"
+    if metrics.exists() and not is_regular(metrics):
+        raise OSError(f"{metrics} is not a regular file: move it away")
     # A store of objects has no empty folders, which a run has that was killed before its first
     # checkpoint.
     if (

@@ -7,13 +7,12 @@ import shutil
 import signal
 
 import pytest
-from etils import epath
 from stand_in_run import StandInEvaluator, make_run, train_step
 
 from ipg_jax import data
+from ipg_jax.lock import FolderLock
 from ipg_jax.training.checkpoint import Checkpoints, load_variables
 from ipg_jax.training.evaluate import evaluate
-from ipg_jax.training.lock import WorkdirLock
 from ipg_jax.training.runs import EvalRun
 from ipg_jax.training.train import train
 
@@ -123,13 +122,34 @@ def test_a_start_that_is_refused_changes_nothing(uninterrupted, tmp_path):
         with pytest.raises(ValueError, match=message):
             train(make_run(config={"seed": 1}, num_steps=20, **changes), workdir)
         assert contents(workdir) == before
-    with WorkdirLock(epath.Path(workdir)) as lock:
+    with FolderLock(workdir) as lock:
         lock.acquire()
-        with pytest.raises(ValueError, match="another run is at work"):
+        with pytest.raises(ValueError, match="another process is at work"):
             train(run, workdir)
     assert contents(workdir) == before
+    (workdir / "checkpoints" / "8" / "default" / "manifest.ocdbt").write_bytes(b"")
+    damaged = contents(workdir)
+    with pytest.raises(ValueError, match=r"checkpoint 6 .* does not fit"):
+        train(make_run(template=run.template.replace(params=other_model)), workdir)
+    assert contents(workdir) == damaged
+    shutil.copytree(uninterrupted, workdir, dirs_exist_ok=True)
     assert train(make_run(config={"seed": 1}), workdir)  # nothing to do, nothing changed
     assert contents(workdir) == before
+
+
+def test_a_first_start_that_is_refused_leaves_nothing(tmp_path):
+    for changes, kind, message in (
+        ({"init_from": str(tmp_path / "gone.pth")}, FileNotFoundError, "gone"),
+        ({"batches": lambda start: fail("no such sizes")}, ValueError, "no such sizes"),
+    ):
+        with pytest.raises(kind, match=message):
+            train(make_run(**changes), tmp_path / "run")
+        assert not contents(tmp_path)
+        assert not list((tmp_path / "run").iterdir())
+
+
+def fail(message: str) -> None:
+    raise ValueError(message)
 
 
 def test_an_evaluation_that_cannot_be_written_is_refused_before_it_begins(uninterrupted, tmp_path):
