@@ -27,9 +27,12 @@ from ipg_jax.training.build import (
     space_to_depth,
 )
 from ipg_jax.training.build_checks import (
+    check_initial,
+    check_no_decay,
     checked,
     eval_data_field,
     has_eval_data,
+    warn_of_large_batch,
     warn_of_warmup,
 )
 from ipg_jax.training.evaluator import Evaluator, View
@@ -55,6 +58,7 @@ def build_train_run(config: ConfigDict, *, evaluate: bool = True) -> TrainRun:
       ValueError: the config does not fit the data or the devices; the message names the field.
     """
     config = checked(config)
+    check_initial(config)
     mesh = log_mesh(build_mesh(config))
     check_batch_size(mesh, config.batch_size, config.optimizer.accumulation)
     evaluate = evaluate and has_eval_data(config)
@@ -71,11 +75,13 @@ def build_train_run(config: ConfigDict, *, evaluate: bool = True) -> TrainRun:
         check_same_classes(source, eval_source)
         evaluator = build_evaluator(config, task, eval_source, mesh)
     num_steps, steps_per_epoch = run_length(config, len(source))
+    warn_of_large_batch(config, len(source))
     warn_of_warmup(config, num_steps=num_steps, steps_per_epoch=steps_per_epoch)
     optimizer, schedule = build_optimizer(
         config, num_steps=num_steps, steps_per_epoch=steps_per_epoch
     )
     template = abstract_state(config, task, optimizer, mesh)
+    check_no_decay(config, template.params)
     placement = jax.tree.map(lambda x: x.sharding, template)
     eval_every = config.eval_every or max(1, round(steps_per_epoch))
     return TrainRun(
