@@ -24,7 +24,7 @@ from jaxtyping import UInt8
 from PIL import ExifTags, Image
 
 from ipg_jax.data.pixels import Samples, sample_kind, to_rgb, used_bits
-from ipg_jax.data.regular_file import check_regular_file
+from ipg_jax.files import check_regular
 from ipg_jax.text import shown
 
 Size = tuple[int, int]
@@ -138,7 +138,7 @@ def read_image_header(
     """
     if isinstance(source, bytes):
         return _open(io.BytesIO(source), rules).header
-    check_regular_file(source)
+    check_regular(source)
     try:
         with tf.io.gfile.GFile(source, "rb") as file:
             return _open(file, rules).header

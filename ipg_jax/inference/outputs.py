@@ -18,8 +18,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float, Float32, Int, UInt8
 
-from ipg_jax import data
-from ipg_jax.files import is_remote, write_whole
+from ipg_jax.files import is_remote, read_regular, write_whole
 from ipg_jax.lock import FolderLock
 from ipg_jax.text import shown
 from ipg_jax.visualize import encode_png
@@ -187,7 +186,7 @@ def _pictures_of(path: epath.Path) -> set[str]:
     try:
         if os.path.islink(path):
             raise ValueError(f"{path} is a link")
-        text = data.read_regular_file(path).decode()
+        text = read_regular(path).decode()
         if not text:
             return set()
         lines = [text]

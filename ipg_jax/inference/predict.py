@@ -13,6 +13,7 @@ from etils import epath
 from jaxtyping import Int
 
 from ipg_jax import data, evaluation, visualize
+from ipg_jax.files import read_regular
 from ipg_jax.inference.inputs import find_inputs
 from ipg_jax.inference.outputs import OutputFolder
 from ipg_jax.text import shown
@@ -103,7 +104,7 @@ def _predict_files(
     seconds, timed = 0.0, 0
     for path in files:
         try:
-            image = data.decode_image(data.read_regular_file(path), rules=run.image_rules)
+            image = data.decode_image(read_regular(path), rules=run.image_rules)
         except (OSError, ValueError) as error:
             logger.error("%s: left out: %s", shown(path), error)
             failed.append(path)

@@ -7,7 +7,8 @@ import numpy as np
 from made_files import encode, random_image
 from PIL import Image
 
-from ipg_jax.data import CocoSource, ImageRules, Rule, decode_image, read_regular_file
+from ipg_jax.data import CocoSource, ImageRules, Rule, decode_image
+from ipg_jax.files import read_regular
 
 
 def test_orientations_that_no_size_decides_are_applied_and_reported(coco):
@@ -27,7 +28,7 @@ def test_orientations_that_no_size_decides_are_applied_and_reported(coco):
             np.testing.assert_array_equal(source.load_image(index), image)
             # What prediction sees of the file is what training saw.
             np.testing.assert_array_equal(
-                decode_image(read_regular_file(source.paths[index]), rules=source.image_rules),
+                decode_image(read_regular(source.paths[index]), rules=source.image_rules),
                 image,
             )
 

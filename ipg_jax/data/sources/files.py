@@ -20,8 +20,8 @@ from ipg_jax.data.images import (
     read_image_header,
 )
 from ipg_jax.data.pixels import Samples, UnknownRangeError
-from ipg_jax.data.regular_file import read_regular_file
 from ipg_jax.data.sources.base import LOST, DataReport, Rule, Source
+from ipg_jax.files import read_regular
 
 Verify = Literal["headers", "decode", "none"]
 """How images are checked at start-up: `headers` opens every file and reads its size, `decode` also
@@ -45,7 +45,7 @@ class FileSource(Source):
 
     def load_image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
         """See `Source.load_image`."""
-        data = read_regular_file(self.paths[index])
+        data = read_regular(self.paths[index])
         return decode_image(data, self.size(index), self.image_rules)
 
 
@@ -79,7 +79,7 @@ def verify_images(
             return size, {}
         name = os.path.basename(path)
         try:
-            source = read_regular_file(path) if verify == "decode" else path
+            source = read_regular(path) if verify == "decode" else path
             header = read_image_header(source, rules)
             true = rules.size(header, size)
             if isinstance(source, bytes):
