@@ -4,6 +4,7 @@ import dataclasses
 import io
 
 import numpy as np
+import pytest
 from made_files import encode, random_image
 from PIL import Image
 
@@ -55,3 +56,15 @@ def test_depths_and_sizes_of_images_are_in_the_report(coco):
     assert taken.report.examples[Rule.DEEP] == ["2.png"]
     assert (taken.load_image(0) == 128).all()
     assert (taken.load_image(1) == 100).all()
+
+
+@pytest.mark.parametrize("verify", ["headers", "decode"])
+def test_files_of_one_name_in_two_folders_are_told_apart(coco, verify):
+    for image_id, folder in enumerate(("day", "night", "dusk"), start=1):
+        coco.add_image(image_id, file_name=f"{folder}/1.png")
+        (coco.images / folder).mkdir()
+    (coco.images / "dusk" / "1.png").write_bytes(encode(random_image(40, 60)))
+    (coco.images / "day" / "1.png").write_bytes(b"no image")
+    report = CocoSource(*coco.write(), verify=verify).report
+    unreadable = report.examples[Rule.UNREADABLE_IMAGE]
+    assert [text.partition(": ")[0] for text in unreadable] == ["day/1.png", "night/1.png"]

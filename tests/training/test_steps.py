@@ -11,6 +11,7 @@ from unittest import mock
 import jax
 import numpy as np
 import pytest
+from blank_images import with_blank
 from jax.sharding import Mesh
 from ml_collections import FrozenConfigDict
 from PIL import Image
@@ -90,14 +91,6 @@ def batches_of(config, task) -> Iterator[Batch]:
         levels=task.pyramid_levels,
         flip=0.0,
     )
-
-
-def with_blank(batch: Batch, rows: Sequence[int]) -> Batch:
-    """As the input pipeline makes of files that cannot be read."""
-    batch = jax.tree.map(np.copy, batch)
-    for array in (*batch.pyramid, batch.boxes, batch.labels, batch.valid, batch.weight):
-        array[list(rows)] = 0
-    return batch
 
 
 def run(

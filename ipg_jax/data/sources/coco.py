@@ -102,6 +102,7 @@ class CocoSource(FileSource):
 
         sizes, readable = verify_images(
             [os.path.join(os.fspath(images), name) for name in file_names],
+            file_names,
             np.array([image.size for image in content.images.values()], np.int32).reshape(-1, 2),
             verify=verify,
             threads=threads,

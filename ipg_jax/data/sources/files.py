@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import os
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -51,6 +50,7 @@ class FileSource(Source):
 
 def verify_images(
     paths: Sequence[str],
+    names: Sequence[str],
     sizes: Int32[np.ndarray, "n 2"],
     *,
     verify: Verify,
@@ -62,6 +62,7 @@ def verify_images(
 
     Args:
       paths: the image files.
+      names: what the report calls them, with the folders that tell two of one name apart.
       sizes: annotated heights and widths; 0 where not annotated.
       verify: how thorough to be.
       threads: how many files are read at a time.
@@ -73,11 +74,10 @@ def verify_images(
     """
     annotated = [(height, width) for height, width in sizes.tolist()]
 
-    def check(path: str, size: Size) -> tuple[Size, dict[Rule, str]]:
+    def check(path: str, name: str, size: Size) -> tuple[Size, dict[Rule, str]]:
         """The true size, and the rules that the image falls under, with what the report says."""
         if verify == "none" and min(size) > 0:
             return size, {}
-        name = os.path.basename(path)
         try:
             source = read_regular(path) if verify == "decode" else path
             header = read_image_header(source, rules)
@@ -94,7 +94,7 @@ def verify_images(
         return true, dict.fromkeys(found, name)
 
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        checked = list(pool.map(check, paths, annotated))
+        checked = list(pool.map(check, paths, names, annotated))
     for _, found in checked:
         for rule, text in found.items():
             report.add(rule, [text])

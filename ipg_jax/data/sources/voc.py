@@ -133,8 +133,10 @@ class VocSource(FileSource):
             qualified(p.stem, p): os.path.join(layouts[p.folder].images, file_name)
             for p, file_name in zip(places, file_names, strict=True)
         }
+        names = [qualified(name, p) for p, name in zip(places, file_names, strict=True)]
         sizes, readable = verify_images(
             list(path_of.values()),
+            names,
             np.array([a.size for a in chosen], np.int32).reshape(-1, 2),
             verify=verify,
             threads=threads,
@@ -145,7 +147,7 @@ class VocSource(FileSource):
         labels = [label_of[name] for a in chosen for name in a.names]
         records = build_records(
             image_ids=list(path_of),
-            file_names=[qualified(name, p) for p, name in zip(places, file_names, strict=True)],
+            file_names=names,
             sizes=sizes,
             image_index=np.repeat(np.arange(len(chosen)), [len(a.names) for a in chosen]),
             boxes=half_open(
