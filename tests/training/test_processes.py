@@ -87,6 +87,11 @@ def test_processes_that_want_to_train_something_else_are_refused(tmp_path):
         for field, values in {"num_steps": (6, 5), "batch_size": (16, 8)}.items():
             line = f"{host} config.{field}={values[0]}, process 0 has {values[1]}"
             assert re.search(line, texts["train"])
+        # Images that one process alone cannot read stop both after the same step.
+        assert "step 4: 16 of the last 32 images" in texts["unreadable"]
+        assert "config.data.max_unreadable=0.3" in texts["unreadable"]
+    assert "This process had none of them" in first["unreadable"]
+    assert re.search(r"train scene \d+: the disk is gone", second["unreadable"])
     assert "process 0 has stopped" in second["error"]
     assert "process 0 has stopped" not in first["error"]
     assert not workdir.exists()
