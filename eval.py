@@ -5,8 +5,9 @@ Prints a table per class and writes `eval/metrics.json` and, in COCO's results f
 fields that do not make the model, such as `--config.eval.nms=soft_linear`.
 """
 
-from absl import app, flags
+from absl import flags
 
+from ipg_jax.cli import program
 from ipg_jax.cli.flags import parse_with_trained_config
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, local or gs://.")
@@ -33,4 +34,4 @@ def main(_: list[str]) -> None:
 
 if __name__ == "__main__":
     flags.mark_flag_as_required("workdir")
-    app.run(main, flags_parser=parse_with_trained_config)
+    program.run(main, parse_with_trained_config)

@@ -10,6 +10,7 @@ import sys
 
 from absl import app, flags
 
+from ipg_jax.cli import program
 from ipg_jax.cli.flags import parse_with_trained_config
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, local or gs://.")
@@ -48,4 +49,4 @@ def main(arguments: list[str]) -> None:
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["workdir", "out"])
-    app.run(main, flags_parser=parse_with_trained_config)
+    program.run(main, parse_with_trained_config)

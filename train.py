@@ -7,8 +7,10 @@ training step is what a run waits for.
 
 import sys
 
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
+
+from ipg_jax.cli import program
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "What to train.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, local or gs://.")
@@ -53,4 +55,4 @@ if __name__ == "__main__":
         lambda values: values["benchmark_input"] or values["workdir"] is not None,
         "--workdir must have a value, unless there is --benchmark_input",
     )
-    app.run(main)
+    program.run(main)

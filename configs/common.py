@@ -50,7 +50,7 @@ def default_config() -> ConfigDict:
     """Returns the defaults: the paper's recipe for COCO with a ResNet-50."""
     config = ConfigDict()
     config.seed = 0
-    config.batch_size = 32  # of all devices together
+    config.batch_size = 32  # of all devices together; one beyond the data repeats images
     config.num_epochs = 12.0
     config.num_steps = placeholder(int)  # if set, instead of num_epochs
     config.image_size = (800, 1333)  # short side at least this, long side at most that, in pixels
@@ -92,7 +92,7 @@ def default_config() -> ConfigDict:
     config.data.scene_size = 192
     config.data.class_names = placeholder(tuple)  # not set: read from the data
     config.data.drop_empty = False  # leave images without objects out of training
-    config.data.max_boxes = placeholder(int)  # objects per image; not set: as the data has
+    config.data.max_boxes = placeholder(int)  # objects per image at most; not set: no limit
     config.data.flip = 0.5  # probability of a horizontal flip
     # Further random changes of training images: names of ipg_jax.data.AUGMENTATIONS
     config.data.augmentations = ()

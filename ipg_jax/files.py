@@ -1,17 +1,38 @@
-"""Files of a run: written whole or not at all, and read with errors that say the way out."""
+"""Files: written whole or not at all, and read with errors that name them."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import stat
 from typing import Any
 
 from etils import epath
 
+from ipg_jax.text import shown
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe (FIFO)",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+    stat.S_IFSOCK: "a socket",
+}
+
 
 def is_remote(path: epath.PathLike) -> bool:
     """Returns whether a path is one of a store of objects, such as `gs://BUCKET/...`."""
-    return "://" in str(path)
+    return re.match(r"[a-z][a-z0-9+.-]*://", os.fspath(path), re.IGNORECASE) is not None
+
+
+def local_path(path: epath.PathLike) -> str | None:
+    """Returns a path as the operating system takes it, without `file://`; None for a remote one."""
+    name = os.fspath(path)
+    scheme = re.match(r"([a-z][a-z0-9+.-]*)://[^/]*", name)
+    if scheme is None:
+        return name
+    return name[scheme.end() :] if scheme[1] == "file" else None
 
 
 def write_whole(path: epath.PathLike, data: str | bytes) -> None:
@@ -47,25 +68,92 @@ def write_whole(path: epath.PathLike, data: str | bytes) -> None:
         raise OSError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def check_folder(path: epath.PathLike) -> None:
+    """Raises NotADirectoryError where something is in the way of a folder: a file of its name.
+
+    Or of the name of a folder above it. That the folder is not there yet is no error.
+    """
+    path = epath.Path(path)
+    if is_remote(path):
+        return
+    for place in (path, *path.parents):
+        if os.path.isdir(place):
+            return
+        if os.path.lexists(place):
+            raise NotADirectoryError(
+                f"there can be no folder {path}, for {place} is not a folder: move it away, "
+                "or use another folder"
+            )
+
+
+def make_folder(path: epath.PathLike) -> None:
+    """Makes a folder and those above it, if need be.
+
+    Raises:
+      NotADirectoryError: see `check_folder`.
+      OSError: it cannot be made.
+    """
+    check_folder(path)
+    epath.Path(path).mkdir(parents=True, exist_ok=True)
+
+
 def is_regular(path: epath.PathLike) -> bool:
     """Returns whether there is such a file, and not a folder, a pipe or a device."""
     path = epath.Path(path)
     return path.exists() and not path.is_dir() if is_remote(path) else os.path.isfile(path)
 
 
+def check_regular(path: epath.PathLike) -> None:
+    """Raises OSError, which names `path`, unless it is a regular file or a remote one.
+
+    Opening a named pipe waits for its writer, for ever if there is none, and a device such as
+    `/dev/zero` never ends; both get into data sets, by archives and by links. Links are followed,
+    and nothing is opened.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      OSError: it is something else, or cannot be looked at.
+    """
+    name, local = os.fspath(path), local_path(path)
+    if local is None:
+        return
+    try:
+        mode = os.stat(local).st_mode
+    except OSError as error:
+        raise _unreadable(name, error) from error
+    except ValueError as error:  # no file can have that name: a null byte, a lone surrogate
+        raise FileNotFoundError(f"cannot read {shown(name)}: {error}") from error
+    if not stat.S_ISREG(mode):
+        kind = _KINDS.get(stat.S_IFMT(mode), "something else")
+        raise OSError(f"cannot read {shown(name)}: it is {kind}, not a regular file")
+
+
 def read_regular(path: epath.PathLike) -> bytes:
-    """Returns the contents of a file, local or `gs://`; never waits for a pipe.
+    """Returns the contents of a file, local or `gs://`; see `check_regular`.
 
     Raises:
       FileNotFoundError: there is none.
-      OSError: it is no regular file, such as a folder, or cannot be read.
+      OSError: it is no regular file, such as a folder, or cannot be read; the message names it.
     """
+    check_regular(path)
+    local = local_path(path)
+    try:
+        if local is not None:
+            with open(local, "rb") as file:
+                return file.read()
+    except OSError as error:
+        raise _unreadable(os.fspath(path), error) from error
     path = epath.Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"there is no {path}")
-    if not is_regular(path):
-        raise OSError(f"{path} is not a regular file")
-    return path.read_bytes()
+    try:
+        return path.read_bytes()
+    except Exception as error:  # the clients of stores have errors of their own
+        kind = OSError if path.exists() else FileNotFoundError
+        raise kind(f"cannot read {shown(path)}: {shown(error)}") from error
+
+
+def _unreadable(name: str, error: OSError) -> OSError:
+    """An error of the same type that names the file on one line."""
+    return type(error)(f"cannot read {shown(name)}: {error.strerror or error}")
 
 
 def read_json(path: epath.PathLike, kind: type, remedy: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import io
 import math
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -12,6 +13,7 @@ from etils import epath
 from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from ipg_jax.files import make_folder, write_whole
 from ipg_jax.types import Array
 
 _GOLDEN_RATIO = (math.sqrt(5.0) - 1.0) / 2.0
@@ -148,9 +150,15 @@ def contact_sheet(
 def save_image(path: epath.PathLike, image: UInt8[np.ndarray, "h w 3"]) -> None:
     """Writes a picture as PNG, local or `gs://`, making parent directories."""
     path = epath.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        Image.fromarray(image).save(file, format="PNG")
+    make_folder(path.parent)
+    write_whole(path, encode_png(image))
+
+
+def encode_png(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    """Returns the contents of a PNG file of a picture."""
+    encoded = io.BytesIO()
+    Image.fromarray(image).save(encoded, format="PNG")
+    return encoded.getvalue()
 
 
 def _titled(image: np.ndarray, title: str) -> np.ndarray:

@@ -1,10 +1,9 @@
 import os
-import threading
 
 import pytest
 from small_files import small_files_only
 
-from ipg_jax.files import read_json, read_regular, write_whole
+from ipg_jax.files import check_folder, make_folder, read_json, write_whole
 
 
 def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path):
@@ -38,19 +37,15 @@ def test_a_damaged_file_is_named_with_the_way_out(tmp_path, written, reason):
         read_json(path, dict, "remove it")
 
 
-def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path):
-    os.mkfifo(tmp_path / "pipe")
-    for name, reason in (("pipe", "not a regular file"), (".", "not a regular"), ("x", "no ")):
-        found: list[Exception] = []
-
-        def read(name: str = name, found: list[Exception] = found) -> None:
-            try:
-                read_regular(tmp_path / name)
-            except OSError as error:
-                found.append(error)
-
-        reader = threading.Thread(target=read, daemon=True)
-        reader.start()
-        reader.join(10)
-        assert found, f"{name} is waited for"
-        assert reason in str(found[0])
+def test_a_file_in_the_way_of_a_folder_is_named(tmp_path):
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")
+    check_folder(tmp_path / "not" / "yet")
+    assert not (tmp_path / "not").exists()
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    for name in ("file", "link", "file/below"):
+        for refuse in (check_folder, make_folder):
+            with pytest.raises(NotADirectoryError, match=rf"no folder .*{name}, for .* move it"):
+                refuse(tmp_path / name)
+    assert not (tmp_path / "nowhere").exists()

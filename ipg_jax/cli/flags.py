@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from absl import app
+from absl import flags
 from ml_collections import config_flags
 
 from ipg_jax.training.build_trained import read_trained_config
@@ -14,7 +14,7 @@ HELP = "A config in the place of the workdir's own, whose model it must have."
 
 
 def parse_with_trained_config(arguments: list[str]) -> list[str]:
-    """Defines `--config`, parses all flags and returns what is left; for `app.run`.
+    """Defines `--config`, parses all flags and returns what is left; for `program.run`.
 
     `--config.a.b=value` changes the config that `--config` names. Without it that is the
     `config.json` of `--workdir`.
@@ -37,4 +37,4 @@ def parse_with_trained_config(arguments: list[str]) -> list[str]:
         config_flags.DEFINE_config_file("config", None, **options)
     else:
         config_flags.DEFINE_config_dict("config", trained, **options)
-    return app.parse_flags_with_usage(arguments)
+    return flags.FLAGS(arguments)

@@ -7,11 +7,11 @@ With a config, the weights are also put into its model, as `config.init_from` wo
 """
 
 import collections
-import sys
 
 from absl import app, flags
 from ml_collections import config_flags
 
+from ipg_jax.cli import program
 from ipg_jax.weights import Weights, initialize, load_weights, save_weights
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -48,7 +48,7 @@ def table(weights: Weights) -> str:
 
 
 def check(weights: Weights) -> None:
-    """Puts the weights into the model of the config; exits with what does not fit."""
+    """Puts the weights into the model of the config; raises ValueError with what does not fit."""
     import jax
     import numpy as np
 
@@ -66,16 +66,13 @@ def check(weights: Weights) -> None:
     elif not names and weights.class_names:
         print("The classes will be those of the data; to see them here: config.data.class_names.")
         names = tuple(f"class {i}" for i in range(task.num_classes))
-    try:
-        initialize(
-            fresh,
-            weights,
-            class_names=names,
-            missing=config.init_missing or "",
-            unexpected=config.init_unexpected or "",
-        )
-    except ValueError as error:
-        sys.exit(str(error))
+    initialize(
+        fresh,
+        weights,
+        class_names=names,
+        missing=config.init_missing or "",
+        unexpected=config.init_unexpected or "",
+    )
     print("the weights fit the model of the config")
 
 
@@ -83,10 +80,7 @@ def main(arguments: list[str]) -> None:
     """Runs the command line."""
     if len(arguments) != 2:
         raise app.UsageError("name one file of weights")
-    try:
-        weights = load_weights(arguments[1], class_names=CLASSES.value, epsilon=EPSILON.value)
-    except (OSError, ValueError, ModuleNotFoundError) as error:
-        sys.exit(str(error))
+    weights = load_weights(arguments[1], class_names=CLASSES.value, epsilon=EPSILON.value)
     print(table(weights))
     if CONFIG.value:
         check(weights)
@@ -96,4 +90,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    program.run(main)

@@ -16,7 +16,6 @@ from ipg_jax.data.input_pipeline import (
     prepare_image,
     train_batches,
 )
-from ipg_jax.data.regular_file import read_regular_file
 from ipg_jax.data.sources import (
     CocoSource,
     DataReport,
@@ -62,6 +61,5 @@ __all__ = [
     "padding_multiple",
     "prepare_image",
     "read_image_header",
-    "read_regular_file",
     "train_batches",
 ]

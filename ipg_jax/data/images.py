@@ -24,8 +24,8 @@ from jaxtyping import UInt8
 from PIL import ExifTags, Image
 
 from ipg_jax.data.pixels import Samples, sample_kind, significant_bits, to_rgb
-from ipg_jax.data.regular_file import check_regular_file
 from ipg_jax.data.tiff import refuse_misread
+from ipg_jax.files import check_regular
 from ipg_jax.text import shown
 
 Size = tuple[int, int]
@@ -141,7 +141,7 @@ def read_image_header(
     """
     if isinstance(source, bytes):
         return _open(io.BytesIO(source), options).header
-    check_regular_file(source)
+    check_regular(source)
     try:
         with tf.io.gfile.GFile(source, "rb") as file:
             return _open(file, options).header

@@ -62,8 +62,8 @@ def train_batches(
       image_size: limits of the (short, long) side of the resized images.
       levels: number of levels of the pyramid.
       start_step: the step of the first batch, to resume a run.
-      max_boxes: rows of ground truth for each image; by default as many as the data need. Objects
-        beyond it are cut off, which is logged.
+      max_boxes: rows of ground truth for each image at most; by default, and where they need fewer,
+        as many as the data need. Objects beyond it are cut off, which is logged.
       flip: probability of mirroring an image.
       augmentations: names of further random changes, in their order (`data.augment`).
       pad_multiple: see `make_geometry`.
@@ -333,14 +333,16 @@ def _scale(size: Size, resized: Size) -> Float32[np.ndarray, " 2"]:
 
 
 def _resolve_max_boxes(source: Source, max_boxes: int | None) -> int:
-    """Rows of ground truth for each image: as asked, or enough for all in multiples of eight."""
-    if max_boxes is None:
-        return max(-(-source.records.max_objects // 8) * 8, 8)
+    """Rows of ground truth for each image: enough for all in multiples of eight, or fewer."""
+    needed = max(-(-source.records.max_objects // 8) * 8, 8)
+    if max_boxes is None or max_boxes >= needed:
+        return needed
     counts = np.diff(source.records.offsets)
     over = np.flatnonzero(counts > max_boxes)
     if len(over):
         logger.warning(
-            "%s: max_boxes = %d cuts off %d objects in %d images; the fullest, %s, has %d",
+            "%s: config.data.max_boxes=%d cuts off %d objects in %d images; the fullest, %s, has "
+            "%d",
             source.name,
             max_boxes,
             int((counts[over] - max_boxes).sum()),

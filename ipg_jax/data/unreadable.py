@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 
 from ipg_jax.data.sources.base import LOST, Source
+from ipg_jax.errors import RunStoppedError
 
 WINDOW = 1000
 """How many of the last images a training run is judged by: enough for chance to play no part."""
@@ -16,7 +17,7 @@ WINDOW = 1000
 _NAMED = 5
 
 
-class UnreadableImagesError(RuntimeError):
+class UnreadableImagesError(RunStoppedError):
     """More images are missing or unreadable than `config.data.max_unreadable` allows."""
 
 

@@ -11,7 +11,7 @@ from etils import epath
 from jaxtyping import Float, Float32, Float64, Int, Int32
 
 from ipg_jax.evaluation.ground_truth import GroundTruth, Result
-from ipg_jax.files import write_whole
+from ipg_jax.files import make_folder, write_whole
 from ipg_jax.types import Array, Detections, ImageId
 
 Select: TypeAlias = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], Detections]
@@ -208,7 +208,7 @@ def save_results(path: epath.PathLike, results: Sequence[Result]) -> None:
     Numbers are written so that reading gives back the same floats.
     """
     path = epath.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_whole(path, json.dumps(list(results), allow_nan=False))
 
 

@@ -1,27 +1,27 @@
 """The folder that prediction writes into, where nothing is replaced that it did not write.
 
 It gets `detections.json`, in COCO's format, and pictures `<name>_detections.png`. The JSON lists
-all pictures that were ever written to the folder, which the next run may replace. While a run
-lasts, `detections.jsonl` has a line for each image that is done: what a killed process leaves.
+all pictures that were ever written to the folder, which the next run may replace. From a run's
+first image to its end, `detections.jsonl` has a line for each image that is done: what a killed
+process leaves. A run that reads no image changes nothing.
 """
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from etils import epath
 from jaxtyping import Float, Float32, Int, UInt8
-from PIL import Image
 
-from ipg_jax import data
-from ipg_jax.files import is_remote, write_whole
+from ipg_jax.files import is_remote, read_regular, write_whole
+from ipg_jax.lock import FolderLock
 from ipg_jax.text import shown
+from ipg_jax.visualize import encode_png
 
 MADE_BY = "ipg_jax predict"
 
@@ -32,27 +32,23 @@ _LONGEST = 255
 class OutputFolder:
     """Writes pictures and detections.
 
-    As a context it completes `detections.json` at the end, also if an exception ends it: what was
-    added until then is not lost.
+    Its context holds the folder's lock, and completes `detections.json` at the end, also if an
+    exception ends it: what was added until then is not lost.
     """
 
     def __init__(self, folder: epath.PathLike, categories: Sequence[Mapping[str, Any]]):
-        """Makes the folder if need be and looks at what is in it; writes nothing yet.
+        """Does nothing yet.
 
         Args:
           folder: local or `gs://`.
           categories: the classes in COCO's form, by label.
-
-        Raises:
-          FileExistsError: there is a `detections.json` or `detections.jsonl` that is not
-            prediction's.
-          OSError: the folder cannot be made.
         """
         self._folder = epath.Path(folder)
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._lock = FolderLock(self._folder, ".detections.lock")
         self._path = self._folder / "detections.json"
         self._journal_path = self._folder / "detections.jsonl"
-        self._owned = _pictures_of(self._path) | _pictures_of(self._journal_path)
+        self._journal: TextIO | None = None
+        self._owned: set[str] = set()
         self._inputs: frozenset[str] = frozenset()
         self._written: set[str] = set()
         self._images: list[dict[str, Any]] = []
@@ -73,22 +69,35 @@ class OutputFolder:
         return len(self._images)
 
     def __enter__(self) -> OutputFolder:
-        self._journal_path.unlink(missing_ok=True)
-        self._journal = self._journal_path.open("w")
-        self._log(info=_info(self._owned), categories=self._categories)
+        """Makes the folder if need be, locks it and looks at what is in it.
+
+        Raises:
+          ValueError: another process is writing predictions to the folder.
+          FileExistsError: there is a `detections.json` or `detections.jsonl` that is not
+            prediction's.
+          OSError: the folder cannot be made.
+        """
+        self._lock.acquire()
+        try:
+            self._owned = _pictures_of(self._path) | _pictures_of(self._journal_path)
+        except BaseException:
+            self._lock.release()
+            raise
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._journal.close()
-        if self._images or not _exists(self._path):  # or what an earlier run found stays
-            document = {
-                "info": _info(self._owned | self._written),
-                "images": self._images,
-                "annotations": self._annotations,
-                "categories": self._categories,
-            }
-            write_whole(self._path, json.dumps(document))
-        self._journal_path.unlink()
+        with self._lock:
+            if self._journal is not None:
+                self._journal.close()
+            if self._images:
+                document = {
+                    "info": _info(self._owned | self._written),
+                    "images": self._images,
+                    "annotations": self._annotations,
+                    "categories": self._categories,
+                }
+                write_whole(self._path, json.dumps(document))
+                self._journal_path.unlink()
 
     def add(
         self,
@@ -136,15 +145,14 @@ class OutputFolder:
         ]
         self._log(picture=name)  # first, so that a picture without a line is known as ours
         self._written.add(name)
-        encoded = io.BytesIO()
-        Image.fromarray(picture).save(encoded, format="PNG")
+        encoded = encode_png(picture)
         target = self._folder / name
         target.unlink(missing_ok=True)  # `_free_name` said that it is ours; links are not followed
         if is_remote(target):
-            target.write_bytes(encoded.getvalue())
+            target.write_bytes(encoded)
         else:
             with open(target, "xb") as file:
-                file.write(encoded.getvalue())
+                file.write(encoded)
         self._log(image=image, annotations=annotations)
         self._images.append(image)
         self._annotations += annotations
@@ -163,6 +171,10 @@ class OutputFolder:
         raise AssertionError("there is always a free number")
 
     def _log(self, **entry: Any) -> None:
+        if self._journal is None:
+            first = {"info": _info(self._owned), "categories": self._categories}
+            write_whole(self._journal_path, json.dumps(first) + "\n")  # no moment without the list
+            self._journal = self._journal_path.open("a")
         self._journal.write(json.dumps(entry) + "\n")
         self._journal.flush()
 
@@ -174,7 +186,7 @@ def _pictures_of(path: epath.Path) -> set[str]:
     try:
         if os.path.islink(path):
             raise ValueError(f"{path} is a link")
-        text = data.read_regular_file(path).decode()
+        text = read_regular(path).decode()
         if not text:
             return set()
         lines = [text]

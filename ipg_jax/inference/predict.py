@@ -13,6 +13,7 @@ from etils import epath
 from jaxtyping import Int
 
 from ipg_jax import data, evaluation, visualize
+from ipg_jax.files import read_regular
 from ipg_jax.inference.inputs import find_inputs
 from ipg_jax.inference.outputs import OutputFolder
 from ipg_jax.text import shown
@@ -52,8 +53,10 @@ def predict(
 
     Raises:
       FileNotFoundError: there is no such checkpoint.
-      ValueError: the workdir's classes are not as many as the model's.
+      ValueError: the workdir's classes are not as many as the model's, or another process is
+        writing predictions to `out`.
       FileExistsError: `out` holds somebody else's `detections.json`.
+      OSError: `out` cannot be made or written to.
     """
     categories = read_classes(epath.Path(workdir))
     names = [category["name"] for category in categories]
@@ -63,17 +66,32 @@ def predict(
             f"{run.task.num_classes}: remove this file, and start the training again, which "
             "writes it"
         )
-    folder = OutputFolder(out, categories)
-    inputs = find_inputs(images, ours=folder.pictures)
-    folder.protect(inputs.files)
-    for argument, reason in inputs.refused.items():
-        logger.error("%s: left out: %s", shown(argument), reason)
-    failed = list(inputs.refused)
-    if not inputs.files:
-        return failed
-    _, variables = restore_variables(
-        epath.Path(workdir), checkpoint, run.template, verify=run.verify_checkpoints
-    )
+    with OutputFolder(out, categories) as folder:
+        inputs = find_inputs(images, ours=folder.pictures)
+        folder.protect(inputs.files)
+        for argument, reason in inputs.refused.items():
+            logger.error("%s: left out: %s", shown(argument), reason)
+        failed = list(inputs.refused)
+        if not inputs.files:
+            return failed
+        _, variables = restore_variables(
+            epath.Path(workdir), checkpoint, run.template, verify=run.verify_checkpoints
+        )
+        failed += _predict_files(run, variables, inputs.files, folder, names, threshold)
+    if len(folder):
+        logger.info("wrote %d pictures and detections.json to %s", len(folder), out)
+    return failed
+
+
+def _predict_files(
+    run: PredictRun,
+    variables: PyTree,
+    files: Sequence[str],
+    folder: OutputFolder,
+    class_names: Sequence[str],
+    threshold: float,
+) -> list[str]:
+    """Writes what is found in each file; returns those that could not be read."""
 
     @functools.partial(jax.jit, out_shardings=replicated(run.mesh))
     def detect(variables: PyTree, pyramid: Pyramid, image_size: Int[Array, "1 2"]) -> Detections:
@@ -81,40 +99,40 @@ def predict(
             return run.task.predict(variables, pyramid, image_size)
 
     levels = run.task.pyramid_levels
+    failed: list[str] = []
     shapes: set[tuple[int, ...]] = set()
     seconds, timed = 0.0, 0
-    with folder:
-        for path in inputs.files:
-            try:
-                image = data.decode_image(data.read_regular_file(path), options=run.image_options)
-            except (OSError, ValueError) as error:
-                logger.error("%s: left out: %s", shown(path), error)
-                failed.append(path)
-                continue
-            begin = time.perf_counter()
-            pyramid, size, scale = data.prepare_image(
-                image,
-                image_size=run.image_size,
-                levels=levels,
-                pad_multiple=data.padding_multiple(levels, run.mesh.shape["space"]),
-            )
-            placed = jax.device_put(tuple(x[None] for x in pyramid), image_sharding(run.mesh))
-            found = jax.device_get(detect(variables, placed, size[None]))
-            if pyramid[0].shape in shapes:  # the first of a shape compiles
-                seconds, timed = seconds + time.perf_counter() - begin, timed + 1
-            shapes.add(pyramid[0].shape)
+    for path in files:
+        try:
+            image = data.decode_image(read_regular(path), options=run.image_options)
+        except (OSError, ValueError) as error:
+            logger.error("%s: left out: %s", shown(path), error)
+            failed.append(path)
+            continue
+        begin = time.perf_counter()
+        pyramid, size, scale = data.prepare_image(
+            image,
+            image_size=run.image_size,
+            levels=levels,
+            pad_multiple=data.padding_multiple(levels, run.mesh.shape["space"]),
+        )
+        placed = jax.device_put(tuple(x[None] for x in pyramid), image_sharding(run.mesh))
+        found = jax.device_get(detect(variables, placed, size[None]))
+        if pyramid[0].shape in shapes:  # the first of a shape compiles
+            seconds, timed = seconds + time.perf_counter() - begin, timed + 1
+        shapes.add(pyramid[0].shape)
 
-            keep = found.valid[0]
-            scores, labels = found.scores[0][keep], found.labels[0][keep]
-            boxes = evaluation.boxes_to_original(
-                found.boxes[0][keep], scale, np.array(image.shape[:2], np.int32)
-            )
-            visible = scores >= threshold
-            drawn = visualize.draw_boxes(
-                image, boxes[visible].astype(np.float32), labels[visible], names, scores[visible]
-            )
-            picture = folder.add(path, boxes, scores, labels, drawn)
-            logger.info("%s: %d objects, %s", shown(path), len(boxes), shown(picture))
+        keep = found.valid[0]
+        scores, labels = found.scores[0][keep], found.labels[0][keep]
+        boxes = evaluation.boxes_to_original(
+            found.boxes[0][keep], scale, np.array(image.shape[:2], np.int32)
+        )
+        visible = scores >= threshold
+        drawn = visualize.draw_boxes(
+            image, boxes[visible].astype(np.float32), labels[visible], class_names, scores[visible]
+        )
+        picture = folder.add(path, boxes, scores, labels, drawn)
+        logger.info("%s: %d objects, %s", shown(path), len(boxes), shown(picture))
     if timed:
         logger.info(
             "%.3f s an image (mean of %d, without the %d compiling ones)",
@@ -122,5 +140,4 @@ def predict(
             timed,
             len(shapes),
         )
-    logger.info("wrote %d pictures and detections.json to %s", len(folder), out)
     return failed

@@ -37,7 +37,12 @@ from ipg_jax.tasks import (
     RoiHeads,
     TwoStageTask,
 )
-from ipg_jax.training.build_checks import check_anchors, check_group_norms, checked
+from ipg_jax.training.build_checks import (
+    check_anchors,
+    check_fusion,
+    check_group_norms,
+    checked,
+)
 from ipg_jax.training.build_fields import DETECTORS, DTYPES, MOST
 from ipg_jax.training.optimizer import make_optimizer, make_schedule
 from ipg_jax.training.sharding import make_mesh, state_sharding
@@ -54,8 +59,10 @@ def build_task(config: ConfigDict) -> DetectionTask:
     config = checked(config)
     model = config.model
     types = {"dtype": DTYPES[model.dtype], "param_dtype": DTYPES[model.param_dtype]}
+    guided = build_backbone(model, types)
+    check_fusion(model, init=fusion_init(config), num_stages=len(guided.strides))
     backbone = IPGNet(
-        backbone=build_backbone(model, types),
+        backbone=guided,
         fusion=model.fusion,
         fusion_stages=tuple(model.fusion_stages),
         fusion_init=fusion_init(config),
@@ -172,7 +179,7 @@ def fpn_levels(model: ConfigDict) -> tuple[int, int]:
     if not 2 <= first <= min(last, model.num_stages + 1):
         raise ValueError(
             f"config.model.fpn_levels={(first, last)}: the first is 2 to {model.num_stages + 1} "
-            "(num_stages + 1), the last no less"
+            "(config.model.num_stages + 1), the last no less"
         )
     return first, last
 

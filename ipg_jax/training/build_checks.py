@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ipg_jax.models import IPGNet
+from ipg_jax.models import FUSIONS, IPGNet
 from ipg_jax.ops import base_anchors
 from ipg_jax.training.build_compat import current_values, get_field, has_field, replaced
 from ipg_jax.training.build_fields import fields
 from ipg_jax.training.command_line import home
+from ipg_jax.training.optimizer import matching, no_match
+from ipg_jax.types import PyTree
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +95,29 @@ def has_eval_data(config: ConfigDict) -> bool:
     return False
 
 
+def check_fusion(model: ConfigDict, *, init: str, num_stages: int) -> None:
+    """Raises ValueError for stages to guide that the backbone lacks, or a start that cannot be.
+
+    Args:
+      model: `config.model`.
+      init: how the fusions start.
+      num_stages: of the backbone.
+    """
+    beyond = [stage for stage in model.fusion_stages if stage > num_stages]
+    if beyond:
+        raise ValueError(
+            f"config.model.fusion_stages={tuple(model.fusion_stages)} has {beyond[0]}, and "
+            f"config.model.backbone={model.backbone} has the stages 1 to {num_stages} "
+            f"(config.model.num_stages={model.num_stages})"
+        )
+    if model.fusion_stages and init == "identity" and not FUSIONS[model.fusion].has_identity:
+        others = ", ".join(name for name, fusion in FUSIONS.items() if fusion.has_identity)
+        raise ValueError(
+            f"config.model.fusion={model.fusion} cannot start as config.model.fusion_init=identity "
+            f"says: set that to default, or take one of the fusions {others}"
+        )
+
+
 def check_group_norms(model: ConfigDict, net: IPGNet) -> None:
     """Raises ValueError for a group norm of channels that its 32 groups do not divide.
 
@@ -143,6 +169,44 @@ def check_anchors(model: ConfigDict, sizes: tuple[tuple[float, ...], ...]) -> No
                 f"config.model.anchor_ratios={model.anchor_ratios} make anchors of less than a "
                 "pixel: raise the scale, or take ratios nearer to 1"
             )
+
+
+def check_initial(config: ConfigDict) -> None:
+    """Raises ValueError for fields that say how weights are loaded, where none are."""
+    for field in ("init_missing", "init_unexpected"):
+        if config[field] is not None and config.init_from is None:
+            raise ValueError(
+                f"config.{field}={config[field]!r} is about the arrays of config.init_from, which "
+                f"is not set: set it, or leave out config.{field}"
+            )
+
+
+def check_no_decay(config: ConfigDict, params: PyTree) -> None:
+    """Raises ValueError if `config.optimizer.no_decay` matches no parameter.
+
+    Args:
+      config: the run's.
+      params: the model's parameters, or their shapes.
+    """
+    pattern = config.optimizer.no_decay
+    if pattern is not None and not any(jax.tree.leaves(matching(params, pattern))):
+        raise ValueError(no_match("config.optimizer.no_decay", pattern, params))
+
+
+def warn_of_large_batch(config: ConfigDict, num_images: int) -> None:
+    """Logs a warning of a batch that has images more than once.
+
+    Args:
+      config: the run's.
+      num_images: of its training data.
+    """
+    if config.batch_size > num_images:
+        logger.warning(
+            "config.batch_size=%d is more than the %d images of the training data: every batch has "
+            "images several times, and an epoch is a part of a step",
+            config.batch_size,
+            num_images,
+        )
 
 
 def warn_of_warmup(config: ConfigDict, *, num_steps: int, steps_per_epoch: float) -> None:

@@ -28,6 +28,12 @@ MOST = 2**31 - 1
 WIDEST = 2**16
 """The most channels of a layer, and the longest side of an image."""
 
+LARGEST_BATCH = 2**16
+"""The most images of a batch, whose indices each host computes for each of its images."""
+
+MOST_SCENES = 10**6
+"""The most scenes of digits, all of which are laid out at the start."""
+
 
 class Field(NamedTuple):
     """What a field may hold.
@@ -160,7 +166,7 @@ def fields() -> dict[str, Field]:
     norm, width = choice(*NORMS), whole(1, WIDEST)
     return {
         "seed": whole(0, 2**32 - 1),
-        "batch_size": whole(1),
+        "batch_size": whole(1, LARGEST_BATCH),
         "num_epochs": real(above=0.0, most=1e6),
         "num_steps": optional(whole(1)),
         "image_size": SIZE,
@@ -184,8 +190,8 @@ def fields() -> dict[str, Field]:
         "data.one_based": optional(FLAG),
         "data.train_split": TEXT,
         "data.eval_split": optional(TEXT),
-        "data.train_scenes": whole(1),
-        "data.eval_scenes": whole(0),
+        "data.train_scenes": whole(1, MOST_SCENES),
+        "data.eval_scenes": whole(0, MOST_SCENES),
         "data.scene_size": whole(48, WIDEST),
         "data.class_names": optional(
             several(TEXT, "a tuple of different names", lambda x: len(set(x)) == len(x))
@@ -248,7 +254,7 @@ def fields() -> dict[str, Field]:
         "model.box_head.rois_per_image": whole(1),
         "optimizer.name": choice(*OPTIMIZERS),
         "optimizer.learning_rate": real(above=0.0),
-        "optimizer.batch_size": whole(1),
+        "optimizer.batch_size": whole(1, LARGEST_BATCH),
         "optimizer.momentum": real(0.0, below=1.0),
         "optimizer.weight_decay": real(0.0),
         "optimizer.no_decay": optional(PATTERN),
@@ -260,9 +266,9 @@ def fields() -> dict[str, Field]:
         ),
         "optimizer.warmup_steps": whole(0),
         "optimizer.warmup_factor": real(0.0, 1.0),
-        "optimizer.accumulation": whole(1),
+        "optimizer.accumulation": whole(1, LARGEST_BATCH),
         "optimizer.ema_decay": optional(real(above=0.0, below=1.0)),
-        "eval.batch_size": optional(whole(1)),
+        "eval.batch_size": optional(whole(1, LARGEST_BATCH)),
         "eval.metric": choice("coco", "voc"),
         "eval.score_threshold": real(0.0, below=1.0),
         "eval.nms": choice(*NMS_CHOICES),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -26,9 +27,12 @@ from ipg_jax.training.build import (
     space_to_depth,
 )
 from ipg_jax.training.build_checks import (
+    check_initial,
+    check_no_decay,
     checked,
     eval_data_field,
     has_eval_data,
+    warn_of_large_batch,
     warn_of_warmup,
 )
 from ipg_jax.training.evaluator import Evaluator, View
@@ -54,6 +58,7 @@ def build_train_run(config: ConfigDict, *, evaluate: bool = True) -> TrainRun:
       ValueError: the config does not fit the data or the devices; the message names the field.
     """
     config = checked(config)
+    check_initial(config)
     mesh = log_mesh(build_mesh(config))
     check_batch_size(mesh, config.batch_size, config.optimizer.accumulation)
     evaluate = evaluate and has_eval_data(config)
@@ -70,11 +75,13 @@ def build_train_run(config: ConfigDict, *, evaluate: bool = True) -> TrainRun:
         check_same_classes(source, eval_source)
         evaluator = build_evaluator(config, task, eval_source, mesh)
     num_steps, steps_per_epoch = run_length(config, len(source))
+    warn_of_large_batch(config, len(source))
     warn_of_warmup(config, num_steps=num_steps, steps_per_epoch=steps_per_epoch)
     optimizer, schedule = build_optimizer(
         config, num_steps=num_steps, steps_per_epoch=steps_per_epoch
     )
     template = abstract_state(config, task, optimizer, mesh)
+    check_no_decay(config, template.params)
     placement = jax.tree.map(lambda x: x.sharding, template)
     eval_every = config.eval_every or max(1, round(steps_per_epoch))
     return TrainRun(
@@ -175,15 +182,16 @@ def log_fusion_init(config: ConfigDict) -> None:
         )
     else:
         logger.warning(
-            "the fusion %r cannot start as O = R: where config.init_from does not bring it, the "
-            "stages behind the first guided one see something else than they were trained on",
+            "config.model.fusion=%s cannot start as O = R: where config.init_from does not bring "
+            "it, the stages behind the first guided one see something else than they were trained "
+            "on",
             config.model.fusion,
         )
 
 
 def check_eval_batch_size(config: ConfigDict, mesh: Mesh) -> None:
     """Raises ValueError unless the evaluation's batch divides over the devices."""
-    field = "eval.batch_size" if config.eval.batch_size else "batch_size"
+    field = "config.eval.batch_size" if config.eval.batch_size else "config.batch_size"
     check_batch_size(mesh, config.eval.batch_size or config.batch_size, field=field)
 
 
@@ -246,29 +254,30 @@ def _common(c: ConfigDict, train: bool) -> dict[str, Any]:
 
 def coco_source(c: ConfigDict, train: bool) -> data.Source:
     """COCO's format: a folder of images and a JSON file."""
-    return data.CocoSource(
-        images=c.train_images if train else _needed(c, "eval_images"),
-        annotations=c.train_annotations if train else c.eval_annotations,
-        **_common(c, train),
-    )
+    images = c.train_images if train else _needed(c, "eval_images")
+    field = "train_annotations" if train else "eval_annotations"
+    with _named(field):
+        return data.CocoSource(images=images, annotations=c[field], **_common(c, train))
 
 
 def voc_source(c: ConfigDict, train: bool) -> data.Source:
     """VOC's format: folders with an XML file for each image."""
-    root, split = _needed(c, "root"), c.train_split if train else c.eval_split
-    return data.VocSource(root=root, split=split, **_common(c, train))
+    root, split = _needed(c, "root"), "train_split" if train else "eval_split"
+    with _named("root", split):
+        return data.VocSource(root=root, split=c[split], **_common(c, train))
 
 
 def tfds_source(c: ConfigDict, train: bool) -> data.Source:
     """A prepared TFDS data set."""
-    name, split = _needed(c, "name"), c.train_split if train else c.eval_split
-    return data.TfdsSource(
-        name=name,
-        split=split,
-        data_dir=c.data_dir,
-        one_based=c.one_based,
-        **_common(c, train),
-    )
+    name, split = _needed(c, "name"), "train_split" if train else "eval_split"
+    with _named("name", split):
+        return data.TfdsSource(
+            name=name,
+            split=c[split],
+            data_dir=c.data_dir,
+            one_based=c.one_based,
+            **_common(c, train),
+        )
 
 
 def digits_source(c: ConfigDict, train: bool) -> data.Source:
@@ -292,6 +301,17 @@ SOURCES: dict[str, Callable[[ConfigDict, bool], data.Source]] = {
 """What `config.data.source` names: functions of `config.data` and whether it is for training."""
 
 
+@contextlib.contextmanager
+def _named(*fields: str) -> Iterator[None]:
+    """Lets errors of a source begin with the fields of `config.data` that say what it reads."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        names = ", ".join(f"config.data.{field}" for field in fields)
+        kind = OSError if isinstance(error, OSError) else ValueError
+        raise kind(f"{names}: {error}") from error
+
+
 def _needed(c: ConfigDict, field: str) -> str:
     if not c[field]:
         raise ValueError(f"config.data.{field} is not set: config.data.source={c.source} needs it")
@@ -309,7 +329,9 @@ def build_source(
       class_names: the classes of the labels, instead of `config.data.class_names`.
 
     Raises:
-      ValueError: `config.data.source` is unknown, or the data has other classes than the config.
+      OSError: a file that names the data cannot be read; the message begins with the field.
+      ValueError: `config.data.source` is unknown, or the data is damaged, or has other classes
+        than the config.
       UnreadableImagesError: more images than `config.data.max_unreadable` allows cannot be used.
     """
     c = config.data

@@ -72,16 +72,16 @@ class Checkpoints:
         read_only: bool = False,
         verify: bool = True,
     ) -> None:
-        """Opens `directory` and makes it if need be; all processes of a run together.
+        """Looks at `directory`, all processes of a run together; changes nothing in it yet.
 
-        To be written to, the newest checkpoint has to be whole. One that is damaged is moved to
-        the folder `damaged` beside `directory`, with a warning, and the next older one is taken.
+        Where a run goes on, the newest checkpoint has to be whole: those that are newer and damaged
+        are left out (`begin_writing`).
 
         Args:
           directory: local folder or `gs://` URL.
           keep: how many of the newest checkpoints to keep.
           digest: `config_digest` of the run, stored with each checkpoint.
-          read_only: never write, move or delete.
+          read_only: never write, move or delete; list damaged ones, too.
           verify: whether checksums are written and compared.
 
         Raises:
@@ -89,7 +89,9 @@ class Checkpoints:
           ValueError: there are checkpoints, and all of them are damaged.
         """
         self._directory = epath.Path(directory).absolute()
+        self._keep = keep
         self._digest = digest
+        self._read_only = read_only
         self._verify = verify
         self._whole: set[int] = set()
         self._saving: int | None = None
@@ -98,20 +100,35 @@ class Checkpoints:
         if read_only and not self._directory.exists():
             raise FileNotFoundError(f"no checkpoints in {directory}: was this run trained?")
         # What the primary process finds is what all work with.
-        found = json.loads(hosts.from_primary(lambda: self._look(set_damaged_aside=not read_only)))
+        found = json.loads(hosts.from_primary(self._look))
         self._steps: list[int] = found["steps"]
         self._scores: dict[int, float | None] = {int(k): v for k, v in found["scores"].items()}
-        if read_only:
+        self._damaged: dict[int, str] = {int(k): v for k, v in found["damaged"].items()}
+        if not read_only:
+            self._whole.update(self._steps[-1:])
+
+    def begin_writing(self) -> None:
+        """Makes the folder if need be, and moves what is damaged and newer than all whole away.
+
+        It is moved to the folder `damaged` beside this one, with a warning. All processes of a run
+        call it together; the first `save` does, if it was not called before.
+
+        Raises:
+          OSError: a folder cannot be made, or a checkpoint not moved.
+        """
+        if self._read_only:
+            raise ValueError(f"{self._directory} was opened to be read only")
+        if self._manager is not None:
             return
-        self._whole.update(self._steps[-1:])
+        hosts.from_primary(self._set_damaged_aside)
         self._manager = ocp.CheckpointManager(
             self._directory,
-            item_handlers=StateHandler(checksums=verify),
+            item_handlers=StateHandler(checksums=self._verify),
             options=ocp.CheckpointManagerOptions(
                 create=True,
                 cleanup_tmp_directories=True,
                 lightweight_initialize=True,  # or a damaged file of metadata would be an error here
-                preservation_policy=_KeepNewestAndBest(keep, lambda: self.best),
+                preservation_policy=_KeepNewestAndBest(self._keep, lambda: self.best),
             ),
         )
 
@@ -236,11 +253,11 @@ class Checkpoints:
         with contextlib.suppress(*([Exception] if self._failed else [])):  # it was raised before
             self._manager.close()
 
-    def _look(self, *, set_damaged_aside: bool) -> str:
-        """Returns steps and scores as JSON; moves away what is damaged and newer than all whole."""
+    def _look(self) -> str:
+        """Returns steps and scores as JSON, and what is damaged and newer than all whole."""
         steps = find_steps(self._directory)
         damaged: dict[int, str] = {}
-        while set_damaged_aside and len(damaged) < len(steps):
+        while not self._read_only and len(damaged) < len(steps):
             step = steps[-1 - len(damaged)]
             damage = find_damage(self._directory / str(step), checksums=self._verify)
             if not damage:
@@ -253,7 +270,12 @@ class Checkpoints:
                 f"all checkpoints in {self._directory} are damaged:\n  {lines}\nput back sound "
                 "copies of them, or use another workdir"
             )
-        for step, damage in damaged.items():
+        scores = read_scores(self._directory, steps)
+        return json.dumps({"steps": steps, "scores": scores, "damaged": damaged})
+
+    def _set_damaged_aside(self) -> str:
+        """Moves the damaged checkpoints away; returns nothing to tell."""
+        for step, damage in self._damaged.items():
             place = set_aside(self._directory / str(step))
             logger.warning(
                 "CHECKPOINT %d IS DAMAGED and is now %s: %s. The run goes on from the next older "
@@ -261,9 +283,9 @@ class Checkpoints:
                 step,
                 place,
                 damage,
-                steps[-1],
+                self._steps[-1],
             )
-        return json.dumps({"steps": steps, "scores": read_scores(self._directory, steps)})
+        return ""
 
     def _check(self, step: int) -> None:
         """Raises ValueError if a checkpoint is damaged, once for each."""
@@ -278,8 +300,8 @@ class Checkpoints:
         self._whole.add(step)
 
     def _writable(self) -> ocp.CheckpointManager:
-        if self._manager is None:
-            raise ValueError(f"{self._directory} was opened to be read only")
+        self.begin_writing()
+        assert self._manager is not None
         return self._manager
 
     def _not_written(self, error: Exception) -> OSError:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from etils import epath
 from orbax.checkpoint import path as orbax_path
 
-from ipg_jax.files import is_regular, read_json, write_whole
+from ipg_jax.files import is_regular, make_folder, read_json, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def find_damage(checkpoint: epath.Path, *, checksums: bool = True) -> str:
 def set_aside(checkpoint: epath.Path) -> epath.Path:
     """Moves a damaged checkpoint out of the folder of checkpoints; returns where to."""
     folder = checkpoint.parent.with_name("damaged")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     place = folder / checkpoint.name
     number = 1
     while place.exists():
@@ -103,7 +103,7 @@ def set_aside(checkpoint: epath.Path) -> epath.Path:
 def write_score(checkpoint: epath.Path, score: float | None) -> None:
     """Notes that a checkpoint was evaluated, and the score that ranks it, if there is one."""
     path = _score_path(checkpoint)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     score = None if score is None else float(score)
     write_whole(path, json.dumps({"AP": score, "crc32": zlib.crc32(repr(score).encode())}))
 

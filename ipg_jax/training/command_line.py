@@ -45,7 +45,7 @@ def initialize_distributed(detect: bool) -> None:
         `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`. With neither, the process runs alone.
 
     Raises:
-      ValueError: only some of the three variables are set.
+      ValueError: only some of the three variables are set, or one is not a whole number.
     """
     names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
     given = [name for name in names if name in os.environ]
@@ -53,6 +53,9 @@ def initialize_distributed(detect: bool) -> None:
         jax.distributed.initialize()
     elif len(given) == len(names):
         address, count, index = (os.environ[name] for name in names)
+        for name, value in zip(names[1:], (count, index), strict=True):
+            if not value.isdecimal():
+                raise ValueError(f"{name} is a whole number, not {value!r}")
         jax.distributed.initialize(address, int(count), int(index))
     elif given:
         missing = sorted(set(names) - set(given))

@@ -7,6 +7,7 @@ import logging
 import jax
 from etils import epath
 
+from ipg_jax.files import check_folder
 from ipg_jax.text import shown
 from ipg_jax.training.evaluator import Evaluation
 from ipg_jax.training.runs import EvalRun
@@ -36,8 +37,10 @@ def evaluate(run: EvalRun, workdir: epath.PathLike, checkpoint: str = "best") ->
       FileNotFoundError: there is no such checkpoint.
       ValueError: the data has other classes than the run was trained with, or a file of the run is
         damaged.
+      NotADirectoryError: `eval` is a file.
     """
     workdir = epath.Path(workdir)
+    check_folder(workdir / "eval")  # now, and not when all images are done
     source = run.evaluator.source
     trained = trained_class_names(workdir)
     if list(source.class_names) != trained:

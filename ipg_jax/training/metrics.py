@@ -13,13 +13,14 @@ from etils import epath
 from jaxtyping import UInt8
 from tensorboardX import SummaryWriter
 
-from ipg_jax.files import read_regular, write_whole
+from ipg_jax.errors import RunStoppedError
+from ipg_jax.files import make_folder, read_regular, write_whole
 from ipg_jax.visualize import save_image
 
 logger = logging.getLogger(__name__)
 
 
-class DivergedError(RuntimeError):
+class DivergedError(RunStoppedError):
     """A loss or gradient was not finite."""
 
 
@@ -53,7 +54,7 @@ class MetricWriter:
         if not enabled:
             return
         self._workdir = epath.Path(workdir)
-        self._workdir.mkdir(parents=True, exist_ok=True)
+        make_folder(self._workdir)
         self._path = self._workdir / "metrics.jsonl"
         if self._path.exists():
             self._rewind(start_step, evaluated)

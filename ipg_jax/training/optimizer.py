@@ -47,7 +47,9 @@ def make_schedule(
     elif kind == "cosine":
         base = optax.cosine_decay_schedule(learning_rate, num_steps)
     else:
-        raise ValueError(f"optimizer.schedule is one of {', '.join(SCHEDULES)}, not {kind!r}")
+        raise ValueError(
+            f"config.optimizer.schedule is one of {', '.join(SCHEDULES)}, not {kind!r}"
+        )
 
     def schedule(count: jax.typing.ArrayLike) -> jax.Array:
         count = jnp.asarray(count, jnp.float32)
@@ -69,6 +71,15 @@ def parameter_paths(params: PyTree) -> PyTree:
 def matching(params: PyTree, pattern: str) -> PyTree:
     """Returns a tree of bools: whether `pattern` (a regular expression) matches a whole path."""
     return jax.tree.map(lambda p: re.fullmatch(pattern, p) is not None, parameter_paths(params))
+
+
+def no_match(field: str, pattern: str, params: PyTree) -> str:
+    """Returns what to say of a field whose regular expression matches no parameter."""
+    some = jax.tree.leaves(parameter_paths(params))[:3]
+    return (
+        f"{field}={pattern!r} matches no parameter: it is a regular expression of whole paths, "
+        f"such as {', '.join(some)}"
+    )
 
 
 def make_optimizer(
@@ -109,7 +120,7 @@ def make_optimizer(
     elif name == "adamw":
         parts += [optax.scale_by_adam(), decay]
     else:
-        raise ValueError(f"optimizer.name is one of {', '.join(OPTIMIZERS)}, not {name!r}")
+        raise ValueError(f"config.optimizer.name is one of {', '.join(OPTIMIZERS)}, not {name!r}")
     optimizer = optax.chain(*parts, optax.scale_by_learning_rate(schedule))
     if not frozen:
         return optimizer
@@ -117,7 +128,7 @@ def make_optimizer(
     def labels(params: PyTree) -> PyTree:
         hits = matching(params, frozen)
         if not any(jax.tree.leaves(hits)):
-            raise ValueError(f"optimizer.frozen={frozen!r} matches no parameter")
+            raise ValueError(no_match("config.optimizer.frozen", frozen, params))
         return jax.tree.map(lambda hit: "frozen" if hit else "trained", hits)
 
     return optax.multi_transform({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)

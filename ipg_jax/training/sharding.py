@@ -61,9 +61,9 @@ def make_mesh(
         fsdp = count // max(1, data * space)
     if min(data, fsdp, space) < 1 or data * fsdp * space != count:
         raise ValueError(
-            f"mesh.data={data}, mesh.fsdp={fsdp} and mesh.space={space} do not divide the {count} "
-            "devices: their product must be the number of devices (of mesh.data and mesh.fsdp, one "
-            "that is not set takes all the rest)"
+            f"config.mesh.data={data}, config.mesh.fsdp={fsdp} and config.mesh.space={space} do "
+            f"not divide the {count} devices: their product must be the number of devices (of the "
+            "first two, one that is not set takes all the rest)"
         )
     return jax.make_mesh(
         (data, fsdp, space),
@@ -147,8 +147,9 @@ def batch_sharding(mesh: Mesh, batch: Batch) -> Batch:
     if any(array.shape[1] % space for array in arrays):
         rows = heights[0] // arrays[0].shape[1]  # of pixels, in one row of an array
         raise ValueError(
-            f"the pyramid's heights {heights} do not all divide over mesh.space={space}: pad the "
-            f"images to a multiple of {rows * space * 2 ** (len(heights) - 1)} (pad_multiple)"
+            f"the pyramid's heights {heights} do not all divide over config.mesh.space={space}: "
+            f"pad the images to a multiple of {rows * space * 2 ** (len(heights) - 1)} "
+            "(pad_multiple)"
         )
     rows = NamedSharding(mesh, PartitionSpec(BATCH))
     shardings = jax.tree.map(lambda _: rows, batch)
@@ -157,7 +158,7 @@ def batch_sharding(mesh: Mesh, batch: Batch) -> Batch:
 
 
 def check_batch_size(
-    mesh: Mesh, batch_size: int, accumulation: int = 1, *, field: str = "batch_size"
+    mesh: Mesh, batch_size: int, accumulation: int = 1, *, field: str = "config.batch_size"
 ) -> None:
     """Raises ValueError unless every device gets the same number of images in each micro-batch.
 
@@ -174,7 +175,7 @@ def check_batch_size(
     if batch_size < 1 or batch_size % rows:
         raise ValueError(
             f"{field}={batch_size} is not a multiple of {rows} "
-            f"({devices} devices x accumulation={accumulation}): "
+            f"({devices} devices x config.optimizer.accumulation={accumulation}): "
             f"try {max(1, round(batch_size / rows)) * rows}"
         )
     images = batch_size // rows
@@ -187,7 +188,7 @@ def check_batch_size(
             images,
             field,
             -(-images // 8) * 8 * rows,
-            f", or mesh.space={mesh.shape['space'] * parts}" if divisible else "",
+            f", or config.mesh.space={mesh.shape['space'] * parts}" if divisible else "",
         )
 
 

@@ -12,9 +12,9 @@ import numpy as np
 from etils import epath
 
 from ipg_jax import data
+from ipg_jax.lock import FolderLock
 from ipg_jax.training import hosts
 from ipg_jax.training.checkpoint import Checkpoints, config_digest
-from ipg_jax.training.lock import WorkdirLock
 from ipg_jax.training.metrics import DivergedError, MetricWriter, Progress, duration, log_progress
 from ipg_jax.training.preemption import StopSignal
 from ipg_jax.training.prefetch import prefetch_to_device
@@ -63,9 +63,9 @@ def train(run: TrainRun, workdir: epath.PathLike) -> bool:
 
     with contextlib.ExitStack() as stack:
         # -------------------------------------------------------------- workdir: what does not fit
-        # is refused before anything in it changes
+        # is refused, here and with the state, before anything in it changes
         check_same_run(run.config, sources_of(run))
-        lock = stack.enter_context(WorkdirLock(workdir))
+        lock = stack.enter_context(FolderLock(workdir))
         hosts.from_primary(lambda: claim(lock, workdir, run))
         checkpoints = Checkpoints(
             workdir / "checkpoints",
@@ -90,12 +90,14 @@ def train(run: TrainRun, workdir: epath.PathLike) -> bool:
             logger.info("nothing to do: %s is at step %d of %d", workdir, start, run.num_steps)
             return True
 
+        batches = run.batches(start)
+
         # -------------------------------------------------------------- metrics and evaluation
+        checkpoints.begin_writing()
         writer = MetricWriter(workdir, start_step=start, evaluated=evaluated, enabled=primary)
         stack.enter_context(contextlib.closing(writer))
         if primary:
             write_run_files(workdir, run.config, run.source)
-            lock.sign()
 
         def evaluate(step: int) -> None:
             """Evaluates `state`, once its checkpoint is written: what fails then costs no step."""
@@ -117,9 +119,7 @@ def train(run: TrainRun, workdir: epath.PathLike) -> bool:
 
         # -------------------------------------------------------------- input
         place = functools.partial(shard_batch, run.mesh)
-        placed = stack.enter_context(
-            contextlib.closing(prefetch_to_device(run.batches(start), place))
-        )
+        placed = stack.enter_context(contextlib.closing(prefetch_to_device(batches, place)))
         progress = Progress(start, run.num_steps, run.batch_size)
         window: list[dict[str, float]] = []
         pending: Metrics | None = None
@@ -185,7 +185,7 @@ def sources_of(run: TrainRun) -> dict[str, data.Source]:
     return {"training": run.source} | evaluation
 
 
-def claim(lock: WorkdirLock, workdir: epath.Path, run: TrainRun) -> str:
+def claim(lock: FolderLock, workdir: epath.Path, run: TrainRun) -> str:
     """Locks the workdir and checks that the run fits it; returns nothing to tell."""
     lock.acquire()
     check_workdir(workdir, run.config, run.source)

@@ -11,7 +11,15 @@ from typing import Any
 from etils import epath
 
 from ipg_jax import data, evaluation
-from ipg_jax.files import is_remote, read_json, read_regular, write_whole
+from ipg_jax.files import (
+    check_folder,
+    is_regular,
+    is_remote,
+    make_folder,
+    read_json,
+    read_regular,
+    write_whole,
+)
 from ipg_jax.training.checkpoint import Checkpoints, load_variables
 from ipg_jax.training.evaluator import Evaluation
 from ipg_jax.training.state import TrainState
@@ -34,7 +42,10 @@ def check_workdir(workdir: epath.Path, config: dict[str, Any], source: data.Sour
     Raises:
       ValueError: the run was trained with other classes so far, or its checkpoints are gone, or a
         file is damaged; the message says what to do.
+      NotADirectoryError: a file has the name of a folder that the run needs.
     """
+    for name in ("checkpoints", "eval", "samples"):
+        check_folder(workdir / name)
     path = workdir / "config.json"
     if path.exists():
         remedy = "remove this file, and the next start writes it again"
@@ -56,6 +67,8 @@ def check_workdir(workdir: epath.Path, config: dict[str, Any], source: data.Sour
                 f"{path}: {trained}\nnow: {now}\nuse another workdir"
             )
     metrics = workdir / "metrics.jsonl"
+    if metrics.exists() and not is_regular(metrics):
+        raise OSError(f"{metrics} is not a regular file: move it away")
     # A store of objects has no empty folders, which a run has that was killed before its first
     # checkpoint.
     if (
@@ -120,7 +133,7 @@ def write_evaluation(
     `image_info_test-dev2017.json`; the workdir gives the run's name.
     """
     folder = workdir / "eval"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     evaluation.save_results(folder / "detections.json", found.results)
     figures = {
         "step": step,

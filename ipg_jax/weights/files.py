@@ -15,7 +15,7 @@ import safetensors
 import safetensors.numpy
 from etils import epath
 
-from ipg_jax.files import read_regular, write_whole
+from ipg_jax.files import make_folder, read_regular, write_whole
 from ipg_jax.text import shown
 from ipg_jax.types import Array
 from ipg_jax.weights.layouts import EPSILON, convert
@@ -95,7 +95,7 @@ def save_weights(path: epath.PathLike, weights: Weights) -> None:
         raise ValueError(f"{path}: weights are written as .safetensors")
     arrays = {name: np.ascontiguousarray(array) for name, array in weights.arrays.items()}
     metadata = {"format": FORMAT, "class_names": json.dumps(weights.class_names)}
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_whole(path, safetensors.numpy.save(arrays, metadata))
 
 

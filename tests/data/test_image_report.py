@@ -4,10 +4,12 @@ import dataclasses
 import io
 
 import numpy as np
+import pytest
 from made_files import encode, random_image
 from PIL import Image
 
-from ipg_jax.data import CocoSource, ImageOptions, Rule, decode_image, read_regular_file
+from ipg_jax.data import CocoSource, ImageOptions, Rule, decode_image
+from ipg_jax.files import read_regular
 
 
 def test_orientations_that_no_size_decides_are_applied_and_reported(coco):
@@ -27,7 +29,7 @@ def test_orientations_that_no_size_decides_are_applied_and_reported(coco):
             np.testing.assert_array_equal(source.load_image(index), image)
             # What prediction sees of the file is what training saw.
             np.testing.assert_array_equal(
-                decode_image(read_regular_file(source.paths[index]), options=source.image_options),
+                decode_image(read_regular(source.paths[index]), options=source.image_options),
                 image,
             )
 
@@ -87,3 +89,15 @@ def test_depths_and_sizes_of_images_are_in_the_report(coco):
     assert taken.report.examples[Rule.DEEP] == ["2.png"]
     assert (taken.load_image(0) == 128).all()
     assert (taken.load_image(1) == 100).all()
+
+
+@pytest.mark.parametrize("verify", ["headers", "decode"])
+def test_files_of_one_name_in_two_folders_are_told_apart(coco, verify):
+    for image_id, folder in enumerate(("day", "night", "dusk"), start=1):
+        coco.add_image(image_id, file_name=f"{folder}/1.png")
+        (coco.images / folder).mkdir()
+    (coco.images / "dusk" / "1.png").write_bytes(encode(random_image(40, 60)))
+    (coco.images / "day" / "1.png").write_bytes(b"no image")
+    report = CocoSource(*coco.write(), verify=verify).report
+    unreadable = report.examples[Rule.UNREADABLE_IMAGE]
+    assert [text.partition(": ")[0] for text in unreadable] == ["day/1.png", "night/1.png"]

@@ -8,8 +8,9 @@ import pytest
 from made_files import encode, random_image
 from PIL import Image, ImageOps
 
-from ipg_jax.data import ImageOptions, decode_image, read_image_header, read_regular_file
+from ipg_jax.data import ImageOptions, decode_image, read_image_header
 from ipg_jax.data.images import ImageTooLargeError
+from ipg_jax.files import read_regular
 
 
 def test_png_is_decoded_exactly():
@@ -99,7 +100,7 @@ def test_errors_say_what_is_wrong(tmp_path):
             read(b"no image")
     with pytest.raises(ValueError, match=r"64 x 64 pixels .* annotation says 64 x 32"):
         decode_image(data, (64, 32))
-    for read in (read_regular_file, read_image_header):
+    for read in (read_regular, read_image_header):
         with pytest.raises(OSError, match=r"missing\.jpg"):
             read(tmp_path / "missing.jpg")
 

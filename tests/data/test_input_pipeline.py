@@ -247,6 +247,8 @@ def test_images_of_another_size_than_the_records_say_are_an_error(source):
 def test_max_boxes(source, caplog):
     batch = next(eval_batches(source, batch_size=4, **SETTINGS))
     assert batch.boxes.shape[1] == 8
+    more = next(eval_batches(source, batch_size=4, **SETTINGS, max_boxes=2**31 - 1))
+    assert more.boxes.shape == batch.boxes.shape
     assert not caplog.records
     cut = next(eval_batches(source, batch_size=4, **SETTINGS, max_boxes=2))
     assert cut.boxes.shape[1] == 2

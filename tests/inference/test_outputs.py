@@ -137,8 +137,32 @@ def test_links_are_not_followed(tmp_path):
 )
 def test_detections_of_others_are_refused(tmp_path, name, make):
     make(tmp_path / name)
-    with pytest.raises(FileExistsError, match=rf"{name} is there, and not from prediction.*--out"):
-        OutputFolder(tmp_path, CATEGORIES)
+    for _ in range(2):  # nor is the folder left locked
+        with pytest.raises(FileExistsError, match=rf"{name} is there, and not from pred.*--out"):
+            predict(tmp_path, "a.png")
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):
+    (tmp_path / "out").write_bytes(b"mine")
+    with pytest.raises(NotADirectoryError, match="out is not a folder: move it away"):
+        predict(tmp_path / "out", "a.png")
+    assert (tmp_path / "out").read_bytes() == b"mine"
+
+
+def test_a_second_process_is_refused_until_the_first_is_done(tmp_path):
+    with OutputFolder(tmp_path, CATEGORIES) as folder:
+        add(folder, "a.png")
+        with pytest.raises(ValueError, match=r"another process is at work in .*process \d+ on"):
+            predict(tmp_path, "b.png")
+        add(folder, "b.png")
+    assert [image["file_name"] for image in document(tmp_path)["images"]] == ["a.png", "b.png"]
+    assert sorted(os.listdir(tmp_path)) == [
+        "a_detections.png",
+        "b_detections.png",
+        "detections.json",
+    ]
+    predict(tmp_path, "c.png")
 
 
 def test_an_exception_loses_nothing_of_the_images_before(tmp_path):
@@ -153,11 +177,20 @@ def test_an_exception_loses_nothing_of_the_images_before(tmp_path):
     assert [image["file_name"] for image in document(tmp_path)["images"]] == ["a.png", "b.png"]
 
 
-def test_a_run_without_an_image_leaves_what_was_found_before(tmp_path):
-    predict(tmp_path, "a.png")
-    before = document(tmp_path)
-    predict(tmp_path)
-    assert document(tmp_path) == before
+def test_a_run_without_an_image_changes_nothing(tmp_path):
+    predict(tmp_path / "new")
+    assert not os.listdir(tmp_path / "new")
+    predict(tmp_path / "run", "a.png")
+    with OutputFolder(tmp_path / "run", CATEGORIES) as folder:
+        add(folder, "b.png")
+        left = shutil.copytree(tmp_path / "run", tmp_path / "left")  # as if it was killed now
+    (left / ".detections.lock").unlink()
+    before = {path.name: path.read_bytes() for path in left.iterdir()}
+    predict(left)
+    assert {path.name: path.read_bytes() for path in left.iterdir()} == before
+    # What the journal alone lists is still known as ours.
+    assert predict(left, "b.png") == ["b_detections.png"]
+    assert document(left)["info"]["pictures"] == ["a_detections.png", "b_detections.png"]
 
 
 def test_a_killed_process_leaves_a_line_for_each_image(tmp_path):
@@ -196,7 +229,7 @@ def test_lists_of_what_are_no_pictures_are_not_from_prediction(tmp_path, name):
     info = {"made_by": MADE_BY, "pictures": [name]}
     (tmp_path / "detections.json").write_text(json.dumps({"info": info}))
     with pytest.raises(FileExistsError, match="not from prediction"):
-        OutputFolder(tmp_path, CATEGORIES)
+        predict(tmp_path, "a.png")
 
 
 def test_a_killed_run_leaves_the_names_of_its_pictures_alone(tmp_path):
@@ -204,4 +237,5 @@ def test_a_killed_run_leaves_the_names_of_its_pictures_alone(tmp_path):
         name = add(folder, "a.jpg")
         left = tmp_path / "left"  # what is there while it runs
         shutil.copytree(tmp_path / "run", left)
-    assert OutputFolder(left, CATEGORIES).pictures == {str(left / name)}
+    with OutputFolder(left, CATEGORIES) as folder:
+        assert folder.pictures == {str(left / name)}

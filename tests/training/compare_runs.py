@@ -17,7 +17,9 @@ from stand_in_run import make_batch, make_run
 from ipg_jax import data
 from ipg_jax.training import command_line, hosts
 from ipg_jax.training.benchmark import measure_and_print
+from ipg_jax.training.runs import TrainRun
 from ipg_jax.training.same_run import check_same_run
+from ipg_jax.training.sharding import make_mesh, process_rows
 from ipg_jax.training.train import train
 from ipg_jax.types import Batch
 
@@ -76,6 +78,28 @@ def measure_rates() -> None:
     print(*measure_and_print(run, seconds=1.0))
 
 
+def lose_the_disk(index: int) -> np.ndarray:
+    raise OSError("the disk is gone")
+
+
+def run_without_images(lost: bool) -> TrainRun:
+    """Trains nothing on images that this process can read, unless they are `lost`."""
+    source = digits(40)
+    if lost:
+        source.load_image = lose_the_disk
+    rows = process_rows(make_mesh(), 8)
+    metrics = {"loss": np.float32(1), "grad_norm": np.float32(1)}
+    return make_run(
+        source=source,
+        batches=lambda start: data.train_batches(
+            source, batch_size=8, seed=0, image_size=(64, 64), levels=1, rows=rows
+        ),
+        train_step=lambda state, batch, key: (state, metrics),
+        max_unreadable=0.3,
+        evaluator=None,
+    )
+
+
 def main(workdir: str) -> None:
     command_line.start()
     process = jax.process_index()
@@ -104,6 +128,7 @@ def main(workdir: str) -> None:
             make_run(config=CONFIG | {"num_steps": pick(5, 6), "batch_size": pick(8, 16)}), workdir
         ),
         "rates": measure_rates,
+        "unreadable": lambda: train(run_without_images(bool(process)), f"{workdir}_unreadable"),
     }
     for name, case in cases.items():
         begin = time.monotonic()
@@ -111,9 +136,9 @@ def main(workdir: str) -> None:
         try:
             case()
             print("no error")
-        except ValueError as error:
+        except (ValueError, data.UnreadableImagesError) as error:
             print(error)
-        assert time.monotonic() - begin < 30
+        assert name == "unreadable" or time.monotonic() - begin < 30  # that one trains
 
 
 if __name__ == "__main__":

@@ -12,7 +12,13 @@ from ml_collections import ConfigDict
 
 from configs.common import default_config
 from ipg_jax.training.build import build_task
-from ipg_jax.training.build_checks import checked, warn_of_warmup
+from ipg_jax.training.build_checks import (
+    check_initial,
+    check_no_decay,
+    checked,
+    warn_of_large_batch,
+    warn_of_warmup,
+)
 from ipg_jax.training.build_fields import fields
 from ipg_jax.training.build_runs import build_eval_run, build_train_run, log_fusion_init
 
@@ -66,7 +72,7 @@ WRONG = {
         None,
     ],
     "seed": [-1, 2**32, None],
-    "batch_size": [0, "8"],
+    "batch_size": [0, "8", 2**20],
     "num_epochs": [0.0, float("nan"), float("inf"), -1.0, "12"],
     "init_missing": ["(", "*"],
     "init_from": ["a\0b", 20240517],
@@ -74,6 +80,7 @@ WRONG = {
     "data.flip": [1.5, -0.1, float("nan")],
     "data.class_names": [("a", "a"), ("a", 3), "ab"],
     "data.scene_size": [16],
+    "data.train_scenes": [0, 10**7],
     "model.norm": ["batchnorm"],
     "model.new_norm": ["none"],
     "model.fusion_init": ["zero"],
@@ -154,6 +161,12 @@ def test_no_value_ends_in_an_error_without_the_fields_name():
             {"norm": "frozen_batch_norm", "guidance_channels": 20},
             r"guidance_channels=20 makes layers of 40 channels, .*model\.new_norm=group_norm",
         ),
+        ({"fusion_stages": (4, 5)}, r"config\.model\.fusion_stages=\(4, 5\) has 5, .*num_stages=4"),
+        (
+            {"fusion": "product", "fusion_init": "identity"},
+            r"config\.model\.fusion=product .*config\.model\.fusion_init=identity",
+        ),
+        ({"fpn_levels": (7, 8)}, r"config\.model\.fpn_levels.*config\.model\.num_stages \+ 1"),
         ({"anchor_scale": 0.1}, r"anchor_scale=0\.1 .* less than a pixel"),
         ({"num_stages": 5, "backbone": "convnext_tiny"}, r"config\.model\.num_stages"),
     ],
@@ -202,6 +215,41 @@ def test_a_warm_up_that_does_not_end_is_a_warning(fields, num_steps, message, ca
         assert re.search(message, record.getMessage())
 
 
+def test_what_would_do_nothing_is_refused_with_the_field():
+    check_initial(default_config())
+    for field in ("init_missing", "init_unexpected"):
+        config = with_value(field, ".*/fusion2/.*")
+        with pytest.raises(ValueError, match=rf"config\.{field}='.*' is .*config\.init_from, whi"):
+            check_initial(config)
+        config.init_from = "resnet50.pth"
+        check_initial(config)
+    params = {"conv": {"kernel": 0.0, "bias": 0.0}}
+    check_no_decay(default_config(), params)
+    check_no_decay(with_value("optimizer.no_decay", ".*/bias"), params)
+    with pytest.raises(ValueError, match=r"config\.optimizer\.no_decay='bias' .* conv/bias"):
+        check_no_decay(with_value("optimizer.no_decay", "bias"), params)
+
+
+def test_a_batch_beyond_the_data_is_a_warning(caplog):
+    warn_of_large_batch(default_config(), 32)
+    assert not caplog.records
+    warn_of_large_batch(default_config(), 31)
+    assert "config.batch_size=32 is more than the 31 images of the training data" in caplog.text
+
+
+def test_a_training_run_is_checked_for_them(tiny_config, caplog):
+    with tiny_config.unlocked():
+        tiny_config.data.train_scenes = 4
+        tiny_config.optimizer.no_decay = "bias"
+    with pytest.raises(ValueError, match=r"config\.optimizer\.no_decay='bias' .* backbone/"):
+        build_train_run(tiny_config, evaluate=False)
+    assert "config.batch_size=8 is more than the 4 images" in caplog.text
+    with tiny_config.unlocked():
+        tiny_config.init_missing = ".*"
+    with pytest.raises(ValueError, match=r"config\.init_missing='\.\*' is about"):
+        build_train_run(tiny_config)
+
+
 def test_a_run_without_evaluation_data_is_not_evaluated(tiny_config, caplog):
     caplog.set_level("INFO")
     with tiny_config.unlocked():
@@ -248,7 +296,7 @@ def test_the_log_says_how_fusions_start(caplog):
     assert "start as O = R" in caplog.text
     config.model.fusion = "product"
     log_fusion_init(config)
-    assert "the fusion 'product' cannot start as O = R" in caplog.text
+    assert "config.model.fusion=product cannot start as O = R" in caplog.text
 
 
 @pytest.mark.parametrize(

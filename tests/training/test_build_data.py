@@ -89,3 +89,32 @@ def test_training_data_of_crowds_alone_are_refused(config, tmp_path):
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"(?s)no object is left.*crowd"):
         check_training_data(build_source(config, train=True))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"eval_annotations": "/gone.json"},
+            r"^config\.data\.eval_annotations: .*/gone\.json: No ",
+        ),
+        (
+            {"source": "voc", "root": "/gone", "eval_split": "val"},
+            r"^config\.data\.root, config\.data\.eval_split: there is no /gone/",
+        ),
+        (
+            {"source": "tfds", "name": "made", "data_dir": "/gone", "eval_split": "val"},
+            r"^config\.data\.name, config\.data\.eval_split: .* in config\.data\.data_dir",
+        ),
+    ],
+)
+def test_data_that_are_not_there_are_named_with_their_field(config, fields, message):
+    config.data.update(fields)
+    with pytest.raises(OSError, match=message):
+        build_source(config, train=False)
+
+
+def test_data_that_are_damaged_are_named_with_their_field(config, tmp_path):
+    (tmp_path / "train.json").write_text("[")
+    with pytest.raises(ValueError, match=r"^config\.data\.train_annotations: .* not a JSON file"):
+        build_source(config, train=True)

@@ -1,34 +1,25 @@
 """Whatever ends a run, what it has done is there when it is started again."""
 
-import json
 import os
 import pathlib
 import shutil
 import signal
 
 import pytest
-from etils import epath
 from stand_in_run import StandInEvaluator, make_run, train_step
 
 from ipg_jax import data
-from ipg_jax.training.checkpoint import Checkpoints, load_variables
-from ipg_jax.training.lock import WorkdirLock
+from ipg_jax.lock import FolderLock
+from ipg_jax.training.checkpoint import Checkpoints
+from ipg_jax.training.evaluate import evaluate
+from ipg_jax.training.runs import EvalRun
 from ipg_jax.training.train import train
-
-
-def lines(workdir: pathlib.Path) -> list[dict]:
-    """The metrics of a run without its speed."""
-    records = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
-    return [{k: v for k, v in r.items() if k != "train/images_per_second"} for r in records]
+from tools.random_kills import check_same, figures, steps
 
 
 def contents(workdir: pathlib.Path) -> dict[str, bytes]:
     files = (path for path in workdir.rglob("*") if path.is_file())
     return {str(path.relative_to(workdir)): path.read_bytes() for path in files}
-
-
-def steps(workdir: pathlib.Path) -> list[int]:
-    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
 
 
 @pytest.fixture(scope="module")
@@ -38,21 +29,9 @@ def uninterrupted(tmp_path_factory) -> pathlib.Path:
     return workdir
 
 
-def assert_same_run(workdir: pathlib.Path, uninterrupted: pathlib.Path) -> None:
-    assert lines(workdir) == lines(uninterrupted)
-    assert steps(workdir) == steps(uninterrupted)
-    for step in steps(workdir):
-        ours, theirs = (
-            load_variables(w / "checkpoints" / str(step)) for w in (workdir, uninterrupted)
-        )
-        assert ours["params"]["x"] == theirs["params"]["x"]
-    for name in ("eval/metrics.json", "eval/detections.json", "config.json", "classes.json"):
-        assert (workdir / name).read_bytes() == (uninterrupted / name).read_bytes()
-
-
 def test_checkpoints_are_written_before_they_are_evaluated(uninterrupted):
     assert steps(uninterrupted) == [6, 8]
-    evaluated = [record["step"] for record in lines(uninterrupted) if "eval/coco_AP" in record]
+    evaluated = [record["step"] for record in figures(uninterrupted) if "eval/coco_AP" in record]
     assert evaluated == [3, 6, 8]
     assert Checkpoints(uninterrupted / "checkpoints", read_only=True).best == 8
 
@@ -71,7 +50,7 @@ def test_what_dies_in_an_evaluation_costs_no_step(uninterrupted, tmp_path, step,
     assert train(run, tmp_path)
     assert f"the checkpoint of step {step} has not been evaluated yet" in caplog.text
     assert run.evaluator.steps == {3: [3, 6, 8], 8: [8]}[step]
-    assert_same_run(tmp_path, uninterrupted)
+    check_same(tmp_path, uninterrupted)
     assert train(run, tmp_path)
     assert "nothing to do" in caplog.text
 
@@ -87,7 +66,7 @@ def test_a_run_that_is_stopped_saves_and_goes_on(uninterrupted, tmp_path, number
     assert not train(make_run(train_step=stop), tmp_path)
     assert max(steps(tmp_path)) == 5
     assert train(make_run(), tmp_path)
-    assert_same_run(tmp_path, uninterrupted)
+    check_same(tmp_path, uninterrupted)
 
 
 @pytest.mark.usefixtures("ctrl_c")
@@ -103,7 +82,7 @@ def test_a_second_ctrl_c_ends_an_evaluation_at_once(uninterrupted, tmp_path):
         train(make_run(evaluator=StandInEvaluator(run.source, interrupt)), tmp_path)
     assert train(run, tmp_path)
     assert run.evaluator.steps == [6, 8]
-    assert_same_run(tmp_path, uninterrupted)
+    check_same(tmp_path, uninterrupted)
 
 
 def test_a_start_that_is_refused_changes_nothing(uninterrupted, tmp_path):
@@ -121,13 +100,45 @@ def test_a_start_that_is_refused_changes_nothing(uninterrupted, tmp_path):
         with pytest.raises(ValueError, match=message):
             train(make_run(config={"seed": 1}, num_steps=20, **changes), workdir)
         assert contents(workdir) == before
-    with WorkdirLock(epath.Path(workdir)) as lock:
+    with FolderLock(workdir) as lock:
         lock.acquire()
-        with pytest.raises(ValueError, match="another run is at work"):
+        with pytest.raises(ValueError, match="another process is at work"):
             train(run, workdir)
     assert contents(workdir) == before
+    (workdir / "checkpoints" / "8" / "default" / "manifest.ocdbt").write_bytes(b"")
+    damaged = contents(workdir)
+    with pytest.raises(ValueError, match=r"checkpoint 6 .* does not fit"):
+        train(make_run(template=run.template.replace(params=other_model)), workdir)
+    assert contents(workdir) == damaged
+    shutil.copytree(uninterrupted, workdir, dirs_exist_ok=True)
     assert train(make_run(config={"seed": 1}), workdir)  # nothing to do, nothing changed
     assert contents(workdir) == before
+
+
+def test_a_first_start_that_is_refused_leaves_nothing(tmp_path):
+    for changes, kind, message in (
+        ({"init_from": str(tmp_path / "gone.pth")}, FileNotFoundError, "gone"),
+        ({"batches": lambda start: fail("no such sizes")}, ValueError, "no such sizes"),
+    ):
+        with pytest.raises(kind, match=message):
+            train(make_run(**changes), tmp_path / "run")
+        assert not contents(tmp_path)
+        assert not list((tmp_path / "run").iterdir())
+
+
+def fail(message: str) -> None:
+    raise ValueError(message)
+
+
+def test_an_evaluation_that_cannot_be_written_is_refused_before_it_begins(uninterrupted, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(uninterrupted, workdir, ignore=shutil.ignore_patterns("eval"))
+    (workdir / "eval").touch()
+    run = make_run()
+    eval_run = EvalRun(evaluator=run.evaluator, template=run.template, verify_checkpoints=True)
+    with pytest.raises(NotADirectoryError, match="eval is not a folder"):
+        evaluate(eval_run, workdir)
+    assert not run.evaluator.steps
 
 
 def test_a_workdir_without_its_checkpoints_is_refused(uninterrupted, tmp_path):
@@ -149,4 +160,4 @@ def test_a_run_goes_on_from_an_older_checkpoint_where_the_newest_is_damaged(
     assert train(run, workdir)
     assert "CHECKPOINT 8 IS DAMAGED" in caplog.text
     assert run.evaluator.steps == [8]
-    assert_same_run(workdir, uninterrupted)
+    check_same(workdir, uninterrupted)

@@ -90,6 +90,9 @@ def test_processes_know_what_the_others_do(tmp_path):
         for field, values in {"num_steps": (6, 5), "batch_size": (16, 8)}.items():
             line = f"{host} config.{field}={values[0]}, process 0 has {values[1]}"
             assert re.search(line, texts["train"])
+        # Images that one process alone cannot read stop both after the same step.
+        assert "step 4: 16 of the last 32 images" in texts["unreadable"]
+        assert "config.data.max_unreadable=0.3" in texts["unreadable"]
     # Processes that ran different numbers of steps would hang.
     rates = [texts["rates"].splitlines()[-2] for texts in told]
     assert rates[0] == rates[1]
@@ -99,6 +102,8 @@ def test_processes_know_what_the_others_do(tmp_path):
     assert 0 < found.together < 80
     assert "bottleneck" in first["rates"]
     assert "bottleneck" not in second["rates"]
+    assert "This process had none of them" in first["unreadable"]
+    assert re.search(r"train scene \d+: the disk is gone", second["unreadable"])
     assert "process 0 has stopped" in second["error"]
     assert "process 0 has stopped" not in first["error"]
     assert not workdir.exists()

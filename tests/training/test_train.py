@@ -303,7 +303,7 @@ def test_a_batch_that_does_not_divide_is_refused_with_a_size_that_does(tiny_conf
     with tiny_config.unlocked():
         tiny_config.batch_size, tiny_config.eval.batch_size = 8, 12
     for build in (build_train_run, build_eval_run):  # a run says so before its first step
-        with pytest.raises(ValueError, match=r"eval.batch_size=12 is not a multiple of 8 "):
+        with pytest.raises(ValueError, match=r"config\.eval\.batch_size=12 is not a multiple of 8"):
             build(tiny_config)
 
 

@@ -1,14 +1,11 @@
 """What a start finds in its workdir, and what it refuses before it writes anything."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 from etils import epath
 
 from ipg_jax import data
-from ipg_jax.training.lock import WorkdirLock
 from ipg_jax.training.workdir import check_workdir, read_classes, write_run_files
 
 CONFIG = {"seed": 0, "optimizer": {"learning_rate": 0.1}}
@@ -76,39 +73,20 @@ def test_metrics_without_checkpoints_are_not_erased(workdir, source):
     check_workdir(workdir, CONFIG, source)
 
 
+@pytest.mark.parametrize("name", ["checkpoints", "eval", "samples"])
+def test_a_file_in_the_place_of_a_folder_is_refused_at_the_start(workdir, source, name):
+    (workdir / name).touch()
+    with pytest.raises(NotADirectoryError, match=rf"{name} is not a folder: move it away"):
+        check_workdir(workdir, CONFIG, source)
+
+
+def test_metrics_that_are_no_file_are_refused(workdir, source):
+    (workdir / "metrics.jsonl").mkdir()
+    with pytest.raises(OSError, match=r"metrics\.jsonl is not a regular file: move it away"):
+        check_workdir(workdir, CONFIG, source)
+
+
 def test_classes_come_back(workdir, source):
     assert [entry["name"] for entry in read_classes(workdir)] == list(source.class_names)
     with pytest.raises(FileNotFoundError, match="was this run trained"):
         read_classes(workdir / "none")
-
-
-def test_a_second_run_in_a_workdir_is_refused_until_the_first_has_ended(tmp_path):
-    workdir = epath.Path(tmp_path) / "new"
-    with WorkdirLock(workdir) as lock:
-        lock.acquire()
-        with WorkdirLock(workdir) as second, pytest.raises(ValueError, match="not known which"):
-            second.acquire()
-        lock.sign()
-        with WorkdirLock(workdir) as second, pytest.raises(ValueError, match=r"process \d+ on "):
-            second.acquire()
-    with WorkdirLock(workdir) as lock:
-        lock.acquire()
-
-
-def test_the_lock_of_a_run_that_was_killed_is_no_obstacle(tmp_path):
-    script = (
-        "import fcntl, os, signal, sys; file = open(sys.argv[1], 'a+b'); "
-        "fcntl.flock(file, fcntl.LOCK_EX); file.write(b'process 1'); file.flush(); "
-        "print(flush=True); signal.pause()"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, tmp_path / ".lock"], stdout=subprocess.PIPE
-    )
-    process.stdout.readline()
-    with WorkdirLock(epath.Path(tmp_path)) as lock:
-        with pytest.raises(ValueError, match=r"at work in .*process 1"):
-            lock.acquire()
-        process.kill()
-        process.wait()
-        lock.acquire()
-    process.stdout.close()

@@ -251,8 +251,10 @@ def test_the_command_shows_checks_and_converts(tmp_path):
 
     config = "--config=configs/digits_ipg.py"
     strict = command(source, config)
-    assert strict.returncode == 1
+    assert strict.returncode == 2
+    assert "error: " in strict.stderr
     assert "missing: backbone/fusion2/w/kernel" in strict.stderr
+    assert "Traceback" not in strict.stderr
     result = command(source, config, r"--config.init_missing=.*/fusion\d/.*", f"--out={out}")
     assert result.returncode == 0, result.stderr
     assert "arrays start fresh: backbone/fusion2 (3)" in result.stderr

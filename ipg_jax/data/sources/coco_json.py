@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ipg_jax.data.regular_file import read_regular_file
 from ipg_jax.data.sources.values import described, identity, number, side
+from ipg_jax.files import read_regular
 from ipg_jax.text import shown
 
 
@@ -139,7 +139,7 @@ def _file_name(image: Mapping[str, Any]) -> str:
 
 def _read_json(path: str) -> dict[str, Any]:
     try:
-        content = json.loads(read_regular_file(path))
+        content = json.loads(read_regular(path))
     except ValueError as error:
         raise ValueError(f"{shown(path)} is not a JSON file: {shown(error)}") from error
     except RecursionError as error:

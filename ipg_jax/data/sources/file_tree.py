@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 
 import tensorflow as tf
 
-from ipg_jax.data.regular_file import local_path
+from ipg_jax.files import local_path
 from ipg_jax.text import shown
 
 

@@ -21,9 +21,9 @@ from ipg_jax.data.images import (
     read_image_header,
 )
 from ipg_jax.data.pixels import Samples, UnknownRangeError
-from ipg_jax.data.regular_file import read_regular_file
 from ipg_jax.data.sources.base import LOST, DataReport, Rule, Source
 from ipg_jax.data.sources.file_tree import real_path
+from ipg_jax.files import read_regular
 from ipg_jax.text import shown
 
 logger = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class FileSource(Source):
     def load_image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
         """See `Source.load_image`."""
         path, size = self.paths[index], self.size(index)
-        data = read_regular_file(path)
+        data = read_regular(path)
         pixels = decode_image(data, size, self.image_options)
         if path in self._unopened:
             found = header_rules(
@@ -127,7 +127,7 @@ def verify_images(
         if path in unopened and min(size) > 0:
             return size, {}
         try:
-            source = read_regular_file(path) if verify == "decode" else path
+            source = read_regular(path) if verify == "decode" else path
             header = read_image_header(source, options)
             true = options.size(header, size)
             if isinstance(source, bytes):

@@ -304,7 +304,7 @@ def _prepared_info(name: str, data_dir: str | os.PathLike[str] | None) -> tfds.c
         raise FileNotFoundError(
             f"the TFDS data set {shown(name)} is not prepared in {where}. Prepare it with "
             f"`tfds.builder({name!r}, data_dir=...).download_and_prepare("
-            'file_format="array_record")`, or name the data_dir that holds it.'
+            'file_format="array_record")`, or name the folder that holds it in config.data.data_dir'
         )
     return info
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-from ipg_jax.data.regular_file import check_regular_file
+from ipg_jax.files import check_regular
 from ipg_jax.text import shown
 
 
@@ -41,7 +41,7 @@ def open_split(info: tfds.core.DatasetInfo, split: str, threads: int) -> Example
     """
     instructions = info.splits[split].file_instructions
     for instruction in instructions:
-        check_regular_file(instruction.filename)
+        check_regular(instruction.filename)
     match info.file_format.value:
         case "array_record":
             return ArrayRecordDataSource(instructions)

@@ -20,10 +20,10 @@ from collections.abc import Iterable, Iterator
 import tensorflow as tf
 
 from ipg_jax.data.images import IMAGE_SUFFIXES
-from ipg_jax.data.regular_file import read_regular_file
 from ipg_jax.data.sources.base import Rule
 from ipg_jax.data.sources.file_tree import FileTree
 from ipg_jax.data.sources.text_files import decode_text
+from ipg_jax.files import read_regular
 from ipg_jax.text import shown
 
 _LISTS = os.path.join("ImageSets", "Main")
@@ -129,7 +129,7 @@ class VocLayout:
         return files[0], Rule.AMBIGUOUS_FILE
 
     def _in_list(self, path: str) -> Iterator[str]:
-        for line in re.split(r"[\r\n]+", decode_text(read_regular_file(path), path)):
+        for line in re.split(r"[\r\n]+", decode_text(read_regular(path), path)):
             if line.strip():
                 yield self._resolve(line.strip())
 

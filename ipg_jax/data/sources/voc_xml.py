@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64
 
-from ipg_jax.data.regular_file import read_regular_file
 from ipg_jax.data.sources.text_files import REPLACEMENT, decode_text
 from ipg_jax.data.sources.values import described, flag, number, side
+from ipg_jax.files import read_regular
 from ipg_jax.text import shown
 
 _MAX_DEPTH = 32
@@ -50,7 +50,7 @@ def read_annotation(path: str) -> VocAnnotation:
       OSError: the file cannot be read.
       ValueError: it is not an annotation in XML; the message names the file.
     """
-    root = _parse(read_regular_file(path), path)
+    root = _parse(read_regular(path), path)
     names, boxes, difficult, unreadable = [], [], [], []
     objects = root.findall("object")
     for element in objects:

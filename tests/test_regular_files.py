@@ -3,14 +3,16 @@ import socket
 
 import pytest
 
-from ipg_jax.data.regular_file import check_regular_file, read_regular_file
+from ipg_jax.files import check_regular, read_regular
 
 
 def test_regular_files_and_links_to_them_are_read(tmp_path):
     path = tmp_path / "a name.json"
     path.write_bytes(b"\x00\xffdata")
     (tmp_path / "link").symlink_to(path)
-    assert read_regular_file(path) == read_regular_file(tmp_path / "link") == b"\x00\xffdata"
+    assert read_regular(path) == read_regular(tmp_path / "link") == b"\x00\xffdata"
+    with pytest.raises(FileNotFoundError, match=r"cannot read .*gone\.json: No such file"):
+        read_regular(tmp_path / "gone.json")
 
 
 def test_what_is_no_regular_file_is_refused_without_being_opened(tmp_path, monkeypatch):
@@ -26,11 +28,11 @@ def test_what_is_no_regular_file_is_refused_without_being_opened(tmp_path, monke
         ("/dev/zero", "character device"),
     ):
         with pytest.raises(OSError, match=f"cannot read .*{name}: it is a {kind}"):
-            read_regular_file(name)
+            read_regular(name)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind("server")
         with pytest.raises(OSError, match="server: it is a socket"):
-            check_regular_file("server")
+            check_regular("server")
 
 
 @pytest.mark.parametrize(
@@ -45,5 +47,5 @@ def test_what_is_no_regular_file_is_refused_without_being_opened(tmp_path, monke
 )
 def test_names_of_no_file_are_errors_of_one_printable_line(tmp_path, name, shown):
     with pytest.raises(OSError, match=shown) as caught:
-        read_regular_file(f"{tmp_path}/{name}")
+        read_regular(f"{tmp_path}/{name}")
     assert str(caught.value).isprintable()
