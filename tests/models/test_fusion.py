@@ -1,11 +1,13 @@
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipg_jax.models import FUSIONS, channel_transform
+from ipg_jax import kernels as kernel_forms
+from ipg_jax.models import FUSIONS, channel_transform, fold_fusion
 
 
 def channel_interpolation(inputs: int, outputs: int) -> np.ndarray:
@@ -97,6 +99,59 @@ def test_identity_init_gives_back_the_features_bit_for_bit(name: str, dtype):
     out = fusion.apply(variables, guide, main)
     assert out.dtype == dtype
     np.testing.assert_array_equal(np.asarray(out), np.asarray(main))
+
+
+def evaluate(closed, *args):
+    """Runs a jaxpr as an accelerator would: the operands of products are rounded, to TF32."""
+    jaxpr, values = closed.jaxpr, {}
+    values.update(zip(jaxpr.constvars, closed.consts, strict=True))
+    values.update(zip(jaxpr.invars, args, strict=True))
+
+    def read(atom):
+        return values[atom] if isinstance(atom, jax.extend.core.Var) else atom.val
+
+    for eqn in jaxpr.eqns:
+        inputs = [read(atom) for atom in eqn.invars]
+        if eqn.primitive.name in ("dot_general", "conv_general_dilated"):
+            assert eqn.params["precision"] is None
+            inputs = [jax.lax.reduce_precision(x, 8, 10) for x in inputs]
+        if eqn.primitive.name == "jit":
+            outputs = evaluate(eqn.params["jaxpr"], *inputs)
+        else:
+            outputs = eqn.primitive.bind(*inputs, **eqn.params)
+            outputs = outputs if eqn.primitive.multiple_results else [outputs]
+        values.update(zip(eqn.outvars, outputs, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+@pytest.mark.parametrize("rows", [1, 9], ids=["few positions", "many positions"])
+@pytest.mark.parametrize("name", ["sum", "concat", "attention", "folded"])
+def test_identity_init_is_exact_with_products_in_tf32_forward_and_backward(name: str, rows: int):
+    fusion = FUSIONS["sum" if name == "folded" else name](identity_init=True)
+    guide, main, gradient = (
+        jax.random.normal(jax.random.key(i), (1, rows, 5, width))
+        for i, width in enumerate((6, 4, 4))
+    )
+    variables = fusion.init(jax.random.key(3), guide, main)
+    if name == "folded":
+        variables = fold_fusion(
+            {"params": {"ipg2": transformation(6), "fusion2": variables["params"]}}
+        )
+        variables = {"params": variables["params"]["fusion2"]}
+
+    def both(main, gradient):
+        value, pull = jax.vjp(lambda main: fusion.apply(variables, guide, main), main)
+        return value, *pull(gradient)
+
+    with kernel_forms.use("reference"):
+        value, by_main = evaluate(jax.make_jaxpr(both)(main, gradient), main, gradient)
+    np.testing.assert_array_equal(value, main)
+    np.testing.assert_array_equal(by_main, gradient)
+
+
+def transformation(width: int):
+    """What `fold_fusion` reads of an `IPGTransform`."""
+    return {"block0": {"conv3": {"kernel": np.zeros((1, 1, 1, width))}}}
 
 
 @pytest.mark.parametrize("name", ["sum", "concat", "attention"])

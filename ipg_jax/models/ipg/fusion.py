@@ -4,8 +4,9 @@
 `R` by the channel transform `CT` and keeps the size and width of `R`.
 
 With `identity_init=True` a fusion starts as exactly `O = R`, so that a trained plain backbone which
-is given guidance returns the same values before its first step. The residual product cannot: it
-ends in a layer norm.
+is given guidance returns the same values before its first step. An accelerator's products would
+round R (to 11 bits in TF32): no product with an identity is taken, R is added. The residual product
+cannot start so: it ends in a layer norm.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ class LinearFusion(Fusion):
         guidance, features = guidance.astype(self.dtype), features.astype(self.dtype)
         if self.has_variable("params", "w_f"):
             w_f, w_r = self.matrix("w_f", (f, c)), self.matrix("w_r", (c, c))
-            return conv1x1(features, w_r) + conv1x1(guidance, w_f)
+            return self.project(features, w_r) + conv1x1(guidance, w_f)
         w_s = self.matrix("w_s", (c, c), nn.initializers.zeros)
         w_m = self.matrix("w_m", (c, c), identity_matrix)
         w = self.matrix("w", ((1 + self.concatenate) * c, c), identity_matrix)
@@ -119,12 +120,24 @@ class LinearFusion(Fusion):
             w_f, w_r = multiply_first(w_s, w_m, w)
             if f != c:
                 w_f = jnp.asarray(channel_interpolation(f, c), self.dtype) @ w_f
-            return conv1x1(features, w_r) + conv1x1(guidance, w_f)
+            return self.project(features, w_r) + conv1x1(guidance, w_f)
         guide = conv1x1(channel_transform(guidance, c), w_s)
-        main = conv1x1(features, w_m)
+        main = self.project(features, w_m)
         if self.concatenate:
-            return conv1x1(jnp.concatenate([guide, main], axis=-1), w)
-        return conv1x1(guide + main, w)
+            return self.project(main, w[c:]) + conv1x1(guide, w[:c])
+        return self.project(guide + main, w)
+
+    def project(
+        self, x: Float[Array, "b h w c"], matrix: Float[Array, "c c"]
+    ) -> Float[Array, "b h w c"]:
+        """Returns the product of `x` with a matrix that under `identity_init` started at 1.
+
+        There it is `x + x (matrix - 1)`, the same but for rounding, and exactly `x` at the start
+        in any precision of products, forward and backward.
+        """
+        if not self.identity_init:
+            return conv1x1(x, matrix)
+        return x + conv1x1(x, matrix - jnp.eye(matrix.shape[0], dtype=matrix.dtype))
 
     def matrix(
         self, name: str, shape: tuple[int, int], identity: Initializer | None = None
