@@ -4,10 +4,12 @@ Every function is what its docstring says, whichever form computes it (`kernels.
 
     with kernels.use("reference"):  # plain `jax.lax` for all of a program
         jax.jvp(...)
+    with kernels.use({"relu": "fast"}):  # one kernel, whatever the platform
+        ...
 """
 
 from ipg_jax.kernels.convolution import conv2d
-from ipg_jax.kernels.dispatch import Implementation, lowered_for, use
+from ipg_jax.kernels.dispatch import KERNELS, Implementation, Kernel, lowered_for, use
 from ipg_jax.kernels.focal import dense_focal_loss
 from ipg_jax.kernels.packed import LANES, pack_columns, packed_conv2d, unpack_columns
 from ipg_jax.kernels.pooling import relu_max_pool
@@ -16,8 +18,10 @@ from ipg_jax.kernels.spatial import height_shards, replicate, shard_height, subs
 from ipg_jax.kernels.stem import stem_conv
 
 __all__ = [
+    "KERNELS",
     "LANES",
     "Implementation",
+    "Kernel",
     "conv2d",
     "dense_focal_loss",
     "height_shards",

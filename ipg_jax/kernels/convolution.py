@@ -84,6 +84,7 @@ def conv2d(
     y = dispatch(
         x,
         kernel,
+        name="conv2d",
         reference=functools.partial(_convolution, spec=spec),
         fast=functools.partial(_fast, spec),
         platforms=("cpu",),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
 import jax
@@ -11,26 +11,55 @@ import jax
 Implementation: TypeAlias = Literal["reference", "fast"]
 """`reference`, plain `jax.lax`; or `fast`, the other form, whatever the platform."""
 
-# Parts of the key of every compiled program.
-_in_use = jax.make_user_context(default_value=None)
+Kernel: TypeAlias = Literal[
+    "conv2d",
+    "dense_focal_loss",
+    "packed_conv2d",
+    "relu",
+    "relu_max_pool",
+    "shift_right",
+    "stem_conv",
+]
+"""A function that has two forms."""
+
+KERNELS: tuple[Kernel, ...] = get_args(Kernel)
+
+_LOWERED = {"gpu": ("cuda", "rocm")}
+"""What `jax.lax.platform_dependent` calls the platforms that `jax.Device` gives one name."""
+
+# Parts of the key of every compiled program; the first holds the form of each of `KERNELS`.
+_in_use = jax.make_user_context(default_value=(None,) * len(KERNELS))
 _platform = jax.make_user_context(default_value=None)
 
 
-def use(implementation: Implementation | None) -> contextlib.AbstractContextManager[Any]:
-    """Sets the form of every kernel in the programs that are traced in this context.
+def use(
+    forms: Implementation | Mapping[Kernel, Implementation | None] | None,
+) -> contextlib.AbstractContextManager[Any]:
+    """Sets the form of kernels in the programs that are traced in this context.
 
         with kernels.use("reference"):
             jax.jvp(...)
+        with kernels.use({"relu": "fast"}):  # of the others what it was
+            ...
 
     Args:
-      implementation: one form for all; or None, the default: of each kernel the form that is known
-        to be faster on the platform that the program is lowered for, and else the reference.
+      forms: one form for all kernels, or those of some by name; None, the default, is of each
+        kernel the form that is known to be faster on the platform that the program is lowered for,
+        and else the reference.
 
     Raises:
-      ValueError: `implementation` is none of these.
+      ValueError: there is no such form or kernel.
     """
-    _check(implementation)
-    return _in_use(implementation)
+    if isinstance(forms, Mapping):
+        unknown = sorted(set(forms) - set(KERNELS))
+        if unknown:
+            raise ValueError(f"kernels are {', '.join(KERNELS)}, not {', '.join(unknown)}")
+        new = [forms.get(name, now) for name, now in zip(KERNELS, _in_use.value, strict=True)]
+    else:
+        new = [forms] * len(KERNELS)
+    for form in new:
+        _check(form)
+    return _in_use(tuple(new))
 
 
 def lowered_for(platform: str) -> contextlib.AbstractContextManager[Any]:
@@ -45,10 +74,10 @@ def lowered_for(platform: str) -> contextlib.AbstractContextManager[Any]:
     return _platform(platform)
 
 
-def chosen(implementation: Implementation | None = None) -> Implementation | None:
-    """Returns the form that an argument or `use` asks for; None leaves it to the platform."""
+def chosen(name: Kernel, implementation: Implementation | None = None) -> Implementation | None:
+    """Returns the form of a kernel that an argument or `use` asks for; None is by platform."""
     _check(implementation)
-    return implementation or _in_use.value
+    return implementation or _in_use.value[KERNELS.index(name)]
 
 
 def _check(name: object) -> None:
@@ -60,6 +89,7 @@ def _check(name: object) -> None:
 
 def dispatch(
     *args: Any,
+    name: Kernel,
     reference: Callable[..., Any],
     fast: Callable[..., Any],
     platforms: Sequence[str],
@@ -69,18 +99,20 @@ def dispatch(
 
     Args:
       *args: arrays.
+      name: of the kernel whose forms these are.
       reference: the definition.
       fast: another form of it, with the same results but for rounding.
-      platforms: where `fast` is known to be faster: measured, or estimated by the compiler.
+      platforms: where `fast` is known to be faster, `cpu`, `gpu` or `tpu`: measured, or estimated
+        by the compiler.
       implementation: the form to take; by default that of `use`, or else by platform.
 
     Raises:
       ValueError: `implementation` is none of these.
     """
-    form = chosen(implementation)
+    form = chosen(name, implementation)
     if form is None and _platform.value is not None:
         form = "fast" if _platform.value in platforms else "reference"
     if form is not None:
         return (reference if form == "reference" else fast)(*args)
-    forms = dict.fromkeys(platforms, fast)
-    return jax.lax.platform_dependent(*args, **forms, default=reference)
+    lowered = [each for platform in platforms for each in _LOWERED.get(platform, (platform,))]
+    return jax.lax.platform_dependent(*args, **dict.fromkeys(lowered, fast), default=reference)

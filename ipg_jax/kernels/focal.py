@@ -39,6 +39,7 @@ def dense_focal_loss(
         logits,
         labels,
         valid,
+        name="dense_focal_loss",
         reference=functools.partial(_reference, alpha=alpha, gamma=gamma),
         fast=functools.partial(_fast, alpha=alpha, gamma=gamma),
         platforms=("cpu", "tpu"),

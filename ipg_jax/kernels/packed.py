@@ -54,6 +54,7 @@ def packed_conv2d(
     return dispatch(
         x,
         kernel,
+        name="packed_conv2d",
         reference=functools.partial(_unpacked, precision=precision),
         fast=functools.partial(_packed, precision=precision),
         platforms=("tpu",),
@@ -90,6 +91,7 @@ def shift_right(
     """Returns the column to the left of each, in packed columns; 0 to the left of the first."""
     return dispatch(
         x,
+        name="shift_right",
         reference=_shifted,
         fast=_shifted_by_product,
         platforms=("tpu",),

@@ -53,6 +53,7 @@ def relu_max_pool(
         return reference(x)
     return dispatch(
         x,
+        name="relu_max_pool",
         reference=reference,
         fast=lambda x: _pool(x, window, _PLAIN),
         platforms=("cpu", "tpu"),

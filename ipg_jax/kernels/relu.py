@@ -19,6 +19,7 @@ def relu(
     """Returns `max(x, 0)`, with a gradient of 0 at 0, as `jax.nn.relu`; NaN propagates."""
     return dispatch(
         x,
+        name="relu",
         reference=_reference,
         fast=_by_output,
         platforms=("cpu", "tpu"),
