@@ -7,13 +7,26 @@
     loss, metrics = task.loss(variables, batch, rng=rng)
     detections = task.predict(variables, pyramid, image_size)
 
-Importing the package does not import TensorFlow; `ipg_jax.data` does.
+Importing the package does not import TensorFlow; `ipg_jax.data` does. Models, tasks, operators and
+the training step need neither that nor `ml_collections`, which `build_task` reads configs with.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from ipg_jax import models, ops, tasks, types
-from ipg_jax.training.build import build_task
 from ipg_jax.types import Batch, Detections
+
+if TYPE_CHECKING:
+    from ipg_jax.training.build import build_task
 
 __version__ = "0.2.0"
 
 __all__ = ["Batch", "Detections", "build_task", "models", "ops", "tasks", "types"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "build_task":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from ipg_jax.training.build import build_task
+
+    return build_task
