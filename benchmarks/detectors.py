@@ -45,7 +45,7 @@ class Size:
       depth: of the ResNet.
       base_channels: its width.
       channels: of the FPN and of the dense heads.
-      levels: of the FPN.
+      last_level: of the FPN; by default torchvision's.
       convs: of each of RetinaNet's towers.
       fc_channels: of the box head.
       candidates: anchors of a level that may be proposed, in training and in prediction.
@@ -55,7 +55,7 @@ class Size:
     depth: int = 50
     base_channels: int = 64
     channels: int = 256
-    levels: int = 5
+    last_level: int | None = None
     convs: int = 4
     fc_channels: int = 1024
     candidates: tuple[int, int] = (2000, 1000)
@@ -63,7 +63,7 @@ class Size:
 
 
 STANDARD = Size()
-TOY = Size(10, 8, 16, levels=2, convs=1, fc_channels=16, candidates=(20, 10), rois_per_image=8)
+TOY = Size(10, 8, 16, last_level=3, convs=1, fc_channels=16, candidates=(20, 10), rois_per_image=8)
 
 ARCHITECTURES[TOY.depth] = Architecture((1, 1, 1, 1), bottleneck=False)
 
@@ -96,7 +96,7 @@ def make_task(
     else:
         num_classes = num_classes or 90
         first, octaves, scale, max_detections = 2, 1, 8, 100
-    levels = range(first, first + size.levels)
+    levels = range(first, 1 + (size.last_level or first + 4))
     anchors: dict[str, Any] = {
         "anchor_sizes": tuple(
             tuple(float(int(scale * 2**level * 2 ** (i / octaves))) for i in range(octaves))

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import jax
 from cards import peak_flops
-from detectors import Optimizer, make_batch, make_task, sgd
+from detectors import STANDARD, Optimizer, make_batch, make_task, sgd
 from torch_process import in_turns
 
 from ipg_jax import kernels
@@ -142,8 +142,12 @@ class Programs:
 def programs(
     detector: Any, stages: tuple[int, ...], shape: tuple[int, int, int], size: Any, packed: bool
 ) -> Programs:
-    """Returns the programs of a detector for batches of `(images, height, width)`."""
-    task = make_task(detector, stages=stages, size=size)
+    """Returns the programs of a detector for batches of `(images, height, width)`.
+
+    A toy has frozen norms: without statistics what no loss needs is not compiled.
+    """
+    norm: Any = "batch_norm" if size == STANDARD else "frozen_batch_norm"
+    task = make_task(detector, stages=stages, size=size, norm=norm)
     return Programs(task, make_batch(*shape, levels=task.pyramid_levels, packed=packed))
 
 

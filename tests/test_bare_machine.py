@@ -22,7 +22,7 @@ from ipg_jax import ops, weights
 from detectors import TOY, make_batch, make_task
 from jax_side import Programs
 
-task = make_task("retinanet", stages=(2,), size=TOY)
+task = make_task("retinanet", stages=(2,), size=TOY, norm="frozen_batch_norm")
 programs = Programs(task, make_batch(2, 64, 64, levels=task.pyramid_levels))
 step, _ = programs.train(())
 metrics = step()
