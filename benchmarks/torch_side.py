@@ -20,6 +20,7 @@ from torchvision.models.detection import (
     retinanet_resnet50_fpn,
 )
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 Compile = Literal["", "parts", "whole"]
 
@@ -41,6 +42,7 @@ def make_model(detector: str, *, height: int, width: int, toy: bool = False) -> 
             backbone_name="resnet18",
             weights=None,
             returned_layers=[2, 3, 4] if retinanet else [1, 2, 3, 4],
+            extra_blocks=LastLevelP6P7(256, 256) if retinanet else None,
         )
         return (RetinaNet if retinanet else FasterRCNN)(backbone, **options)
     make = retinanet_resnet50_fpn if retinanet else fasterrcnn_resnet50_fpn
