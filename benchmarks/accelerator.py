@@ -17,6 +17,7 @@ from __future__ import annotations
 import functools
 import statistics
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from parts import Figures, Part, Result, main
 
@@ -34,7 +35,7 @@ KERNELS = (  # the likeliest first; the last one is for CPUs
 
 def ours(
     detector: str, stages: tuple[int, ...], shape: tuple[int, int, int], dry: bool
-) -> Iterator:
+) -> Iterator[dict[str, Figures]]:
     """Measures our training step, then our prediction."""
     import jax_side
 
@@ -52,7 +53,7 @@ def our_programs(
     shape: tuple[int, int, int],
     dry: bool,
     packed: bool = False,
-):
+) -> Any:
     """Returns our programs; imports JAX, which only the process of a part does."""
     import jax_side
     from detectors import STANDARD
@@ -64,7 +65,9 @@ def our_programs(
     return jax_side.programs(detector, stages, shape, STANDARD, packed)
 
 
-def theirs(detector: str, compiled: str, shape: tuple[int, int, int], dry: bool) -> Iterator:
+def theirs(
+    detector: str, compiled: str, shape: tuple[int, int, int], dry: bool
+) -> Iterator[dict[str, Figures]]:
     """Measures torchvision's training step, then its prediction."""
     import torch_side
 
@@ -75,7 +78,7 @@ def theirs(detector: str, compiled: str, shape: tuple[int, int, int], dry: bool)
     yield {"predict": side.figures(side.predict, seconds=seconds)}
 
 
-def kernel(name: str, shape: tuple[int, int, int], dry: bool) -> Iterator:
+def kernel(name: str, shape: tuple[int, int, int], dry: bool) -> Iterator[dict[str, Figures]]:
     """Measures the training step with one kernel's fast form, in turns with all references."""
     import jax
     from torch_process import in_turns
