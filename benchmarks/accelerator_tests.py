@@ -25,8 +25,9 @@ DETECTORS = {"retinanet": "retinanet_resnet50_fpn", "faster_rcnn": "fasterrcnn_r
 STEPS = 60
 _TOYS: dict[tuple[str, str], dict[str, Any]] = {}
 
-LOSS_TOLERANCE = 0.02
-"""By how much the loss in bfloat16 may differ from that in float32, of the latter."""
+LOSS_TOLERANCE = 0.05
+"""By how much a loss in bfloat16 may differ from that in float32, of the latter. On a CPU it is up
+to 0.016 with these random weights."""
 
 
 def operators(dry: bool) -> Iterator[dict[str, Figures]]:
