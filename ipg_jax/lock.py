@@ -54,9 +54,7 @@ class FolderLock:
         # One that was opened before its owner removed it locks nothing: open the next.
         while not self._is_there(file := self._open_locked()):
             file.close()
-        file.seek(0)
-        content = file.read(200)
-        if not os.path.isfile(self._path) or (content and not content.startswith(_SIGNED)):
+        if not os.path.isfile(self._path) or not self._is_ours(file):
             file.close()
             raise FileExistsError(
                 f"{shown(self._path)} is there, and no lock file of this program: move it away"
@@ -103,6 +101,13 @@ class FolderLock:
                 error.strerror,
             )
         return file
+
+    @staticmethod
+    def _is_ours(file: BinaryIO) -> bool:
+        """Returns whether a lock file is empty, or was written here."""
+        file.seek(0)
+        content = file.read(200)
+        return not content or content.startswith(_SIGNED)
 
     def _is_there(self, file: BinaryIO) -> bool:
         """Returns whether an open file is still the one that has the name of the lock file."""

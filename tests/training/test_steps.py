@@ -362,7 +362,7 @@ def test_the_mesh_takes_all_devices():
         {"data": -2, "fsdp": -4},
         {"data": 8, "fsdp": 2},
     ):
-        with pytest.raises(ValueError, match=r"config\.mesh\.space=\d+ do not divide the 8"):
+        with pytest.raises(ValueError, match=r"config\.mesh\.space=-?\d+ do not divide the 8"):
             make_mesh(**wrong)
 
 
