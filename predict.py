@@ -49,4 +49,4 @@ def main(arguments: list[str]) -> None:
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["workdir", "out"])
-    program.run(main, parse_with_trained_config)
+    program.run(main, parse_with_trained_config, positional=True)

@@ -3,7 +3,7 @@
     python train.py --config=configs/digits_ipg.py --workdir=/tmp/ipg_digits
 
 The scenes are composed on the fly from scikit-learn's bundled digits; nothing is downloaded.
-To expect: AP 65 to 67, AP50 78 to 81 on 200 unseen scenes after 5 to 10 minutes on two CPU cores.
+To expect: AP 65 to 67, AP50 78 to 81 on 200 unseen scenes after 12 to 20 minutes on two CPU cores.
 """
 
 from ml_collections import ConfigDict

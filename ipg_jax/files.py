@@ -147,7 +147,8 @@ def read_regular(path: epath.PathLike) -> bytes:
     try:
         return path.read_bytes()
     except Exception as error:  # the clients of stores have errors of their own
-        kind = OSError if path.exists() else FileNotFoundError
+        absent = isinstance(error, FileNotFoundError) or type(error).__name__ == "NotFoundError"
+        kind = FileNotFoundError if absent else OSError
         raise kind(f"cannot read {shown(path)}: {shown(error)}") from error
 
 

@@ -84,7 +84,14 @@ class FolderLock:
         """Opens the file and locks it; raises ValueError if another process holds the lock."""
         # Of a link the target would be overwritten, and a pipe would be waited for.
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
-        file = os.fdopen(os.open(self._path, flags, 0o666), "r+b", buffering=0)
+        try:
+            file = os.fdopen(os.open(self._path, flags, 0o666), "r+b", buffering=0)
+        except OSError as error:
+            raise type(error)(
+                f"{shown(self._folder)} cannot be worked in, for its lock file "
+                f"{shown(self._path.name)} cannot be opened ({error.strerror}): make the folder "
+                "writable, move away what has that name, or use another folder"
+            ) from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

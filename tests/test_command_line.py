@@ -76,7 +76,17 @@ def test_a_config_is_checked_before_anything_is_read(tmp_path):
 def test_a_misspelt_override_suggests_the_nearest_name(tmp_path):
     config = "--config=configs/digits_ipg.py"
     error = users_error("train.py", config, f"--workdir={tmp_path}", "--config.model.backbnoe=18")
+    assert error.startswith("there is no such field of the config: ")
     assert 'Did you mean "backbone" instead of "backbnoe"?' in error
+    assert "\n" not in error.strip()
+
+
+@pytest.mark.parametrize("script", ["train.py", "eval.py"])
+def test_a_flag_without_its_dashes_is_refused(script: str, tmp_path):
+    error = users_error(
+        script, "--config=configs/digits_ipg.py", f"--workdir={tmp_path}", "config.num_steps=5"
+    )
+    assert "'config.num_steps=5' is no flag" in error
 
 
 def test_an_override_by_an_old_name_says_the_new_one(tmp_path):

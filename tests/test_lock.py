@@ -86,3 +86,14 @@ def test_a_folder_that_is_a_file_is_named(tmp_path):
     (tmp_path / "run").touch()
     with pytest.raises(NotADirectoryError, match="run is not a folder"):
         FolderLock(tmp_path / "run").acquire()
+
+
+def test_a_folder_that_cannot_be_written_is_named_with_what_to_do(tmp_path, monkeypatch):
+    def refuse(path, flags, mode=0o777):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(
+        PermissionError, match=r"cannot be worked in, .*\(Permission denied\): make"
+    ):
+        FolderLock(tmp_path).acquire()

@@ -49,3 +49,8 @@ def test_names_of_no_file_are_errors_of_one_printable_line(tmp_path, name, shown
     with pytest.raises(OSError, match=shown) as caught:
         read_regular(f"{tmp_path}/{name}")
     assert str(caught.value).isprintable()
+
+
+def test_an_address_that_its_store_refuses_is_an_error_that_names_it():
+    with pytest.raises(OSError, match="cannot read gs://: "):
+        read_regular("gs://")

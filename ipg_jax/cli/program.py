@@ -19,7 +19,7 @@ Main = Callable[[list[str]], None]
 Parse = Callable[[list[str]], list[str]]
 
 
-def run(main: Main, parse: Parse = flags.FLAGS) -> None:
+def run(main: Main, parse: Parse = flags.FLAGS, *, positional: bool = False) -> None:
     """Parses the flags, runs the program and exits.
 
     An error that is the user's (`is_users`) ends the process in one line, `error: ...`, and with
@@ -29,6 +29,7 @@ def run(main: Main, parse: Parse = flags.FLAGS) -> None:
     Args:
       main: the program, which gets its name and the arguments that are no flags.
       parse: from all arguments to these.
+      positional: whether there may be arguments that are no flags.
     """
     flags.DEFINE_bool(
         "traceback",
@@ -42,12 +43,17 @@ def run(main: Main, parse: Parse = flags.FLAGS) -> None:
             try:
                 return parse(arguments)
             except (AttributeError, KeyError) as error:
-                if _raised_in(error, "ml_collections", "configs"):  # there is no such field
-                    raise flags.Error(_message(error)) from error
+                if _raised_in(error, "ml_collections", "configs"):
+                    said = " ".join(_message(error).split())
+                    if not said.startswith("config."):
+                        said = f"there is no such field of the config: {said}"
+                    raise flags.Error(said) from error
                 raise
 
     def run_main(arguments: list[str]) -> None:
         with users_errors_in_one_line():
+            if arguments[1:] and not positional:
+                raise app.UsageError(f"{' '.join(arguments[1:])!r} is no flag: those begin with --")
             main(arguments)
 
     app.run(run_main, flags_parser=parse_flags)
@@ -93,6 +99,8 @@ def _message(error: BaseException) -> str:
         inner = error.args[0]
         return _message(inner) if isinstance(inner, BaseException) else str(inner)
     text = str(error).strip()
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
     if "config file" in text:  # by ml_collections, with all that led there; the last line says it
         text = text.rpartition("\n")[2].strip().removeprefix("ValueError: ")
     return text

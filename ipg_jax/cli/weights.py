@@ -90,4 +90,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    program.run(main)
+    program.run(main, positional=True)

@@ -58,6 +58,8 @@ def predict(
       FileExistsError: `out` holds somebody else's `detections.json`.
       OSError: `out` cannot be made or written to.
     """
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold is a score from 0 to 1, not {threshold}")
     categories = read_classes(epath.Path(workdir))
     names = [category["name"] for category in categories]
     if len(names) != run.task.num_classes:

@@ -199,7 +199,7 @@ class Checkpoints:
         step = self.latest if step is None else step
         if step is None or step not in self.steps:
             raise FileNotFoundError(
-                f"no checkpoint {'' if step is None else step} in {self._directory}; "
+                f"no checkpoint{'' if step is None else f' {step}'} in {self._directory}; "
                 f"there are {self.steps or 'none'}"
             )
         self._check(step)
@@ -293,10 +293,14 @@ class Checkpoints:
             return
         folder = self._directory / str(step)
         if damage := hosts.from_primary(lambda: find_damage(folder, checksums=self._verify)):
-            raise ValueError(
-                f"checkpoint {step} is damaged: {damage}. There are {self.steps}; name another, or "
-                "train on from the next older whole one by the command that trained"
+            others = [other for other in self.steps if other != step]
+            remedy = (
+                f"name another of {others}, or train on from the next older whole one by the "
+                "command that trained"
+                if others
+                else "there is no other: bring it back from a copy, or train again"
             )
+            raise ValueError(f"checkpoint {step} is damaged: {damage}; {remedy}")
         self._whole.add(step)
 
     def _writable(self) -> ocp.CheckpointManager:

@@ -35,7 +35,9 @@ def fail(error: Exception) -> None:
 
 def test_errors_of_config_files_and_runs_take_one_line(capsys, tmp_path):
     assert line_of(capsys, wrong_config).startswith("error: config.log_every is a whole number ")
-    assert line_of(capsys, (tmp_path / "gone").read_bytes).endswith(f"'{tmp_path}/gone'")
+    assert line_of(capsys, (tmp_path / "gone").read_bytes).endswith(
+        f"{tmp_path}/gone: No such file or directory"
+    )
     for error in (DivergedError("step 3"), UnreadableImagesError("step 3")):
         assert line_of(capsys, lambda error=error: fail(error)) == "error: step 3"
 

@@ -120,6 +120,9 @@ def test_evaluating_and_predicting_from_the_workdir(
     images = ["http://host/c.jpg", f"{tmp_path}/?/same.png", tmp_path / "broken.jpg"]
     out = tmp_path / "a"  # beside the photos
     run = build_predict_run(tiny_config)
+    for threshold in (7.0, float("nan")):
+        with pytest.raises(ValueError, match="threshold is a score from 0 to 1"):
+            predict(run, uninterrupted, images, out, threshold=threshold)
     for _ in range(2):  # again, over what is there by then
         failed = predict(run, uninterrupted, images, out, checkpoint="6")
     assert failed == ["http://host/c.jpg", str(tmp_path / "broken.jpg")]
