@@ -164,7 +164,9 @@ def main() -> None:
                 number = rng.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGINT))
                 run.process.send_signal(number)
                 code, when = run.process.wait(), run.moment()
-                if number == signal.SIGINT and when != "start" and code != 0:
+                if when == "step" and steps(workdir) == steps(folder / "undisturbed"):
+                    when = "exit"  # with all its work done
+                if number == signal.SIGINT and when not in ("start", "exit") and code != 0:
                     raise SystemExit(f"Ctrl-C in a {when} ended with code {code}: see {folder}")
                 counts[number.name, when] += 1
         check_same(workdir, folder / "undisturbed")
