@@ -27,7 +27,6 @@ from ipg_jax.models import (
     RetinaNetHead,
     RPNHead,
 )
-from ipg_jax.models.backbones.resnet import ARCHITECTURES, Architecture
 from ipg_jax.tasks import DetectionTask, Proposals, RetinaNetTask, RoiHeads, TwoStageTask
 from ipg_jax.training.optimizer import make_optimizer, make_schedule
 from ipg_jax.types import PackedImage
@@ -64,8 +63,6 @@ class Size:
 
 STANDARD = Size()
 TOY = Size(10, 8, 16, last_level=3, convs=1, fc_channels=16, candidates=(20, 10), rois_per_image=8)
-
-ARCHITECTURES[TOY.depth] = Architecture((1, 1, 1, 1), bottleneck=False)
 
 
 def make_task(

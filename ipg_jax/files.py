@@ -21,18 +21,25 @@ _KINDS = {
 }
 
 
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+
+
 def is_remote(path: epath.PathLike) -> bool:
-    """Returns whether a path is one of a store of objects, such as `gs://BUCKET/...`."""
-    return re.match(r"[a-z][a-z0-9+.-]*://", os.fspath(path), re.IGNORECASE) is not None
+    """Returns whether a path is one of a store of objects, such as `gs://BUCKET/...`.
+
+    To be written to, `file://` is taken for such a store.
+    """
+    return _SCHEME.match(os.fspath(path)) is not None
 
 
 def local_path(path: epath.PathLike) -> str | None:
     """Returns a path as the operating system takes it, without `file://`; None for a remote one."""
     name = os.fspath(path)
-    scheme = re.match(r"([a-z][a-z0-9+.-]*)://[^/]*", name)
+    scheme = _SCHEME.match(name)
     if scheme is None:
         return name
-    return name[scheme.end() :] if scheme[1] == "file" else None
+    _, root, rest = name[scheme.end() :].partition("/")  # behind the host
+    return root + rest if scheme[1].lower() == "file" else None
 
 
 def write_whole(path: epath.PathLike, data: str | bytes) -> None:

@@ -88,9 +88,9 @@ class FolderLock:
             file = os.fdopen(os.open(self._path, flags, 0o666), "r+b", buffering=0)
         except OSError as error:
             raise type(error)(
-                f"{shown(self._folder)} cannot be worked in, for its lock file "
-                f"{shown(self._path.name)} cannot be opened ({error.strerror}): make the folder "
-                "writable, move away what has that name, or use another folder"
+                f"{shown(self._folder)} cannot be locked: {shown(self._path.name)} in it cannot be "
+                f"opened ({error.strerror}); make the folder writable, move away what has that "
+                "name, or use another folder"
             ) from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

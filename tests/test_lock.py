@@ -93,7 +93,5 @@ def test_a_folder_that_cannot_be_written_is_named_with_what_to_do(tmp_path, monk
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(os, "open", refuse)
-    with pytest.raises(
-        PermissionError, match=r"cannot be worked in, .*\(Permission denied\): make"
-    ):
+    with pytest.raises(PermissionError, match=r"cannot be locked: .*\(Permission denied\); make"):
         FolderLock(tmp_path).acquire()

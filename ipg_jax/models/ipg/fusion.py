@@ -130,10 +130,10 @@ class LinearFusion(Fusion):
     def project(
         self, x: Float[Array, "b h w c"], matrix: Float[Array, "c c"]
     ) -> Float[Array, "b h w c"]:
-        """Returns the product of `x` with a matrix that under `identity_init` started at 1.
+        """Returns the product of `x` and a matrix that `identity_init` starts as the identity `I`.
 
-        There it is `x + x (matrix - 1)`, the same but for rounding, and exactly `x` at the start
-        in any precision of products, forward and backward.
+        With it that is `x + x (matrix - I)`: the same but for rounding, and at the start exactly
+        `x`, in any precision of products, forward and backward.
         """
         if not self.identity_init:
             return conv1x1(x, matrix)
