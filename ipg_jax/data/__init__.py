@@ -4,6 +4,7 @@ Importing this package imports TensorFlow and hides its GPUs.
 """
 
 from ipg_jax.data.augment import AUGMENTATIONS, Augmentation, Example, check_augmentations
+from ipg_jax.data.crop import Window, crop_objects
 from ipg_jax.data.images import (
     IMAGE_SUFFIXES,
     ImageOptions,
@@ -52,9 +53,11 @@ __all__ = [
     "UnreadableImagesError",
     "UnreadableWindow",
     "VocSource",
+    "Window",
     "check_augmentations",
     "check_evaluated",
     "check_listed",
+    "crop_objects",
     "decode_image",
     "eval_batches",
     "global_batch_records",
