@@ -91,6 +91,10 @@ def default_config() -> ConfigDict:
     config.data.eval_scenes = 200
     config.data.scene_size = 192
     config.data.class_names = placeholder(tuple)  # not set: read from the data
+    # Images come more often that hold a class which less than this share of them has (LVIS's rule);
+    # not set: all come equally often
+    config.data.repeat_share = placeholder(float)
+    config.data.repeat_small = 1.0  # how often images come with an object below 32 x 32 pixels
     config.data.drop_empty = False  # leave images without objects out of training
     config.data.max_boxes = placeholder(int)  # objects per image at most; not set: no limit
     config.data.flip = 0.5  # probability of a horizontal flip

@@ -17,6 +17,7 @@ from ipg_jax.data.input_pipeline import (
     prepare_image,
     train_batches,
 )
+from ipg_jax.data.repeats import repeat_factors
 from ipg_jax.data.sources import (
     CocoSource,
     DataReport,
@@ -64,5 +65,6 @@ __all__ = [
     "padding_multiple",
     "prepare_image",
     "read_image_header",
+    "repeat_factors",
     "train_batches",
 ]

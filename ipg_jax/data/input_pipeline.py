@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from jaxtyping import Float32, Int32, UInt8
+from jaxtyping import Float, Float32, Int32, UInt8
 
 from ipg_jax.data.augment import Example, augment, check_augmentations, mirror
 from ipg_jax.data.images import Size
@@ -48,6 +48,7 @@ def train_batches(
     max_boxes: int | None = None,
     flip: float = 0.5,
     augmentations: Sequence[str] = (),
+    repeats: Float[np.ndarray, " n"] | None = None,
     pad_multiple: int = 0,
     space_to_depth: bool = False,
     rows: Sequence[int] | None = None,
@@ -66,6 +67,8 @@ def train_batches(
         as many as the data need. Objects beyond it are cut off, which is logged.
       flip: probability of mirroring an image.
       augmentations: names of further random changes, in their order (`data.augment`).
+      repeats: how often each image comes in an epoch, for example `repeat_factors`; once by
+        default.
       pad_multiple: see `make_geometry`.
       space_to_depth: whether levels are delivered packed (`types.PackedImage`), for TPUs.
       rows: which rows of each batch this process produces, in this order; all by default.
@@ -89,7 +92,7 @@ def train_batches(
         return augment(example, augmentations, augmentation_rng(seed, epoch, index))
 
     geometry = make_geometry(image_size, levels, pad_multiple)
-    sampler = BatchSampler(geometry.buckets(source.records.sizes), batch_size, seed)
+    sampler = BatchSampler(geometry.buckets(source.records.sizes), batch_size, seed, repeats)
     return _batches(
         source,
         sampler,
@@ -166,14 +169,20 @@ def prepare_image(
 
 
 def global_batch_records(
-    source: Source, step: int, *, batch_size: int, seed: int, image_size: Size
+    source: Source,
+    step: int,
+    *,
+    batch_size: int,
+    seed: int,
+    image_size: Size,
+    repeats: Float[np.ndarray, " n"] | None = None,
 ) -> list[tuple[ImageId, str]]:
     """Image ids and file names of global training batch `step`, for error messages.
 
     The arguments are those of `train_batches`; nothing is read.
     """
     buckets = make_geometry(image_size, levels=1).buckets(source.records.sizes)
-    indices = BatchSampler(buckets, batch_size, seed).batch(step).indices
+    indices = BatchSampler(buckets, batch_size, seed, repeats).batch(step).indices
     records = source.records
     return [(records.image_ids[i], records.file_names[i]) for i in indices]
 

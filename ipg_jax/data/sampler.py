@@ -6,7 +6,8 @@ another; a batch takes the next `B` places of one stream. The batches of the two
 as evenly as their sizes allow, like the pixels of Bresenham's line: with `n0` of `n` images in
 bucket 0, batch `k` belongs to it iff `(k n0 + r) mod n` wraps around at the next step, so that
 `floor((k n0 + r) / n)` batches of bucket 0 come before batch `k`. No image is dropped and none is
-favoured, even in a bucket smaller than a batch.
+favoured, even in a bucket smaller than a batch, unless `repeats` says so: an image of 2.3 then
+comes twice in seven tenths of the epochs, and three times in the others.
 
 All randomness comes from raw 64 bit draws of a counter-based generator, whose values NumPy
 guarantees never to change (NEP 19), unlike those of `Generator.permutation`.
@@ -15,12 +16,13 @@ guarantees never to change (NEP 19), unlike those of `Generator.permutation`.
 from __future__ import annotations
 
 import functools
+import math
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int64, Integer
+from jaxtyping import Float, Float64, Int64, Integer
 
-_ORDER, _INTERLEAVING, _FLIP, _AUGMENT = range(4)
+_ORDER, _INTERLEAVING, _FLIP, _AUGMENT, _REPEAT = range(5)
 """What a random number is for; the streams are independent."""
 
 
@@ -30,7 +32,8 @@ class BatchIndices(NamedTuple):
     Attributes:
       bucket: the bucket that all of them belong to.
       indices: positions in the source; -1 for rows that only fill up the last batch.
-      epochs: how often each image has been seen before.
+      epochs: a number of its own for each time that an image comes: how often it came before, if
+        every image comes once in an epoch.
     """
 
     bucket: int
@@ -41,20 +44,36 @@ class BatchIndices(NamedTuple):
 class BatchSampler:
     """Endless shuffled batches for training."""
 
-    def __init__(self, buckets: Integer[np.ndarray, " n"], batch_size: int, seed: int):
+    def __init__(
+        self,
+        buckets: Integer[np.ndarray, " n"],
+        batch_size: int,
+        seed: int,
+        repeats: Float[np.ndarray, " n"] | None = None,
+    ):
         """Prepares the streams.
 
         Args:
           buckets: the bucket of each image, 0 or 1.
           batch_size: global number of images in a batch.
           seed: another seed gives another order.
+          repeats: how often each image comes in an epoch of its bucket, on average; once by
+            default. The numbers of a bucket are enlarged, by less than one in all, so that its
+            epochs are equally long.
+
+        Raises:
+          ValueError: a number of `repeats` is not above 0.
         """
-        self._members = [np.flatnonzero(buckets == bucket) for bucket in (0, 1)]
-        self._size = len(buckets)
+        if repeats is None:
+            repeats = np.ones(len(buckets))
+        if not (repeats > 0).all():
+            raise ValueError(f"repeats are above 0, not {repeats.min()}")
+        self._buckets = [_Bucket.make(np.flatnonzero(buckets == b), repeats) for b in (0, 1)]
+        self._size = sum(bucket.epoch_length for bucket in self._buckets)
         self._batch_size = batch_size
         self._seed = seed
         self._offset = int(_draws(seed, (_INTERLEAVING,), 1)[0]) % self._size
-        self._permutation = functools.lru_cache(maxsize=8)(self._uncached_permutation)
+        self._epoch = functools.lru_cache(maxsize=8)(self._uncached_epoch)
 
     def batch(self, step: int) -> BatchIndices:
         """The global batch of a step, counted from 0."""
@@ -64,21 +83,50 @@ class BatchSampler:
         else:
             bucket, place = 1, step - before
         positions = place * self._batch_size + np.arange(self._batch_size)
-        epochs, slots = np.divmod(positions, len(self._members[bucket]))
-        indices = np.empty(self._batch_size, np.int64)
+        epochs, slots = np.divmod(positions, self._buckets[bucket].epoch_length)
+        indices, times = np.empty((2, self._batch_size), np.int64)
         for epoch in range(epochs[0], epochs[-1] + 1):
             rows = epochs == epoch
-            indices[rows] = self._permutation(bucket, epoch)[slots[rows]]
-        return BatchIndices(bucket, indices, epochs)
+            indices[rows], times[rows] = self._epoch(bucket, epoch)[:, slots[rows]]
+        return BatchIndices(bucket, indices, times)
 
     def _first_bucket_batches(self, step: int) -> int:
         """How many of the batches before `step` belong to bucket 0, in exact arithmetic."""
-        return (step * len(self._members[0]) + self._offset) // self._size
+        return (step * self._buckets[0].epoch_length + self._offset) // self._size
 
-    def _uncached_permutation(self, bucket: int, epoch: int) -> Int64[np.ndarray, " m"]:
-        members = self._members[bucket]
-        draws = _draws(self._seed, (_ORDER, bucket, epoch), len(members))
-        return members[np.argsort(draws, kind="stable")]
+    def _uncached_epoch(self, bucket: int, epoch: int) -> Int64[np.ndarray, "2 m"]:
+        """The images of an epoch in their order, and the number of this time for each."""
+        members, repeats, length = self._buckets[bucket]
+        order = np.argsort(_draws(self._seed, (_ORDER, bucket, epoch), len(members)), kind="stable")
+        if (repeats == 1).all():
+            return np.stack([members[order], np.full(length, epoch)])
+        # Systematic sampling: marks at u, u + 1, ... on a line of pieces as long as the repeats,
+        # so that each piece gets its length in marks, rounded up or down, and the mean is exact.
+        start = int(_draws(self._seed, (_REPEAT, bucket, epoch), 1)[0]) / 2**64
+        ends = np.minimum(np.cumsum(repeats[order]), length)
+        ends[-1] = length
+        marks = np.floor(ends + start).astype(np.int64)
+        counts = np.diff(marks, prepend=0)
+        images = np.repeat(order, counts)
+        most = int(repeats.max()) + 2  # more than any of the counts
+        times = epoch * most + np.arange(length) - np.repeat(marks - counts, counts)
+        order = np.argsort(_draws(self._seed, (_REPEAT, bucket, epoch, 1), length), kind="stable")
+        return np.stack([members[images], times])[:, order]
+
+
+class _Bucket(NamedTuple):
+    """The images of a bucket, how often each comes in an epoch, and how many come in all."""
+
+    members: Int64[np.ndarray, " m"]
+    repeats: Float64[np.ndarray, " m"]
+    epoch_length: int
+
+    @classmethod
+    def make(cls, members: Int64[np.ndarray, " m"], repeats: Float[np.ndarray, " n"]) -> _Bucket:
+        """Takes the members' repeats and enlarges them, so that they add up to a whole number."""
+        wanted = repeats[members].astype(np.float64)
+        length = math.ceil(wanted.sum() - 1e-6)
+        return cls(members, wanted * (length / max(wanted.sum(), 1e-6)), length)
 
 
 class SequentialSampler:

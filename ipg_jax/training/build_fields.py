@@ -196,6 +196,8 @@ def fields() -> dict[str, Field]:
         "data.class_names": optional(
             several(TEXT, "a tuple of different names", lambda x: len(set(x)) == len(x))
         ),
+        "data.repeat_share": optional(real(above=0.0, most=1.0)),
+        "data.repeat_small": real(1.0, 1000.0),
         "data.drop_empty": FLAG,
         "data.max_boxes": optional(whole(1)),
         "data.flip": real(0.0, 1.0),

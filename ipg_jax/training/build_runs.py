@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Float64
 from ml_collections import ConfigDict
 
 from ipg_jax import data
@@ -40,7 +43,7 @@ from ipg_jax.training.runs import EvalRun, PredictRun, TrainRun
 from ipg_jax.training.sharding import check_batch_size, make_mesh, process_rows
 from ipg_jax.training.state import TrainState
 from ipg_jax.training.steps import make_predict_step
-from ipg_jax.types import Batch
+from ipg_jax.types import Batch, ImageId
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +72,7 @@ def build_train_run(config: ConfigDict, *, evaluate: bool = True) -> TrainRun:
     data.check_augmentations(tuple(config.data.augmentations))
     source = build_source(config, train=True)
     check_training_data(source)
+    log_repeats(repeats_of(config, source))
     evaluator = None
     if evaluate:
         eval_source = build_source(config, train=False, class_names=source.class_names)
@@ -92,6 +96,7 @@ def build_train_run(config: ConfigDict, *, evaluate: bool = True) -> TrainRun:
         image_size=tuple(config.image_size),
         batch_size=config.batch_size,
         batches=build_train_batches(config, source, mesh, levels=task.pyramid_levels),
+        batch_records=build_batch_records(config, source),
         init_state=build_state(config, task, optimizer),
         template=template,
         optimizer=optimizer,
@@ -395,6 +400,7 @@ def build_train_batches(
       mesh: of the devices that divide a batch.
       levels: of the image pyramid.
     """
+    repeats = repeats_of(config, source)
 
     def batches(start_step: int) -> Generator[Batch, None, None]:
         return data.train_batches(
@@ -407,12 +413,50 @@ def build_train_batches(
             max_boxes=config.data.max_boxes,
             flip=config.data.flip,
             augmentations=tuple(config.data.augmentations),
+            repeats=repeats,
             pad_multiple=data.padding_multiple(levels, mesh.shape["space"]),
             space_to_depth=space_to_depth(config, mesh),
             rows=process_rows(mesh, config.batch_size),
         )
 
     return batches
+
+
+def build_batch_records(
+    config: ConfigDict, source: data.Source
+) -> Callable[[int], list[tuple[ImageId, str]]]:
+    """Returns the function from the number of a batch to `data.global_batch_records` of it."""
+    return functools.partial(
+        data.global_batch_records,
+        source,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        image_size=tuple(config.image_size),
+        repeats=repeats_of(config, source),
+    )
+
+
+def repeats_of(config: ConfigDict, source: data.Source) -> Float64[np.ndarray, " n"]:
+    """Returns how often each training image comes in an epoch (`data.repeat_factors`)."""
+    return data.repeat_factors(
+        source.records,
+        len(source.class_names),
+        class_share=config.data.repeat_share,
+        small_repeat=config.data.repeat_small,
+    )
+
+
+def log_repeats(repeats: Float64[np.ndarray, " n"]) -> None:
+    """Says how the images that come more than once change what a run sees."""
+    if repeats.max() > 1:
+        logger.info(
+            "of %d images %d come more than once, up to %.3g times: they are %.0f %% of those "
+            "that the run sees (config.data.repeat_share, config.data.repeat_small)",
+            len(repeats),
+            (repeats > 1).sum(),
+            repeats.max(),
+            100 * repeats[repeats > 1].sum() / repeats.sum(),
+        )
 
 
 def build_views(config: ConfigDict) -> list[View]:

@@ -15,7 +15,7 @@ from ipg_jax.tasks import DetectionTask
 from ipg_jax.training.evaluator import Evaluator
 from ipg_jax.training.state import TrainState
 from ipg_jax.training.steps import TrainStep
-from ipg_jax.types import Batch
+from ipg_jax.types import Batch, ImageId
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,7 @@ class TrainRun:
       image_size: limits of the (short, long) side of the resized images, in pixels.
       batch_size: images of all devices together.
       batches: from a step to this process's rows of the batches from there on.
+      batch_records: from the number of a batch, from 0, to its images (`global_batch_records`).
       init_state: from a random key to the state of a run from scratch.
       template: that state as `jax.ShapeDtypeStruct`s with their shardings on the mesh.
       optimizer: whose state the template has.
@@ -55,6 +56,7 @@ class TrainRun:
     image_size: tuple[int, int]
     batch_size: int
     batches: Callable[[int], Generator[Batch, None, None]]
+    batch_records: Callable[[int], list[tuple[ImageId, str]]]
     init_state: Callable[[jax.Array], TrainState]
     template: TrainState
     optimizer: optax.GradientTransformation

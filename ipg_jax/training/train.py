@@ -222,14 +222,7 @@ def diverged(
     run: TrainRun, step: int, values: dict[str, float], checkpoint: int | None
 ) -> DivergedError:
     """Returns the error of a step whose loss or gradient is not finite."""
-    records = data.global_batch_records(
-        run.source,
-        step - 1,
-        batch_size=run.batch_size,
-        seed=run.seed,
-        image_size=run.image_size,
-    )
-    images = ", ".join(f"{number} ({name})" for number, name in records)
+    images = ", ".join(f"{number} ({name})" for number, name in run.batch_records(step - 1))
     return DivergedError(
         f"step {step}: {', '.join(f'{k}={v:.4g}' for k, v in values.items())}; "
         f"its images were {images}. The last good checkpoint is {checkpoint}. "

@@ -161,10 +161,17 @@ def test_processes_share_the_global_batch(source, processes):
                     np.testing.assert_array_equal(arrays(share)[name], rows, err_msg=name)
 
 
-def test_global_batch_records_name_what_the_batch_holds(source):
-    for step, batch in enumerate(islice(train_batches(source, **TRAINING), 6)):
+@pytest.mark.parametrize("repeats", [None, np.linspace(1, 2, 11)])
+def test_global_batch_records_name_what_the_batch_holds(source, repeats):
+    batches = train_batches(source, repeats=repeats, **TRAINING)
+    for step, batch in enumerate(islice(batches, 6)):
         named = global_batch_records(
-            source, step, batch_size=4, seed=5, image_size=SETTINGS["image_size"]
+            source,
+            step,
+            batch_size=4,
+            seed=5,
+            image_size=SETTINGS["image_size"],
+            repeats=repeats,
         )
         records = source.records
         assert named == [(records.image_ids[i], records.file_names[i]) for i in batch.image_id]

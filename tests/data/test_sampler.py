@@ -1,3 +1,4 @@
+import itertools
 import time
 from collections import Counter
 
@@ -104,3 +105,67 @@ def test_flips_differ_between_epochs_and_seeds():
         return tuple(flips(seed, epoch, index, 0.5) for index in range(64))
 
     assert len({pattern(seed, epoch) for seed in range(3) for epoch in range(3)}) == 9
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 1), st.floats(0.3, 6.0)), min_size=1, max_size=30),
+    st.integers(1, 12),
+    st.integers(0, 2**32),
+)
+def test_repeats_are_kept_in_every_epoch(images, batch_size, seed):
+    of_bucket, repeats = map(np.array, zip(*images, strict=True))
+    sampler = BatchSampler(of_bucket, batch_size, seed, repeats)
+    for bucket in set(of_bucket.tolist()):
+        members = np.flatnonzero(of_bucket == bucket)
+        length = int(np.ceil(repeats[members].sum() - 1e-6))
+        wanted = repeats[members] * (length / repeats[members].sum())
+        seen = []
+        steps = (sampler.batch(step) for step in itertools.count())
+        stream = (pair for b in steps if b.bucket == bucket for pair in pairs_of(b))
+        for _ in range(3):
+            epoch = list(itertools.islice(stream, length))
+            counts = np.array([sum(i == m for i, _ in epoch) for m in members])
+            # So often, rounded up or down.
+            assert (np.abs(counts - wanted) < 1 + 1e-9).all()
+            seen += epoch
+        # No two times that an image comes have one number: their random changes would be the same.
+        assert len(set(seen)) == len(seen)
+
+
+def pairs_of(batch):
+    return zip(batch.indices.tolist(), batch.epochs.tolist(), strict=True)
+
+
+def test_the_mean_of_repeats_is_exact():
+    """2.3 + 1 + 1.5 + 0.2 = 5 images an epoch; counts are rounded up or down by a fair draw."""
+    repeats = np.array([2.3, 1.0, 1.5, 0.2])
+    sampler = BatchSampler(np.zeros(4, int), 5, 0, repeats)
+    counts = [np.bincount(sampler.batch(k).indices, minlength=4) for k in range(2000)]
+    assert np.max(counts, axis=0).tolist() == [3, 1, 2, 1]
+    assert np.min(counts, axis=0).tolist() == [2, 1, 1, 0]
+    # Four standard deviations of a mean of 2000 draws of 0 or 1.
+    np.testing.assert_allclose(np.mean(counts, axis=0), repeats, atol=4 * 0.5 / 2000**0.5)
+
+
+def test_repeats_are_pure_in_seed_and_step_and_shares_of_buckets_follow_them():
+    repeats = np.array([1.0, 3.0, 1.0, 1.0])
+    used = BatchSampler(np.array([0, 0, 1, 1]), 2, seed=1, repeats=repeats)
+    chosen = [used.batch(step).bucket for step in range(600)]
+    assert chosen.count(0) == 400  # 4 of 6 images an epoch
+    fresh = BatchSampler(np.array([0, 0, 1, 1]), 2, seed=1, repeats=repeats)
+    for a, b in zip(used.batch(345), fresh.batch(345), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_repeats_of_nothing_are_refused():
+    with pytest.raises(ValueError, match="above 0, not 0"):
+        BatchSampler(np.zeros(2, int), 2, 0, np.array([1.0, 0.0]))
+
+
+def test_far_steps_cost_nothing_with_repeats():
+    rng = np.random.default_rng(0)
+    sampler = BatchSampler(np.zeros(118_000, int), 32, 0, 1 + rng.exponential(1.0, 118_000))
+    begin = time.perf_counter()
+    for step in range(10**7, 10**7 + 50):
+        sampler.batch(step)
+    assert time.perf_counter() - begin < 2

@@ -90,6 +90,7 @@ def make_run(**changes: Any) -> TrainRun:
         "image_size": (32, 32),
         "batch_size": 8,
         "batches": batches,
+        "batch_records": lambda step: [(i, source.records.file_names[i]) for i in range(8)],
         "init_state": lambda key: make_state(),
         "template": template,
         "optimizer": OPTIMIZER,
