@@ -22,6 +22,9 @@ PyTree: TypeAlias = Any
 ImageId: TypeAlias = int | str
 """A data set's own name of an image."""
 
+Size: TypeAlias = tuple[int, int]
+"""Height and width in pixels."""
+
 IMAGE_BLOCK = 4
 """Side in pixels of the blocks of a `PackedImage`."""
 

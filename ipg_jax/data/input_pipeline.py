@@ -16,20 +16,15 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from jaxtyping import Float, Float32, Int32, UInt8
+from jaxtyping import Float
 
 from ipg_jax.data.augment import Example, augment, check_augmentations, mirror
-from ipg_jax.data.images import Size
 from ipg_jax.data.sampler import BatchSampler, SequentialSampler, augmentation_rng, flips
 from ipg_jax.data.sources.base import Objects, Source
-from ipg_jax.data.transforms import (
-    Geometry,
-    make_geometry,
-    pad_objects,
-    padded_pyramid,
-)
+from ipg_jax.data.transforms import pad_objects, padded_pyramid
+from ipg_jax.images import Geometry, make_geometry, pixels_per_original
 from ipg_jax.text import shown
-from ipg_jax.types import IMAGE_BLOCK, Batch, ImageId, PackedImage
+from ipg_jax.types import IMAGE_BLOCK, Batch, ImageId, PackedImage, Size
 
 # TensorFlow would otherwise take the memory of every GPU away from JAX.
 tf.config.set_visible_devices([], "GPU")
@@ -137,34 +132,6 @@ def eval_batches(
         max_boxes=_resolve_max_boxes(source, max_boxes),
         augment=lambda epoch, index, example: mirror(example) if flip else example,
         prefetch=prefetch,
-    )
-
-
-def prepare_image(
-    image: UInt8[np.ndarray, "h w 3"], *, image_size: Size, levels: int, pad_multiple: int = 0
-) -> tuple[
-    tuple[UInt8[np.ndarray, "_ _ 3"], ...], Int32[np.ndarray, " 2"], Float32[np.ndarray, " 2"]
-]:
-    """Prepares one image for a detector, to the bit as the pipelines do.
-
-    Args:
-      image: RGB.
-      image_size: limits of the (short, long) side of the resized image.
-      levels: number of levels of the pyramid.
-      pad_multiple: see `make_geometry`.
-
-    Returns:
-      `pyramid`, `image_size` and `scale` as in `Batch`, without the batch axis.
-    """
-    geometry = make_geometry(image_size, levels, pad_multiple)
-    size = (image.shape[0], image.shape[1])
-    resized = geometry.resized(size)
-    canvas = geometry.canvases[int(geometry.buckets(np.array([size]))[0])]
-    pyramid = padded_pyramid(tf.constant(image), tf.constant(resized), tf.constant(canvas), levels)
-    return (
-        tuple(level.numpy() for level in pyramid),
-        np.array(resized, np.int32),
-        _scale(size, resized),
     )
 
 
@@ -314,7 +281,7 @@ def _example(
     if image is None:
         image = np.zeros((1, 1, 3), np.uint8)  # blank at any size
     image, objects = change(Example(image, objects))
-    scale = _scale(size, resized)
+    scale = pixels_per_original(size, resized)
     boxes = objects.boxes * np.tile(scale[::-1], 2)
     padded = pad_objects(dataclasses.replace(objects, boxes=boxes), max_boxes)
     return {
@@ -334,11 +301,6 @@ _NO_OBJECTS = Objects(
     ignore=np.zeros(0, bool),
     area=np.zeros(0, np.float32),
 )
-
-
-def _scale(size: Size, resized: Size) -> Float32[np.ndarray, " 2"]:
-    """Input pixels per original pixel, (y, x)."""
-    return np.divide(resized, size).astype(np.float32)
 
 
 def _resolve_max_boxes(source: Source, max_boxes: int | None) -> int:

@@ -1,91 +1,12 @@
-"""From an image of any size to a padded pyramid: sizes in Python, boxes in NumPy, pixels in TF."""
+"""From an image of any size to a padded pyramid: boxes in NumPy, pixels in TensorFlow."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import tensorflow as tf
-from jaxtyping import Bool, Float32, Int32, Integer
+from jaxtyping import Bool, Float32, Int32
 
-from ipg_jax.data.images import Size
 from ipg_jax.data.sources.base import Objects
-
-
-class Geometry(NamedTuple):
-    """How images are brought to a few static shapes.
-
-    Attributes:
-      short: upper limit of the shorter side after resizing.
-      long: upper limit of the longer side after resizing.
-      levels: number of levels of the pyramid.
-      pad_multiple: both sides of the padded image are multiples of it.
-    """
-
-    short: int
-    long: int
-    levels: int
-    pad_multiple: int
-
-    @property
-    def canvases(self) -> tuple[Size, ...]:
-        """Padded height and width in each bucket: landscape and portrait, or square alone."""
-        multiple = self.pad_multiple
-        short, long = (-(-side // multiple) * multiple for side in (self.short, self.long))
-        return ((short, long),) if self.short == self.long else ((short, long), (long, short))
-
-    def buckets(self, sizes: Integer[np.ndarray, "n 2"]) -> Int32[np.ndarray, " n"]:
-        """The index into `canvases` for images of the given heights and widths."""
-        portrait = sizes[:, 0] > sizes[:, 1]
-        return (portrait & (len(self.canvases) > 1)).astype(np.int32)
-
-    def resized(self, size: Size) -> Size:
-        """Height and width after resizing.
-
-        The image is scaled until its shorter side reaches `short` or its longer side `long`, and
-        fractions of a pixel are cut off. That is the rule of torchvision's
-        `GeneralizedRCNNTransform`, kept to the letter: in floating point `385 * (800 / 385)` falls
-        short of 800, so a side of 385 pixels becomes 799.
-        """
-        scale = min(self.short / min(size), self.long / max(size))
-        height, width = (max(int(side * scale), 1) for side in size)
-        return height, width
-
-
-def make_geometry(image_size: Size, levels: int, pad_multiple: int = 0) -> Geometry:
-    """Checks the settings and fills in the default of `pad_multiple`.
-
-    Args:
-      image_size: limits of the (short, long) side.
-      levels: number of levels of the pyramid.
-      pad_multiple: 0 for `padding_multiple(levels)`.
-
-    Raises:
-      ValueError: the settings contradict each other.
-    """
-    short, long = image_size
-    pad_multiple = pad_multiple or padding_multiple(levels)
-    if not 0 < short <= long:
-        raise ValueError(f"image_size is (short, long) with 0 < short <= long, got {image_size}")
-    if levels < 1 or pad_multiple % 2 ** (levels - 1):
-        raise ValueError(
-            f"pad_multiple = {pad_multiple} must be a multiple of 2^(levels - 1) for "
-            f"{levels} levels"
-        )
-    return Geometry(short, long, levels, pad_multiple)
-
-
-def padding_multiple(levels: int, height_parts: int = 1) -> int:
-    """Returns what the sides of padded images are multiples of.
-
-    That is the total stride of the deepest features, times the equal parts that their height is
-    to be cut into.
-
-    Args:
-      levels: number of levels of the pyramid.
-      height_parts: how many parts.
-    """
-    return height_parts * max(32, 2 ** (levels + 1))
 
 
 def pad_objects(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from etils import epath
 
-from ipg_jax import data
+from ipg_jax.images import IMAGE_SUFFIXES
 
 
 class Inputs(NamedTuple):
@@ -65,8 +65,8 @@ def _expand(argument: str, ours: Collection[str]) -> list[str]:
         return _sorted(found, ours, "no file matches this pattern")
     else:
         return [argument]
-    images = [path for path in found if os.path.splitext(path)[1].lower() in data.IMAGE_SUFFIXES]
-    return _sorted(images, ours, f"the folder has no image file ({', '.join(data.IMAGE_SUFFIXES)})")
+    images = [path for path in found if os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES]
+    return _sorted(images, ours, f"the folder has no image file ({', '.join(IMAGE_SUFFIXES)})")
 
 
 def _matches(pattern: str) -> list[str]:

@@ -12,8 +12,9 @@ import numpy as np
 from etils import epath
 from jaxtyping import Int
 
-from ipg_jax import data, evaluation, visualize
+from ipg_jax import evaluation, visualize
 from ipg_jax.files import read_regular
+from ipg_jax.images import decode_image, padding_multiple, prepare_image
 from ipg_jax.inference.inputs import find_inputs
 from ipg_jax.inference.outputs import OutputFolder
 from ipg_jax.text import shown
@@ -106,17 +107,17 @@ def _predict_files(
     seconds, timed = 0.0, 0
     for path in files:
         try:
-            image = data.decode_image(read_regular(path), options=run.image_options)
+            image = decode_image(read_regular(path), options=run.image_options)
         except (OSError, ValueError) as error:
             logger.error("%s: left out: %s", shown(path), error)
             failed.append(path)
             continue
         begin = time.perf_counter()
-        pyramid, size, scale = data.prepare_image(
+        pyramid, size, scale = prepare_image(
             image,
             image_size=run.image_size,
             levels=levels,
-            pad_multiple=data.padding_multiple(levels, run.mesh.shape["space"]),
+            pad_multiple=padding_multiple(levels, run.mesh.shape["space"]),
         )
         placed = jax.device_put(tuple(x[None] for x in pyramid), image_sharding(run.mesh))
         found = jax.device_get(detect(variables, placed, size[None]))

@@ -16,6 +16,7 @@ from jaxtyping import Float64
 from ml_collections import ConfigDict
 
 from ipg_jax import data
+from ipg_jax.images import ImageOptions, padding_multiple
 from ipg_jax.tasks import DetectionTask
 from ipg_jax.text import shown
 from ipg_jax.training.build import (
@@ -238,13 +239,13 @@ def build_evaluator(
     )
 
 
-def build_image_options(c: ConfigDict) -> data.ImageOptions:
+def build_image_options(c: ConfigDict) -> ImageOptions:
     """Returns how image files are read by `config.data`, in training as in prediction.
 
     Raises:
       ValueError: a field is out of range; the message names it.
     """
-    return data.ImageOptions(max_pixels=c.max_image_pixels, sample_bits=c.sample_bits, exif=c.exif)
+    return ImageOptions(max_pixels=c.max_image_pixels, sample_bits=c.sample_bits, exif=c.exif)
 
 
 def _common(c: ConfigDict, train: bool) -> dict[str, Any]:
@@ -414,7 +415,7 @@ def build_train_batches(
             flip=config.data.flip,
             augmentations=tuple(config.data.augmentations),
             repeats=repeats,
-            pad_multiple=data.padding_multiple(levels, mesh.shape["space"]),
+            pad_multiple=padding_multiple(levels, mesh.shape["space"]),
             space_to_depth=space_to_depth(config, mesh),
             rows=process_rows(mesh, config.batch_size),
         )

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import UInt8
 
 from ipg_jax import data, evaluation, visualize
+from ipg_jax.images import padding_multiple
 from ipg_jax.tasks import DetectionTask
 from ipg_jax.training.metrics import duration
 from ipg_jax.training.prefetch import prefetch_to_device
@@ -169,7 +170,7 @@ class Evaluator:
             levels=levels,
             space_to_depth=self.space_to_depth,
             flip=view.flip,
-            pad_multiple=data.padding_multiple(levels, self.mesh.shape["space"]),
+            pad_multiple=padding_multiple(levels, self.mesh.shape["space"]),
             rows=rows_here,
         )
         # Samples are drawn from the batch as it is on this host.

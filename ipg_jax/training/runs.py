@@ -10,7 +10,8 @@ import jax
 import optax
 from jax.sharding import Mesh
 
-from ipg_jax.data import ImageOptions, Source
+from ipg_jax.data import Source
+from ipg_jax.images import ImageOptions
 from ipg_jax.tasks import DetectionTask
 from ipg_jax.training.evaluator import Evaluator
 from ipg_jax.training.state import TrainState

@@ -8,8 +8,9 @@ import pytest
 from made_files import encode, random_image
 from PIL import Image
 
-from ipg_jax.data import CocoSource, ImageOptions, Rule, decode_image
+from ipg_jax.data import CocoSource, Rule
 from ipg_jax.files import read_regular
+from ipg_jax.images import ImageOptions, decode_image
 
 
 def test_orientations_that_no_size_decides_are_applied_and_reported(coco):

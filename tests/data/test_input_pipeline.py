@@ -11,9 +11,9 @@ from ipg_jax.data import (
     CocoSource,
     eval_batches,
     global_batch_records,
-    prepare_image,
     train_batches,
 )
+from ipg_jax.images import prepare_image
 from ipg_jax.types import PackedImage
 
 SETTINGS = {"image_size": (32, 48), "levels": 3, "pad_multiple": 16}

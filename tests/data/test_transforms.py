@@ -5,63 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_files import random_image
 
+from ipg_jax import images
 from ipg_jax.data.sources.base import Objects
-from ipg_jax.data.transforms import (
-    make_geometry,
-    pad_objects,
-    padded_pyramid,
-    padding_multiple,
-)
-
-
-@pytest.mark.parametrize(
-    ("size", "expected"),
-    [
-        ((480, 640), (800, 1066)),  # short side first: 640 * 5 / 3 = 1066.7
-        ((640, 480), (1066, 800)),
-        ((100, 400), (333, 1333)),  # long side first: 100 * 3.3325 = 333.25
-        ((800, 1333), (800, 1333)),
-        ((1600, 2000), (800, 1000)),
-        ((385, 385), (799, 799)),  # torchvision's floating point, see the docstring
-        ((1, 2000), (1, 1333)),  # never nothing
-    ],
-)
-def test_resize_rule(size, expected):
-    assert make_geometry((800, 1333), levels=4).resized(size) == expected
-
-
-def test_canvases():
-    geometry = make_geometry((800, 1333), levels=4)
-    assert geometry.canvases == ((800, 1344), (1344, 800))
-    sizes = np.array([[480, 640], [640, 480], [500, 500]])
-    np.testing.assert_array_equal(geometry.buckets(sizes), [0, 1, 0])
-    square = make_geometry((192, 192), levels=4)
-    assert square.canvases == ((192, 192),)
-    np.testing.assert_array_equal(square.buckets(sizes), [0, 0, 0])
-    assert make_geometry((600, 1000), levels=6).canvases == ((640, 1024), (1024, 640))
-    assert make_geometry((600, 1000), levels=4, pad_multiple=8).canvases[0] == (600, 1000)
-
-
-def test_padding_lets_the_height_of_every_feature_be_divided():
-    assert padding_multiple(4) == 32
-    assert padding_multiple(6) == 128  # the total stride of the sixth level's feature
-    assert padding_multiple(4, height_parts=3) == 96
-
-
-@given(st.integers(1, 3000), st.integers(1, 3000))
-def test_resized_images_fit_their_canvas(height, width):
-    geometry = make_geometry((800, 1333), levels=4)
-    resized = geometry.resized((height, width))
-    canvas = geometry.canvases[int(geometry.buckets(np.array([[height, width]]))[0])]
-    assert resized[0] <= canvas[0]
-    assert resized[1] <= canvas[1]
-
-
-def test_bad_geometry():
-    with pytest.raises(ValueError, match="0 < short <= long"):
-        make_geometry((1333, 800), levels=4)
-    with pytest.raises(ValueError, match="pad_multiple = 4 must be a multiple"):
-        make_geometry((800, 1333), levels=4, pad_multiple=4)
+from ipg_jax.data.transforms import pad_objects, padded_pyramid
 
 
 def resize_slowly(image, height, width):
@@ -116,6 +62,22 @@ def test_rounding_is_half_up():
     pyramid = run_pyramid(image, (2, 2), (2, 2), levels=2)
     np.testing.assert_array_equal(pyramid[0], image)
     np.testing.assert_array_equal(pyramid[1], [[[0, 1, 2]]])  # of 0.25, 0.5 and 1.5
+
+
+sides = st.tuples(st.integers(1, 70), st.integers(1, 70))
+
+
+@given(sides, sides, st.integers(1, 4), st.integers(0, 2**32 - 1))
+def test_a_detector_sees_the_pixels_that_it_was_trained_on(before, after, levels, seed):
+    """`images.padded_pyramid`, in NumPy, and the pipeline's, in TensorFlow, agree to the bit."""
+    image = np.random.default_rng(seed).integers(0, 256, (*before, 3), dtype=np.uint8)
+    canvas = tuple(-(-side // 8) * 8 for side in after)
+    found = images.padded_pyramid(image, after, canvas, levels)
+    expected = run_pyramid(image, after, canvas, levels)
+    assert len(found) == levels
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == np.uint8
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("count", [0, 2, 3, 5])

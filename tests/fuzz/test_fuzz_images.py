@@ -14,7 +14,7 @@ from made_tiff import tiff, tiff_of
 from mutators import limited_memory, mutate_bytes, outcome
 from PIL import Image
 
-from ipg_jax.data import ImageOptions, decode_image, read_image_header
+from ipg_jax.images import ImageOptions, decode_image, read_image_header
 
 OPTIONS = ImageOptions(sample_bits=16)
 SECONDS = 2.0

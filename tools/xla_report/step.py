@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from ipg_jax.images import make_geometry, padding_multiple
 from ipg_jax.models import fold_fusion
 from ipg_jax.tasks import DetectionTask
 from ipg_jax.training import build, sharding, steps
@@ -21,9 +22,6 @@ Mode = Literal["train", "predict"]
 
 def landscape_size(config: ConfigDict) -> tuple[int, int]:
     """Returns height and width of the padded images that are wider than high."""
-    from ipg_jax.data import padding_multiple  # imports TensorFlow
-    from ipg_jax.data.transforms import make_geometry
-
     multiple = padding_multiple(4, config.mesh.space)
     return make_geometry(tuple(config.image_size), 4, multiple).canvases[0]
 

@@ -20,9 +20,8 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int32, Int64, Integer, UInt8
 
-from ipg_jax.data.images import Size
 from ipg_jax.text import shown
-from ipg_jax.types import ImageId
+from ipg_jax.types import ImageId, Size
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from ipg_jax.data.images import DEFAULT_OPTIONS, ImageOptions
 from ipg_jax.data.sources.base import (
     UNREADABLE_AREA,
     DataReport,
@@ -25,6 +24,7 @@ from ipg_jax.data.sources.base import (
 from ipg_jax.data.sources.coco_json import CocoCategory, read_coco, xyxy
 from ipg_jax.data.sources.files import FileSource, Verify, verify_images
 from ipg_jax.data.sources.values import described, flag, identity, number
+from ipg_jax.images import DEFAULT_OPTIONS, ImageOptions
 from ipg_jax.text import shown
 
 

@@ -11,20 +11,21 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int32, UInt8
 
-from ipg_jax.data.images import (
+from ipg_jax.data.sources.base import LOST, DataReport, Rule, Source
+from ipg_jax.data.sources.file_tree import real_path
+from ipg_jax.files import read_regular
+from ipg_jax.images import (
     DEFAULT_OPTIONS,
     ImageHeader,
     ImageOptions,
     ImageTooLargeError,
-    Size,
+    Samples,
+    UnknownRangeError,
     decode_image,
     read_image_header,
 )
-from ipg_jax.data.pixels import Samples, UnknownRangeError
-from ipg_jax.data.sources.base import LOST, DataReport, Rule, Source
-from ipg_jax.data.sources.file_tree import real_path
-from ipg_jax.files import read_regular
 from ipg_jax.text import shown
+from ipg_jax.types import Size
 
 logger = logging.getLogger(__name__)
 

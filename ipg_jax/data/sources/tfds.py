@@ -23,20 +23,19 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 
-from ipg_jax.data.images import (
-    DEFAULT_OPTIONS,
-    ImageOptions,
-    Size,
-    decode_image,
-    read_image_header,
-)
 from ipg_jax.data.sources.base import LOST, DataReport, Rule, Source, build_records, resolve_classes
 from ipg_jax.data.sources.files import Verify, header_rules, unusable
 from ipg_jax.data.sources.tfds_records import open_split
 from ipg_jax.data.sources.values import described, flag
 from ipg_jax.data.sources.voc_xml import half_open
+from ipg_jax.images import (
+    DEFAULT_OPTIONS,
+    ImageOptions,
+    decode_image,
+    read_image_header,
+)
 from ipg_jax.text import shown
-from ipg_jax.types import ImageId
+from ipg_jax.types import ImageId, Size
 
 ONE_BASED = ("bccd", "voc")
 """TFDS's builders whose `bbox` are VOC's corners divided by the size: they call

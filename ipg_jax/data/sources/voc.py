@@ -20,11 +20,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ipg_jax.data.images import DEFAULT_OPTIONS, ImageOptions
 from ipg_jax.data.sources.base import DataReport, Rule, build_records, resolve_classes
 from ipg_jax.data.sources.files import FileSource, Verify, verify_images
 from ipg_jax.data.sources.voc_layout import VocLayout
 from ipg_jax.data.sources.voc_xml import VocAnnotation, half_open, read_annotation
+from ipg_jax.images import DEFAULT_OPTIONS, ImageOptions
 
 
 class _Place(NamedTuple):

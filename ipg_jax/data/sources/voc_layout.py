@@ -19,11 +19,11 @@ from collections.abc import Iterable, Iterator
 
 import tensorflow as tf
 
-from ipg_jax.data.images import IMAGE_SUFFIXES
 from ipg_jax.data.sources.base import Rule
 from ipg_jax.data.sources.file_tree import FileTree
 from ipg_jax.data.sources.text_files import decode_text
 from ipg_jax.files import read_regular
+from ipg_jax.images import IMAGE_SUFFIXES
 from ipg_jax.text import shown
 
 _LISTS = os.path.join("ImageSets", "Main")

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Num, UInt8
 from PIL import Image
 
-from ipg_jax.data.tiff import bits_per_sample, has_unsigned_values, is_white_zero
+from ipg_jax.images.tiff import bits_per_sample, has_unsigned_values, is_white_zero
 
 
 class Samples(enum.Enum):

@@ -8,9 +8,8 @@ import pytest
 from made_files import encode, random_image
 from PIL import Image, ImageOps
 
-from ipg_jax.data import ImageOptions, decode_image, read_image_header
-from ipg_jax.data.images import ImageTooLargeError
 from ipg_jax.files import read_regular
+from ipg_jax.images import ImageOptions, ImageTooLargeError, decode_image, read_image_header
 
 
 def test_png_is_decoded_exactly():

@@ -12,24 +12,22 @@ What a file declares is checked before a pixel is decoded: its format, its size,
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import re
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 from etils import epath
 from jaxtyping import UInt8
 from PIL import ExifTags, Image
 
-from ipg_jax.data.pixels import Samples, sample_kind, significant_bits, to_rgb
-from ipg_jax.data.tiff import refuse_misread
-from ipg_jax.files import check_regular
+from ipg_jax.files import check_regular, local_path
+from ipg_jax.images.pixels import Samples, sample_kind, significant_bits, to_rgb
+from ipg_jax.images.tiff import refuse_misread
 from ipg_jax.text import shown
-
-Size = tuple[int, int]
-"""Height and width in pixels."""
+from ipg_jax.types import Size
 
 Image.init()  # lets Pillow know all of its formats
 FORMATS = tuple(
@@ -142,11 +140,14 @@ def read_image_header(
     if isinstance(source, bytes):
         return _open(io.BytesIO(source), options).header
     check_regular(source)
-    try:
-        with tf.io.gfile.GFile(source, "rb") as file:
-            return _open(file, options).header
-    except tf.errors.OpError as error:
-        raise OSError(f"cannot read {shown(source)}: {shown(error.message)}") from error
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(epath.Path(local_path(source) or source).open("rb"))
+            file.read(1)  # stores' clients open a file when it is read, with errors of their own
+            file.seek(0)
+        except Exception as error:
+            raise OSError(f"cannot read {shown(source)}: {shown(error)}") from error
+        return _open(file, options).header
 
 
 def decode_image(
@@ -212,8 +213,6 @@ def _open(file: Any, options: ImageOptions) -> _Opened:
         raise _too_large(f"{int(number[0]):,}" if number else "too many", limit) from error
     except Image.UnidentifiedImageError as error:
         raise ValueError(f"not a readable image, {_why_unidentified(file)}") from error
-    except tf.errors.OpError:
-        raise
     except Exception as error:
         raise ValueError(f"not a readable image: {shown(error)}") from error
     height, width = image.height, image.width

@@ -8,8 +8,7 @@ from made_files import encode
 from made_tiff import tiff, tiff_of
 from PIL import Image
 
-from ipg_jax.data import ImageOptions, decode_image, read_image_header
-from ipg_jax.data.pixels import UnknownRangeError
+from ipg_jax.images import ImageOptions, UnknownRangeError, decode_image, read_image_header
 
 GREY = np.array([[0, 1, 256, 4095], [600, 40000, 65535, 0]], np.uint16)
 

@@ -1,0 +1,39 @@
+"""Image files to pixels, and pixels to what a detector reads; without TensorFlow."""
+
+from ipg_jax.images.decode import (
+    DEFAULT_OPTIONS,
+    EXIF,
+    IMAGE_SUFFIXES,
+    ImageHeader,
+    ImageOptions,
+    ImageTooLargeError,
+    decode_image,
+    read_image_header,
+)
+from ipg_jax.images.geometry import (
+    Geometry,
+    make_geometry,
+    padding_multiple,
+    pixels_per_original,
+)
+from ipg_jax.images.pixels import Samples, UnknownRangeError
+from ipg_jax.images.pyramid import padded_pyramid, prepare_image
+
+__all__ = [
+    "DEFAULT_OPTIONS",
+    "EXIF",
+    "IMAGE_SUFFIXES",
+    "Geometry",
+    "ImageHeader",
+    "ImageOptions",
+    "ImageTooLargeError",
+    "Samples",
+    "UnknownRangeError",
+    "decode_image",
+    "make_geometry",
+    "padded_pyramid",
+    "padding_multiple",
+    "pixels_per_original",
+    "prepare_image",
+    "read_image_header",
+]
