@@ -2,6 +2,9 @@
 
     import ipg_jax
 
+    detector = ipg_jax.Detector.load(workdir)  # of a training run
+    found = detector.predict("street.jpg")  # boxes, scores, labels, names
+
     task = ipg_jax.build_task(config)
     variables = task.init(rng)
     loss, metrics = task.loss(variables, batch, rng=rng)
@@ -11,22 +14,28 @@ Importing the package does not import TensorFlow; `ipg_jax.data` does. Models, t
 the training step need neither that nor `ml_collections`, which `build_task` reads configs with.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from ipg_jax import models, ops, tasks, types
 from ipg_jax.types import Batch, Detections
 
 if TYPE_CHECKING:
+    from ipg_jax.inference.detector import Detector
     from ipg_jax.training.build import build_task
 
 __version__ = "0.2.0"
 
-__all__ = ["Batch", "Detections", "build_task", "models", "ops", "tasks", "types"]
+__all__ = ["Batch", "Detections", "Detector", "build_task", "models", "ops", "tasks", "types"]
+
+_LATER = {
+    "Detector": "ipg_jax.inference.detector",
+    "build_task": "ipg_jax.training.build",
+}
+"""Names that are imported when they are asked for, and from where."""
 
 
 def __getattr__(name: str) -> Any:
-    if name != "build_task":
+    if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from ipg_jax.training.build import build_task
-
-    return build_task
+    return getattr(importlib.import_module(_LATER[name]), name)

@@ -8,6 +8,7 @@ from ipg_jax.images.decode import (
     ImageOptions,
     ImageTooLargeError,
     decode_image,
+    pil_to_rgb,
     read_image_header,
 )
 from ipg_jax.images.geometry import (
@@ -33,6 +34,7 @@ __all__ = [
     "make_geometry",
     "padded_pyramid",
     "padding_multiple",
+    "pil_to_rgb",
     "pixels_per_original",
     "prepare_image",
     "read_image_header",

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 from jaxtyping import UInt8
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageOps
 
 from ipg_jax.files import check_regular, local_path
 from ipg_jax.images.pixels import Samples, sample_kind, significant_bits, to_rgb
@@ -197,6 +197,24 @@ class _Opened(NamedTuple):
     image: Image.Image
     header: ImageHeader
     bits: int | None
+
+
+def pil_to_rgb(
+    image: Image.Image, options: ImageOptions = DEFAULT_OPTIONS
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Returns the pixels of an image of Pillow's as RGB, upright unless `options` say otherwise.
+
+    Raises:
+      UnknownRangeError: nothing says which range its values have.
+      ValueError: its values are out of range, or its file is damaged.
+    """
+    try:
+        upright = image.copy() if options.exif == "ignore" else ImageOps.exif_transpose(image)
+    except OSError as error:
+        raise ValueError(f"cannot decode the image: {shown(error)}") from error
+    deep = sample_kind(upright, deep_png=False) is Samples.DEEP
+    bits = significant_bits(upright, options.sample_bits) if deep else None
+    return to_rgb(upright, bits)
 
 
 def _open(file: Any, options: ImageOptions) -> _Opened:

@@ -21,7 +21,7 @@ from ipg_jax.text import shown
 from ipg_jax.training.runs import PredictRun
 from ipg_jax.training.sharding import image_sharding, replicated
 from ipg_jax.training.steps import of_mesh
-from ipg_jax.training.workdir import read_classes, restore_variables
+from ipg_jax.training.trained import read_classes, restore_variables
 from ipg_jax.types import Array, Detections, Pyramid, PyTree
 
 logger = logging.getLogger(__name__)

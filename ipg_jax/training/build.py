@@ -16,6 +16,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from ipg_jax.images import ImageOptions
 from ipg_jax.layers import NormKind
 from ipg_jax.models import (
     BACKBONES,
@@ -348,3 +349,19 @@ def build_train_step(
         num_images=lambda batch: batch.weight.sum(),
         ema_decay=config.optimizer.ema_decay or 0.0,  # not used by a state without an average
     )
+
+
+def build_template(config: ConfigDict, task: DetectionTask, mesh: Mesh) -> TrainState:
+    """Returns the state that the run's checkpoints hold, without values."""
+    # The state's structure is the same for any length of the run.
+    optimizer, _ = build_optimizer(config, num_steps=1, steps_per_epoch=1.0)
+    return abstract_state(config, task, optimizer, mesh)
+
+
+def build_image_options(c: ConfigDict) -> ImageOptions:
+    """Returns how image files are read by `config.data`, in training as in prediction.
+
+    Raises:
+      ValueError: a field is out of range; the message names it.
+    """
+    return ImageOptions(max_pixels=c.max_image_pixels, sample_bits=c.sample_bits, exif=c.exif)

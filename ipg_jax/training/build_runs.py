@@ -16,15 +16,17 @@ from jaxtyping import Float64
 from ml_collections import ConfigDict
 
 from ipg_jax import data
-from ipg_jax.images import ImageOptions, padding_multiple
+from ipg_jax.images import padding_multiple
 from ipg_jax.tasks import DetectionTask
 from ipg_jax.text import shown
 from ipg_jax.training.build import (
     abstract_state,
+    build_image_options,
     build_mesh,
     build_optimizer,
     build_state,
     build_task,
+    build_template,
     build_train_step,
     fusion_init,
     run_length,
@@ -42,7 +44,6 @@ from ipg_jax.training.build_checks import (
 from ipg_jax.training.evaluator import Evaluator, View
 from ipg_jax.training.runs import EvalRun, PredictRun, TrainRun
 from ipg_jax.training.sharding import check_batch_size, make_mesh, process_rows
-from ipg_jax.training.state import TrainState
 from ipg_jax.training.steps import make_predict_step
 from ipg_jax.types import Batch, ImageId
 
@@ -201,13 +202,6 @@ def check_eval_batch_size(config: ConfigDict, mesh: Mesh) -> None:
     check_batch_size(mesh, config.eval.batch_size or config.batch_size, field=field)
 
 
-def build_template(config: ConfigDict, task: DetectionTask, mesh: Mesh) -> TrainState:
-    """Returns the state that the run's checkpoints hold, without values."""
-    # The state's structure is the same for any length of the run.
-    optimizer, _ = build_optimizer(config, num_steps=1, steps_per_epoch=1.0)
-    return abstract_state(config, task, optimizer, mesh)
-
-
 def build_evaluator(
     config: ConfigDict,
     task: DetectionTask,
@@ -237,15 +231,6 @@ def build_evaluator(
         space_to_depth=space_to_depth(config, mesh),
         predict_step=make_predict_step(task.predict, mesh),
     )
-
-
-def build_image_options(c: ConfigDict) -> ImageOptions:
-    """Returns how image files are read by `config.data`, in training as in prediction.
-
-    Raises:
-      ValueError: a field is out of range; the message names it.
-    """
-    return ImageOptions(max_pixels=c.max_image_pixels, sample_bits=c.sample_bits, exif=c.exif)
 
 
 def _common(c: ConfigDict, train: bool) -> dict[str, Any]:

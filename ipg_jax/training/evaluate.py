@@ -11,7 +11,8 @@ from ipg_jax.files import check_folder
 from ipg_jax.text import shown
 from ipg_jax.training.evaluator import Evaluation
 from ipg_jax.training.runs import EvalRun
-from ipg_jax.training.workdir import read_classes, restore_variables, write_evaluation
+from ipg_jax.training.trained import read_classes, restore_variables
+from ipg_jax.training.workdir import write_evaluation
 
 logger = logging.getLogger(__name__)
 

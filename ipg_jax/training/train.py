@@ -23,9 +23,9 @@ from ipg_jax.training.same_run import check_same_run
 from ipg_jax.training.sharding import all_gather, replicated, shard_batch
 from ipg_jax.training.state import TrainState
 from ipg_jax.training.steps import Metrics
+from ipg_jax.training.trained import load_initial
 from ipg_jax.training.workdir import (
     check_workdir,
-    load_initial,
     write_evaluation,
     write_run_files,
 )

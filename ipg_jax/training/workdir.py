@@ -1,11 +1,10 @@
-"""The files of a workdir, besides metrics and checkpoints: written, read, restored."""
+"""The files of a workdir, besides metrics and checkpoints: compared and written."""
 
 from __future__ import annotations
 
 import difflib
 import json
 import logging
-import re
 from typing import Any
 
 from etils import epath
@@ -20,11 +19,8 @@ from ipg_jax.files import (
     read_regular,
     write_whole,
 )
-from ipg_jax.training.checkpoint import Checkpoints, load_variables
 from ipg_jax.training.evaluator import Evaluation
-from ipg_jax.training.state import TrainState
-from ipg_jax.types import PyTree
-from ipg_jax.weights import SUFFIXES, Weights, load_weights
+from ipg_jax.training.trained import read_classes
 
 logger = logging.getLogger(__name__)
 
@@ -98,31 +94,6 @@ def class_list(source: data.Source) -> list[dict[str, Any]]:
     ]
 
 
-def read_classes(workdir: epath.Path) -> list[dict[str, Any]]:
-    """Returns the categories, `[{"id": ..., "name": ...}]`, that a run was trained with.
-
-    Raises:
-      FileNotFoundError: there is no `classes.json`.
-      ValueError: it is damaged.
-    """
-    path = workdir / "classes.json"
-    if not path.exists():
-        raise FileNotFoundError(f"no {path}: was this run trained?")
-    remedy = "remove this file, and start the training again, which writes it"
-    classes = read_json(path, list, remedy)
-    for entry in classes:
-        if (
-            not isinstance(entry, dict)
-            or type(entry.get("id")) not in (int, str)
-            or not isinstance(entry.get("name"), str)
-        ):
-            raise ValueError(
-                f'{path} is damaged, it holds {entry!r} and not {{"id": 1, "name": "a name"}}: '
-                f"{remedy}"
-            )
-    return classes
-
-
 def write_evaluation(
     workdir: epath.Path, step: int, found: Evaluation, source: data.Source
 ) -> None:
@@ -147,68 +118,3 @@ def write_evaluation(
         path = folder / f"detections_{images}_{workdir.name}_results.json"
         evaluation.save_results(path, found.results)
         logger.info("for upload: %s", path)
-
-
-def load_initial(path: epath.PathLike) -> Weights:
-    """Returns the weights to start from: of a workdir, `checkpoints/<step>` or a file of weights.
-
-    Args:
-      path: `config.init_from`.
-
-    Raises:
-      FileNotFoundError: there is no such file or checkpoint.
-      ValueError: it is none of these.
-    """
-    path = epath.Path(path)
-    if path.suffix in SUFFIXES and not path.is_dir():
-        return load_weights(path)
-    kinds = (
-        "a workdir (its best checkpoint), checkpoints/<step> of one, or a file of weights "
-        f"({', '.join(SUFFIXES)})"
-    )
-    if not path.exists():
-        raise FileNotFoundError(f"there is no config.init_from={path}; it is {kinds}")
-    is_workdir = (path / "checkpoints").is_dir()
-    if not is_workdir and not (path.name.isdigit() and (path / "default").is_dir()):
-        raise ValueError(f"config.init_from={path} is not {kinds}")
-    workdir = path if is_workdir else path.parent.parent
-    known = (workdir / "classes.json").exists()
-    names = [category["name"] for category in read_classes(workdir)] if known else []
-    return Weights.of(load_variables(path), names)
-
-
-def restore_variables(
-    workdir: epath.Path, checkpoint: str, template: TrainState, *, verify: bool = True
-) -> tuple[int, PyTree]:
-    """Returns step and variables to evaluate with of a checkpoint: a step, `best` or `latest`.
-
-    Args:
-      workdir: folder of the run.
-      checkpoint: which one.
-      template: the state that it holds, and how its arrays are to lie on the devices.
-      verify: whether to compare checksums.
-
-    Raises:
-      FileNotFoundError: there is no such checkpoint.
-      ValueError: `checkpoint` is none of these, the template has another structure, or the
-        checkpoint is damaged.
-    """
-    checkpoints = Checkpoints(workdir / "checkpoints", read_only=True, verify=verify)
-    if checkpoint == "best":
-        step = checkpoints.best if checkpoints.best is not None else checkpoints.latest
-    elif checkpoint == "latest":
-        step = checkpoints.latest
-    elif re.fullmatch("[0-9]{1,18}", checkpoint):
-        step = int(checkpoint)
-    else:
-        raise ValueError(f"--checkpoint is a step, best or latest, not {checkpoint!r}")
-    state = checkpoints.restore(template, step)
-    checkpoints.close()
-    newest = checkpoint == "best" and checkpoints.best is None
-    logger.info(
-        "checkpoint %d of %s%s",
-        state.step,
-        workdir,
-        ", the newest: none was evaluated" if newest else "",
-    )
-    return int(state.step), state.eval_variables

@@ -10,7 +10,8 @@ from mutators import limited_memory, mutate_bytes, mutate_tree, outcome
 
 from ipg_jax import data
 from ipg_jax.training.metrics import MetricWriter
-from ipg_jax.training.workdir import check_workdir, read_classes, write_run_files
+from ipg_jax.training.trained import read_classes
+from ipg_jax.training.workdir import check_workdir, write_run_files
 
 CONFIG = {
     "seed": 0,

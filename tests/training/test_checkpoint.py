@@ -11,7 +11,7 @@ from small_files import small_files_only
 from ipg_jax.training.checkpoint import Checkpoints, config_digest, load_variables
 from ipg_jax.training.sharding import make_mesh, replicated
 from ipg_jax.training.state import TrainState
-from ipg_jax.training.workdir import load_initial
+from ipg_jax.training.trained import load_initial
 
 
 def make_state(value: float, *, ema: bool = False, width: int = 3) -> TrainState:

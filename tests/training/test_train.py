@@ -27,7 +27,7 @@ from ipg_jax.training.evaluate import evaluate
 from ipg_jax.training.metrics import DivergedError
 from ipg_jax.training.runs import EvalRun, TrainRun
 from ipg_jax.training.train import train
-from ipg_jax.training.workdir import load_initial
+from ipg_jax.training.trained import load_initial
 from ipg_jax.weights import save_weights
 
 ROOT = pathlib.Path(__file__).parents[2]

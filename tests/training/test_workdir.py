@@ -6,7 +6,8 @@ import pytest
 from etils import epath
 
 from ipg_jax import data
-from ipg_jax.training.workdir import check_workdir, read_classes, write_run_files
+from ipg_jax.training.trained import read_classes
+from ipg_jax.training.workdir import check_workdir, write_run_files
 
 CONFIG = {"seed": 0, "optimizer": {"learning_rate": 0.1}}
 

@@ -1,0 +1,219 @@
+"""`Detector` on a task that sees bright rectangles: batches, order, boxes, what cannot be read."""
+
+import dataclasses
+import io
+import subprocess
+import sys
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from ipg_jax.inference.detector import Detector, read_picture
+from ipg_jax.tasks import DetectionTask
+from ipg_jax.training.sharding import make_mesh
+from ipg_jax.types import Detections
+
+TRACED: list[tuple[int, ...]] = []
+"""The shapes of images that programs were made for."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BrightTask(DetectionTask):
+    """Finds the rectangle around all bright pixels, with their brightness as its score.
+
+    A second box of score 0.1 has the label 1.
+    """
+
+    num_classes = 2
+    pyramid_levels = 2
+
+    def __post_init__(self):
+        pass
+
+    @property
+    def _anchors_per_position(self):
+        return 1
+
+    def _loss_and_updates(self, variables, batch, rng):
+        raise NotImplementedError
+
+    def _predict(self, variables, pyramid, image_size):
+        TRACED.append(pyramid[0].shape)
+        bright = pyramid[0].max(-1) > variables["params"]["limit"]
+        rows, columns = bright.any(2), bright.any(1)
+
+        def ends(x):
+            return jnp.argmax(x, 1), x.shape[1] - jnp.argmax(x[:, ::-1], 1)
+
+        (y0, y1), (x0, x1) = ends(rows), ends(columns)
+        box = jnp.stack([x0, y0, x1, y1], -1).astype(jnp.float32)
+        score = pyramid[0].max((1, 2, 3)).astype(jnp.float32) / 255
+        n = len(score)
+        return Detections(
+            boxes=jnp.stack([box, box, box], 1),
+            scores=jnp.stack([score, jnp.full(n, 0.1), jnp.ones(n)], 1),
+            labels=jnp.tile(jnp.array([0, 1, 0]), (n, 1)),
+            valid=jnp.stack([score > 0, score > 0, jnp.zeros(n, bool)], 1),
+        )
+
+
+TASK = BrightTask(model=types.SimpleNamespace(), anchor_sizes=())
+VARIABLES = {"params": {"limit": np.uint8(50)}, "batch_stats": {}}
+
+
+def make(**options):
+    settings = {"class_names": ["bright", "dim"], "image_size": (32, 64), **options}
+    return Detector(TASK, VARIABLES, **settings)
+
+
+def picture(height, width, box, value=204):
+    image = np.zeros((height, width, 3), np.uint8)
+    x0, y0, x1, y1 = box
+    image[y0:y1, x0:x1] = value
+    return image
+
+
+def test_boxes_are_in_pixels_of_the_picture():
+    # 128 x 64 is halved: bright pixels 12 to 19 are the network's 6 to 9.
+    found = make().predict(picture(64, 128, (12, 8, 20, 24)))
+    np.testing.assert_array_equal(found.boxes, [[12, 8, 20, 24]])
+    np.testing.assert_allclose(found.scores, [0.8])
+    assert found.names == ["bright"]
+    assert found.size == (64, 128)
+    assert len(found) == 1
+
+
+def test_thresholds():
+    image = picture(32, 64, (1, 2, 3, 4))
+    detector = make(threshold=0.9)
+    assert len(detector.predict(image)) == 0
+    assert detector.predict(image, threshold=0.0).labels.tolist() == [0, 1]
+    assert detector.predict(image, threshold=0.5).labels.tolist() == [0]
+    with pytest.raises(ValueError, match=r"score from 0 to 1, not 1\.5"):
+        detector.predict(image, threshold=1.5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+def test_streams_keep_the_order_whatever_the_shapes_and_batches(batch_size):
+    """Landscape and portrait pictures are two programs, and a rare one waits for its batch."""
+    pictures = [
+        picture(64, 32, (i, 3, i + 2, 9)) if i in (2, 3, 17) else picture(32, 64, (i, 3, i + 2, 9))
+        for i in range(20)
+    ]
+    found = make(batch_size=batch_size).predict(pictures)
+    assert [int(one.boxes[0, 0]) for one in found] == list(range(20))
+    assert [one.size for one in found] == [image.shape[:2] for image in pictures]
+
+
+def test_a_stream_is_as_long_as_one_likes():
+    """Of pictures without end some are taken in advance, and the first come at once."""
+    taken = 0
+
+    def endless():
+        nonlocal taken
+        while True:
+            taken += 1
+            yield picture(32, 64, (0, 0, 2, 2))
+
+    stream = make(batch_size=2).stream(endless())
+    assert next(stream).result().boxes[0].tolist() == [0, 0, 2, 2]
+    assert taken <= 8
+    stream.close()
+
+
+def test_what_cannot_be_read_comes_with_its_error_or_raises(tmp_path):
+    sound = tmp_path / "sound.png"
+    Image.fromarray(picture(32, 64, (5, 3, 9, 9))).save(sound)
+    (tmp_path / "broken.jpg").write_bytes(b"nothing")
+    names = [sound, tmp_path / "gone.png", tmp_path / "broken.jpg", str(sound)]
+    seen = list(make(batch_size=2).stream(names))
+    assert [one.error is None for one in seen] == [True, False, False, True]
+    assert seen[1].pixels is None
+    np.testing.assert_array_equal(seen[3].pixels, read_picture(sound))
+    assert seen[3].found.boxes.tolist() == [[5, 3, 9, 9]]
+    with pytest.raises(OSError, match=r"gone\.png"):
+        make().predict(names)
+    with pytest.raises(ValueError, match="not a readable image"):
+        make().predict(tmp_path / "broken.jpg")
+
+
+def test_pictures_of_pillow_come_upright():
+    image = Image.fromarray(picture(32, 64, (5, 3, 9, 9)))
+    exif = Image.Exif()
+    exif[274] = 6  # to be turned by 90 degrees clockwise
+    stored = io.BytesIO()
+    image.save(stored, "PNG", exif=exif)
+    found = make().predict(Image.open(stored))
+    assert found.size == (64, 32)
+    np.testing.assert_array_equal(found.boxes, [[32 - 9, 5, 32 - 3, 9]])
+    assert make().predict(image.convert("L")).boxes.tolist() == [[5, 3, 9, 9]]
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((4, 4, 3), np.float32), r"float32 \[4, 4, 3\] is no picture: .* uint8"),
+        (np.zeros((4, 4), np.uint8), r"\[height, width, 3\]"),
+        (np.zeros((4, 4, 4), np.uint8), r"\[height, width, 3\]"),
+        (np.zeros((0, 4, 3), np.uint8), "is empty"),
+    ],
+)
+def test_arrays_that_are_no_pictures_are_refused(array, message):
+    with pytest.raises(ValueError, match=message):
+        make().predict(array)
+
+
+def test_no_pictures():
+    assert make().predict([]) == []
+
+
+def test_several_devices():
+    mesh = make_mesh(data=2, space=2, devices=jax.devices()[:4])
+    pictures = [picture(32, 64, (i, 3, i + 2, 9)) for i in range(5)]
+    one = make().predict(pictures)
+    for a, b in zip(one, make(mesh=mesh, batch_size=4).predict(pictures), strict=True):
+        np.testing.assert_array_equal(a.boxes, b.boxes)
+    with pytest.raises(ValueError, match="batch_size=3 is not a multiple of the 2 devices"):
+        make(mesh=mesh, batch_size=3)
+
+
+def test_class_names_must_be_as_many_as_classes():
+    with pytest.raises(ValueError, match="there are 1 class names, and the task has 2"):
+        make(class_names=["bright"])
+
+
+def test_warm_up_compiles_what_comes():
+    detector = make()
+    TRACED.clear()
+    detector.warm_up()
+    assert TRACED == [(1, 32, 64, 3), (1, 64, 32, 3)]
+    detector.predict([picture(32, 64, (0, 0, 2, 2)), picture(70, 20, (0, 0, 2, 2))])
+    assert len(TRACED) == 2
+
+
+def test_predictions_as_coco_and_pictures():
+    image = picture(32, 64, (5, 3, 9, 9))
+    found = make(category_ids=[7, "x"]).predict(image, threshold=0.0)
+    assert found.to_coco("a")[0] == {
+        "image_id": "a",
+        "category_id": 7,
+        "bbox": [5.0, 3.0, 4.0, 6.0],
+        "score": pytest.approx(0.8),
+    }
+    assert [row["category_id"] for row in found.to_coco(3)] == [7, "x"]
+    best = found[found.scores > 0.5]
+    assert best.labels.tolist() == [0]
+    drawn = best.draw(image)
+    assert drawn.shape == image.shape
+    assert (drawn != image).any()
+    with pytest.raises(ValueError, match="the picture is of"):
+        best.draw(image[:-1])
+
+
+def test_tensorflow_is_not_imported():
+    code = "import sys, ipg_jax.inference.detector; assert 'tensorflow' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
