@@ -6,7 +6,7 @@ import colorsys
 import io
 import math
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from etils import epath
@@ -23,6 +23,9 @@ _FOREGROUND = (240, 240, 240)
 _HEAT = np.array([(0, 0, 60), (110, 0, 140), (220, 60, 80), (250, 160, 40), (255, 255, 190)])
 _Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
 _Rectangle: TypeAlias = tuple[int, int, int, int]
+
+Captions: TypeAlias = Literal["auto", "none", "scores", "all"]
+"""What is written at a box; see `draw_boxes`."""
 
 
 def class_color(label: int) -> tuple[int, int, int]:
@@ -42,41 +45,92 @@ def draw_boxes(
     labels: Int[np.ndarray, " n"],
     class_names: Sequence[str],
     scores: Float[np.ndarray, " n"] | None = None,
+    *,
+    captions: Captions = "auto",
+    line_width: int | None = None,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """A copy of the image with labelled boxes, whose lines and text grow with the picture.
+    """A copy of the image with boxes around its objects, and what they are.
 
-    The best-scored boxes (the first ones, without scores) lie on top. Captions stay inside the
-    picture, and one wider than that loses its end. A caption that would cover a better box's is
-    left out; the colour still tells the class.
+    Lines and text have the size of the picture, and less where most objects are small. The
+    best-scored boxes (the first ones, without scores) lie on top, and their captions come first.
+    No caption lies over another one or beyond the picture; one wider than that loses its end.
 
     Args:
       image: RGB.
       boxes: `xyxy` in pixels of the image.
       labels: 0-based classes.
       class_names: name of each label.
-      scores: shown behind the name when given.
+      scores: of each box, best 1.
+      captions: `auto` writes name and score where that covers no object, else the score alone, else
+        nothing: the colour still tells the class (`add_legend`). `scores` leaves the names out,
+        `none` both. `all` writes name and score wherever no other caption is.
+      line_width: in pixels, instead of one that fits.
     """
     height, width = image.shape[:2]
     picture = Image.fromarray(image)
     draw = ImageDraw.Draw(picture)
-    line = max(1, round(min(height, width) / 250))
-    font = _font(image.shape)
+    side = _typical_side(boxes, height, width)
+    line = line_width or max(1, round(min(min(height, width) / 250, side / 12)))
+    font = ImageFont.load_default(max(10, round(min(min(height, width) / 36, 0.6 * side))))
     order = range(len(boxes)) if scores is None else np.argsort(-scores, kind="stable").tolist()
 
     outlines = [_outline(box, line, width, height) for box in boxes]
     for i in reversed(order):
         draw.rectangle(outlines[i], outline=class_color(int(labels[i])), width=line)
-    taken: list[_Rectangle] = []
+    objects = np.array(outlines if captions != "all" else [], np.int64).reshape(-1, 4)
+    taken = np.zeros((0, 4), np.int64)
     for i in order:  # the best choose their place first
-        caption = class_names[labels[i]] + ("" if scores is None else f" {scores[i]:.2f}")
-        place = _place(outlines[i], _caption_size(caption, font), taken, width, height)
-        if place is None:
-            continue
-        taken.append(place)
-        color = class_color(int(labels[i]))
-        draw.rectangle(place, fill=color)
-        _write(draw, place[:2], caption, font, _readable_on(color))
+        name = class_names[labels[i]]
+        score = "" if scores is None else f"{scores[i]:.2f}"
+        texts = {
+            "auto": (f"{name} {score}".rstrip(), score),
+            "all": (f"{name} {score}".rstrip(),),
+            "scores": (score,),
+            "none": (),
+        }[captions]
+        for text in filter(None, texts):
+            size = _caption_size(text, font)
+            place = _place(outlines[i], size, taken, objects, width, height)
+            if place is not None:
+                taken = np.concatenate([taken, [place]])
+                color = class_color(int(labels[i]))
+                draw.rectangle(place, fill=color)
+                _write(draw, place[:2], text, font, _readable_on(color))
+                break
     return np.array(picture)
+
+
+def add_legend(
+    image: UInt8[np.ndarray, "h w 3"], labels: Int[np.ndarray, " n"], class_names: Sequence[str]
+) -> UInt8[np.ndarray, "h2 w 3"]:
+    """The picture above a strip with the colour, name and number of each class that is in it.
+
+    Args:
+      image: RGB, with the boxes of `draw_boxes`.
+      labels: 0-based classes of the boxes.
+      class_names: name of each label.
+    """
+    width = image.shape[1]
+    font = _font(image.shape)
+    entries = [
+        (class_color(int(label)), f"{class_names[label]} {count}")
+        for label, count in zip(*np.unique(labels, return_counts=True), strict=True)
+    ]
+    line = _caption_size("", font)[1]
+    places, x, y = [], 0, 0
+    for _, text in entries:
+        length = line + _caption_size(text, font)[0]
+        if x and x + length > width:
+            x, y = 0, y + line
+        places.append((x, y))
+        x += length + line // 2
+    strip = Image.new("RGB", (width, y + line if entries else 0), _BACKGROUND)
+    draw = ImageDraw.Draw(strip)
+    for (color, text), (x, y) in zip(entries, places, strict=True):
+        margin = line // 5
+        draw.rectangle((x + margin, y + margin, x + line - margin, y + line - margin), fill=color)
+        _write(draw, (x + line, y), text, font, _FOREGROUND)
+    return np.concatenate([image, np.array(strip).reshape(-1, width, 3)])
 
 
 def draw_activation(
@@ -180,21 +234,41 @@ def _outline(box: np.ndarray, line: int, width: int, height: int) -> _Rectangle:
     return left, top, min(right, width - 1), min(bottom, height - 1)
 
 
+def _typical_side(boxes: np.ndarray, height: int, width: int) -> float:
+    """The middle one of the boxes' shorter sides in pixels; the picture's without boxes."""
+    if not len(boxes):
+        return float(min(height, width))
+    return float(np.median((boxes[:, 2:] - boxes[:, :2]).min(axis=1)))
+
+
 def _place(
-    frame: _Rectangle, size: tuple[int, int], taken: list[_Rectangle], width: int, height: int
+    frame: _Rectangle,
+    size: tuple[int, int],
+    taken: np.ndarray,
+    objects: np.ndarray,
+    width: int,
+    height: int,
 ) -> _Rectangle | None:
-    """Where a caption goes: above its box, inside or below, the first that is free if any is."""
-    x = max(0, min(frame[0], width - size[0]))
-    for y in (frame[1] - size[1], frame[1], frame[3] + 1, frame[3] + 1 - size[1]):
-        y = max(0, min(y, height - size[1]))
-        place = x, y, min(x + size[0], width) - 1, min(y + size[1], height) - 1
-        if not any(_overlap(place, other) for other in taken):
-            return place
+    """Where a caption goes: above its box, inside or below, at the first place that is free.
+
+    That is one where no caption is, and where it covers at most a tenth of each object.
+    """
+    left = max(0, min(frame[0], width - size[0]))
+    right = max(0, min(frame[2] + 1 - size[0], width - size[0]))
+    for x in (left, right):
+        for y in (frame[1] - size[1], frame[1], frame[3] + 1, frame[3] + 1 - size[1]):
+            y = max(0, min(y, height - size[1]))
+            place = x, y, min(x + size[0], width) - 1, min(y + size[1], height) - 1
+            if not _covered(place, taken).any() and (_covered(place, objects) <= 0.1).all():
+                return place
     return None
 
 
-def _overlap(a: _Rectangle, b: _Rectangle) -> bool:
-    return all(a[i] <= b[i + 2] and b[i] <= a[i + 2] for i in range(2))
+def _covered(place: _Rectangle, others: np.ndarray) -> np.ndarray:
+    """Which share of each of the other rectangles lies under one; all hold first and last pixel."""
+    shared = np.minimum(others[:, 2:], place[2:]) - np.maximum(others[:, :2], place[:2]) + 1
+    sides = others[:, 2:] - others[:, :2] + 1
+    return shared.clip(0).prod(axis=1) / sides.prod(axis=1)
 
 
 def _font(shape: Sequence[int]) -> _Font:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ipg_jax.visualize import (
+    add_legend,
     class_color,
     contact_sheet,
     draw_activation,
@@ -26,7 +27,7 @@ def grey(height=200, width=300):
     return np.full((height, width, 3), GREY, np.uint8)
 
 
-def draw(image, *rows, scores=None):
+def draw(image, *rows, scores=None, **options):
     """`draw_boxes` from rows `(box, label)`."""
     return draw_boxes(
         image,
@@ -34,6 +35,7 @@ def draw(image, *rows, scores=None):
         np.array([row[1] for row in rows], np.int32),
         NAMES,
         None if scores is None else np.array(scores, np.float32),
+        **options,
     )
 
 
@@ -52,9 +54,15 @@ def test_frame_surrounds_the_box_and_leaves_its_inside_alone():
 
 
 def test_small_object_stays_visible():
-    picture = draw(grey(1000, 1000), ([500, 500, 504, 504], 0))  # the line is 4 pixels wide
+    """Its line is thinner than that of a large one would be, or as wide as one asks for."""
+    box = ([500, 500, 504, 504], 0)
+    picture = draw(grey(1000, 1000), box)
     assert (picture[500:504, 500:504] == GREY).all()
-    assert (picture[500:504, 496:500] == class_color(0)).all()
+    assert (picture[500:504, 499] == class_color(0)).all()
+    assert (picture[500:504, 498] == GREY).all()
+    wide = draw(grey(1000, 1000), box, line_width=4)
+    assert (wide[500:504, 500:504] == GREY).all()
+    assert (wide[500:504, 496:500] == class_color(0)).all()
 
 
 def test_lines_and_text_grow_with_the_picture():
@@ -124,6 +132,57 @@ def test_captions_never_cover_a_better_one():
     caption = (slice(60 - height, 59), slice(19, 60))
     np.testing.assert_array_equal(crowd[caption], alone[caption])
     assert changed(crowd)[:2] == changed(alone)[:2]  # what finds no place is not drawn elsewhere
+
+
+CROWD = [([x, y, x + 14, y + 16], 0) for y in range(40, 160, 20) for x in range(40, 260, 18)]
+"""Cats of 14 x 16 pixels, four pixels apart, with no room between them for a caption."""
+
+
+def test_captions_cover_no_object():
+    picture = draw(grey(), *CROWD, scores=[0.5] * len(CROWD))
+    for (x0, y0, x1, y1), _ in CROWD:
+        assert (picture[y0:y1, x0:x1] != GREY).any(axis=2).mean() <= 0.1
+    assert ink(picture[:40]) > 0  # those of the first row have room above them
+
+
+def test_all_captions_on_request():
+    everything = draw(grey(), *CROWD, scores=[0.5] * len(CROWD), captions="all")
+    assert ink(everything) > 1.5 * ink(draw(grey(), *CROWD, scores=[0.5] * len(CROWD)))
+
+
+def test_a_score_alone_where_a_name_has_no_room():
+    # Between two walls of dogs, 40 pixels apart, there is room for "0.90", not for "a class of...".
+    walls = [([x, y, x + 14, y + 16], 1) for y in range(0, 200, 20) for x in (116, 170)]
+    small = ([143, 100, 157, 110], 2)
+    pictures = {
+        captions: draw(grey(), small, *walls, scores=[0.9, *[0.1] * len(walls)], captions=captions)
+        for captions in ("auto", "scores", "none")
+    }
+    between = (slice(80, 130), slice(131, 169))
+    np.testing.assert_array_equal(pictures["auto"][between], pictures["scores"][between])
+    alone = {c: draw(grey(), small, scores=[0.9], captions=c) for c in ("auto", "scores")}
+    assert ink_of(alone["auto"], 2) > ink_of(alone["scores"], 2) > 0
+    assert ink_of(pictures["auto"][between], 2) > ink_of(pictures["none"][between], 2) == 0
+
+
+def ink_of(picture, label):
+    grey_or_class = (picture == GREY).all(axis=2) | (picture == class_color(label)).all(axis=2)
+    return (~grey_or_class).sum()
+
+
+def test_legend_names_colours_and_numbers():
+    image = grey()
+    found = add_legend(image, np.array([1, 0, 1]), NAMES)
+    np.testing.assert_array_equal(found[:200], image)
+    strip = found[200:]
+    for label in (0, 1):
+        assert (strip == class_color(label)).all(axis=2).sum() > 20
+    assert not (strip == class_color(2)).all(axis=2).any()
+    # Many classes take several lines, and nothing is cut off; none takes no strip.
+    names = [f"class number {i}" for i in range(30)]
+    many = add_legend(image, np.arange(30), names)[200:]
+    assert all((many == class_color(i)).all(axis=2).any() for i in range(30))
+    assert add_legend(image, np.zeros(0, int), NAMES).shape == image.shape
 
 
 def test_no_boxes():
