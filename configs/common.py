@@ -68,7 +68,7 @@ def default_config() -> ConfigDict:
     config.verify_checkpoints = True  # write and compare checksums of their files
 
     config.data = ConfigDict()
-    config.data.source = "coco"  # tfds | coco | voc | digits
+    config.data.source = "coco"  # tfds | coco | voc | yolo | digits
     # coco: folders with the images, JSON files with the annotations; without eval_annotations (an
     # empty text) a run is not evaluated, as without eval_split or eval_scenes of the others
     config.data.train_images = "data/coco/train2017"
@@ -77,13 +77,14 @@ def default_config() -> ConfigDict:
     config.data.eval_annotations = "data/coco/annotations/instances_val2017.json"
     # voc: a folder with JPEGImages, Annotations and ImageSets/Main, a folder of such folders, or a
     # folder with a flat one, of images and XML files, for each split
+    # yolo: data.yaml, or the folder that it lies in
     config.data.root = placeholder(str)
     # tfds: name of a prepared data set, and where it lies (local or gs://; not set: TFDS's default)
     config.data.name = placeholder(str)
     config.data.data_dir = placeholder(str)
     # tfds: corners are VOC's, first and last pixel counted from 1; not set: of voc and bccd
     config.data.one_based = placeholder(bool)
-    # voc, tfds and digits (train | eval): which splits; voc and tfds join them by "+"
+    # voc, yolo, tfds and digits (train | eval): which splits; voc and tfds join them by "+"
     config.data.train_split = "train"
     config.data.eval_split = "val"
     # digits: how many scenes, and their side in pixels

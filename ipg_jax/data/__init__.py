@@ -21,6 +21,7 @@ from ipg_jax.data.sources import (
     Source,
     TfdsSource,
     VocSource,
+    YoloSource,
 )
 from ipg_jax.data.unreadable import (
     UnreadableImagesError,
@@ -45,6 +46,7 @@ __all__ = [
     "UnreadableWindow",
     "VocSource",
     "Window",
+    "YoloSource",
     "check_augmentations",
     "check_evaluated",
     "check_listed",

@@ -258,6 +258,13 @@ def voc_source(c: ConfigDict, train: bool) -> data.Source:
         return data.VocSource(root=root, split=c[split], **_common(c, train))
 
 
+def yolo_source(c: ConfigDict, train: bool) -> data.Source:
+    """YOLO's format: `data.yaml`, and a text file for each image."""
+    root, split = _needed(c, "root"), "train_split" if train else "eval_split"
+    with _named("root", split):
+        return data.YoloSource(root=root, split=c[split], **_common(c, train))
+
+
 def tfds_source(c: ConfigDict, train: bool) -> data.Source:
     """A prepared TFDS data set."""
     name, split = _needed(c, "name"), "train_split" if train else "eval_split"
@@ -287,6 +294,7 @@ SOURCES: dict[str, Callable[[ConfigDict, bool], data.Source]] = {
     "tfds": tfds_source,
     "coco": coco_source,
     "voc": voc_source,
+    "yolo": yolo_source,
     "digits": digits_source,
 }
 """What `config.data.source` names: functions of `config.data` and whether it is for training."""

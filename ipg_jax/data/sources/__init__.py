@@ -5,6 +5,7 @@ from ipg_jax.data.sources.coco import CocoSource
 from ipg_jax.data.sources.digits import DigitsSource
 from ipg_jax.data.sources.tfds import TfdsSource
 from ipg_jax.data.sources.voc import VocSource
+from ipg_jax.data.sources.yolo import YoloSource
 
 __all__ = [
     "CocoSource",
@@ -16,4 +17,5 @@ __all__ = [
     "Source",
     "TfdsSource",
     "VocSource",
+    "YoloSource",
 ]

@@ -67,6 +67,11 @@ class Rule(enum.Enum):
     UNKNOWN_IMAGE = "annotation of an image that is not listed: dropped"
     UNKNOWN_CATEGORY = "annotation of a category that is not listed: dropped"
     DUPLICATE_ANNOTATION = "annotation id used more than once: kept, ids are not used"
+    MALFORMED_LINE = "line that is not a class with a box or a polygon: dropped"
+    NOT_SHARES = (
+        "box with values above 1, where YOLO has shares of the image's width and height: dropped"
+    )
+    DUPLICATE_OBJECT = "object listed more than once: first kept, others dropped"
     POLYGON_BOX = "box not annotated: that around the polygons used"
     UNREADABLE_FLAG = "flag that is neither 0 nor 1, true nor false, yes nor no: taken as 0"
     BAD_AREA = "area not above 0 or larger than the image: area of the box used"

@@ -97,7 +97,7 @@ class FileSource(Source):
 def verify_images(
     paths: Sequence[str],
     names: Sequence[str],
-    sizes: Int32[np.ndarray, "n 2"],
+    sizes: Int32[np.ndarray, "n 2"] | None,
     *,
     verify: Verify,
     threads: int,
@@ -109,13 +109,14 @@ def verify_images(
     Args:
       paths: the image files.
       names: what the report calls them, with the folders that tell two of one name apart.
-      sizes: annotated heights and widths; 0 where not annotated.
+      sizes: annotated heights and widths; 0 where not annotated; None if the format has none.
       verify: how thorough to be.
       threads: how many files are read at a time.
       report: receives the counts.
       options: how the files are read.
     """
-    annotated = [(height, width) for height, width in sizes.tolist()]
+    given = np.zeros((len(paths), 2), np.int32) if sizes is None else sizes
+    annotated = [(height, width) for height, width in given.tolist()]
 
     unopened = {
         path
@@ -137,7 +138,7 @@ def verify_images(
             return size, {unusable(error): f"{name}: {error}"}
         found = header_rules(header, size, options)
         if min(size) <= 0:
-            found.append(Rule.SIZE_MISSING)
+            found += [Rule.SIZE_MISSING] if sizes is not None else []
         elif size != true:
             found.append(Rule.SIZE_MISMATCH)
         return true, dict.fromkeys(found, name)
