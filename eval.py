@@ -22,9 +22,10 @@ def main(_: list[str]) -> None:
     from ipg_jax.training import command_line
 
     command_line.start(distributed=DISTRIBUTED.value)
-    from ipg_jax.training.build_runs import build_eval_run
-    from ipg_jax.training.build_trained import for_trained
-    from ipg_jax.training.evaluate import evaluate, trained_class_names
+    with command_line.without_start_up_notes():
+        from ipg_jax.training.build_runs import build_eval_run
+        from ipg_jax.training.build_trained import for_trained
+        from ipg_jax.training.evaluate import evaluate, trained_class_names
 
     workdir = command_line.home(WORKDIR.value)
     config = for_trained(flags.FLAGS.config, workdir)

@@ -37,9 +37,10 @@ def main(_: list[str]) -> None:
     from ipg_jax.training import command_line
 
     command_line.start(distributed=DISTRIBUTED.value)
-    from ipg_jax.training.benchmark import measure_and_print
-    from ipg_jax.training.build_runs import build_train_run
-    from ipg_jax.training.train import train
+    with command_line.without_start_up_notes():
+        from ipg_jax.training.benchmark import measure_and_print
+        from ipg_jax.training.build_runs import build_train_run
+        from ipg_jax.training.train import train
 
     if BENCHMARK_INPUT.value:
         run = build_train_run(CONFIG.value, evaluate=False)

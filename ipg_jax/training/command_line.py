@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
 
 import absl.logging
 import jax
@@ -15,11 +20,38 @@ def start(*, distributed: bool = False) -> None:
     Args:
       distributed: let JAX find the other hosts (see `initialize_distributed`).
     """
-    # TensorFlow only reads files here; its start-up notes on GPUs would mislead.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     absl.logging.set_verbosity(absl.logging.WARNING)
     initialize_distributed(distributed)
     setup_logging(primary=jax.process_index() == 0)
+
+
+@contextlib.contextmanager
+def without_start_up_notes() -> Iterator[None]:
+    """Leaves out what TensorFlow says when it is imported, on the GPUs that it does not use here.
+
+    It writes to the process's standard error before any of its settings for logs are heeded.
+    Everything else that is written there in this context appears at its end.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    original = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(original, 2)
+            os.close(original)
+            file.seek(0)
+            written = file.read().decode(errors="replace")
+            rest = [line for line in written.splitlines() if not _NOTE.match(line)]
+            if rest:
+                print("\n".join(rest), file=sys.stderr)
+
+
+_NOTE = re.compile(r"WARNING: All log messages before absl|[IWE]\d{4} \d\d:\d\d:\d+\.")
+"""How the lines of TensorFlow's C++ code begin."""
 
 
 def home(path: str) -> str:
@@ -63,14 +95,23 @@ def initialize_distributed(detect: bool) -> None:
 
 
 def setup_logging(primary: bool) -> None:
-    """Lets the package's own messages through, bare, and other libraries' warnings only.
+    """Lets the package's own messages through, with the time, and other libraries' warnings only.
 
     Args:
       primary: whether this is the process that speaks for the run; the others only warn.
     """
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_Formatter("%(message)s"))
     package = logging.getLogger("ipg_jax")
     package.handlers = [handler]
     package.propagate = False
     package.setLevel(logging.INFO if primary else logging.WARNING)
+
+
+class _Formatter(logging.Formatter):
+    """Begins tables on a line of their own, so that the time does not move their heads."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        separator = "\n" if "\n" in text else " "
+        return f"{self.formatTime(record, '%H:%M:%S')}{separator}{text}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import json
 import logging
 import math
@@ -129,14 +130,22 @@ def _is_kept(line: bytes, step: int, evaluated: bool) -> bool | None:
 
 
 class Progress:
-    """Speed and remaining time of training, without compilation and evaluations."""
+    """Speed and remaining time by the last steps, without compilation and evaluations."""
 
-    def __init__(self, start_step: int, num_steps: int, batch_size: int) -> None:
-        """Starts at `start_step` of `num_steps` steps of `batch_size` images."""
+    def __init__(
+        self, start_step: int, num_steps: int, batch_size: int, *, window: int = 100
+    ) -> None:
+        """Starts at `start_step`.
+
+        Args:
+          start_step: how many steps are done.
+          num_steps: how many there are in all.
+          batch_size: images of a step, of all processes.
+          window: by how many of the last ticks the speed is measured.
+        """
         self._num_steps = num_steps
         self._batch_size = batch_size
-        self._seconds = 0.0
-        self._steps = 0
+        self._last: collections.deque[tuple[float, int]] = collections.deque(maxlen=window)
         self._mark: tuple[float, int] | None = None
         self._step = start_step
 
@@ -144,8 +153,7 @@ class Progress:
         """Tells that `step` is done; the first tick after a start or a pause starts the clock."""
         now = time.perf_counter()
         if self._mark is not None:
-            self._seconds += now - self._mark[0]
-            self._steps += step - self._mark[1]
+            self._last.append((now - self._mark[0], step - self._mark[1]))
         self._mark = (now, step)
         self._step = step
 
@@ -155,15 +163,17 @@ class Progress:
 
     @property
     def images_per_second(self) -> float:
-        """Images per second since the start, over all processes; NaN before the second tick."""
-        return self._steps * self._batch_size / self._seconds if self._seconds else math.nan
+        """Images per second, over all processes; NaN before the second tick."""
+        seconds, steps = map(sum, zip(*self._last, strict=True)) if self._last else (0.0, 0)
+        return steps * self._batch_size / seconds if seconds else math.nan
 
-    @property
-    def eta(self) -> str:
-        """Time that the remaining steps will take, e.g. `1h02m` or `3m20s`."""
-        if not self._steps:
-            return "?"
-        return duration((self._num_steps - self._step) * self._seconds / self._steps)
+    def __str__(self) -> str:
+        """Speed and the time that the remaining steps will take; empty as long as it is unknown."""
+        speed = self.images_per_second
+        if math.isnan(speed):
+            return ""
+        rest = (self._num_steps - self._step) * self._batch_size / speed
+        return f"{speed:.3g} images/s  {duration(rest)} left"
 
 
 def duration(seconds: float) -> str:
@@ -184,11 +194,10 @@ def log_progress(
     """Logs one line with the losses, the learning rate, images/s and the remaining time."""
     shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
     logger.info(
-        "step %d/%d  epoch %.2f  %s  %.3g images/s  ETA %s",
+        "step %d/%d  epoch %.2f  %s  %s",
         step,
         num_steps,
         epoch,
         shown,
-        progress.images_per_second,
-        progress.eta,
+        progress,
     )

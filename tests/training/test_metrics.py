@@ -127,7 +127,7 @@ def test_progress_leaves_pauses_out(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
     progress = Progress(0, 10, batch_size=4)
-    assert progress.eta == "?"
+    assert str(progress) == ""
     assert math.isnan(progress.images_per_second)
     now[0] = 30.0  # compilation
     progress.tick(1)
@@ -139,4 +139,15 @@ def test_progress_leaves_pauses_out(monkeypatch):
     now[0] = 102.0
     progress.tick(4)
     assert progress.images_per_second == 2.0
-    assert progress.eta == "12s"
+    assert str(progress) == "2 images/s  12s left"
+
+
+def test_progress_is_that_of_the_last_steps(monkeypatch):
+    """Two steps of 9 s, then two of 1 s: what remains will take as long as the latter."""
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    progress = Progress(10, 20, batch_size=4, window=2)
+    for step, second in enumerate((0.0, 9.0, 18.0, 19.0, 20.0), start=11):
+        now[0] = second
+        progress.tick(step)
+    assert str(progress) == "4 images/s  5s left"
