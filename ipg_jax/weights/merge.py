@@ -10,7 +10,7 @@ import collections
 import dataclasses
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -38,7 +38,9 @@ def model_arrays(variables: PyTree) -> dict[str, Any]:
 def differences(
     want: Mapping[str, Any], have: Mapping[str, Any], *, missing: str = "", unexpected: str = ""
 ) -> list[str]:
-    """Returns a line for each array that is missing, unexpected or of another shape in `have`.
+    """Returns lines on the arrays that are missing, unexpected or of another shape in `have`.
+
+    The first five of each kind have a line each, and the others are counted by module.
 
     Args:
       want: arrays (or their shapes) by path.
@@ -48,15 +50,20 @@ def differences(
     """
     lacking = [path for path in want if path not in have and not re.fullmatch(missing, path)]
     beyond = [path for path in have if path not in want and not re.fullmatch(unexpected, path)]
+    other = [p for p in want.keys() & have.keys() if tuple(have[p].shape) != tuple(want[p].shape)]
     return [
-        *(f"missing: {path} {tuple(want[path].shape)}" for path in sorted(lacking)),
-        *(f"unexpected: {path} {tuple(have[path].shape)}" for path in sorted(beyond)),
-        *(
-            f"{path}: {tuple(have[path].shape)} instead of {tuple(want[path].shape)}"
-            for path in sorted(want.keys() & have.keys())
-            if tuple(have[path].shape) != tuple(want[path].shape)
-        ),
+        *_first(lacking, lambda path: f"missing: {path} {tuple(want[path].shape)}"),
+        *_first(beyond, lambda path: f"unexpected: {path} {tuple(have[path].shape)}"),
+        *_first(other, lambda p: f"{p}: {tuple(have[p].shape)} instead of {tuple(want[p].shape)}"),
     ]
+
+
+def _first(paths: Sequence[str], line: Callable[[str], str], limit: int = 5) -> list[str]:
+    paths = sorted(paths)
+    lines = [line(path) for path in paths[:limit]]
+    if paths[limit:]:
+        lines.append(f"... and {len(paths) - limit} more: {summary(paths[limit:])}")
+    return lines
 
 
 def merge(fresh: PyTree, loaded: PyTree, *, missing: str = "", unexpected: str = "") -> PyTree:
@@ -70,12 +77,18 @@ def merge(fresh: PyTree, loaded: PyTree, *, missing: str = "", unexpected: str =
       unexpected: regular expression of whole paths that `loaded` may have for nothing.
 
     Raises:
-      ValueError: an array is missing, unexpected or of another shape; all are listed.
+      ValueError: an array is missing, unexpected or of another shape (`differences`).
     """
     want, have = model_arrays(fresh), model_arrays(loaded)
     problems = differences(want, have, missing=missing, unexpected=unexpected)
     if problems:
-        raise ValueError("the loaded variables do not fit the model:\n  " + "\n  ".join(problems))
+        raise ValueError(
+            "the loaded variables do not fit the model:\n  "
+            + "\n  ".join(problems)
+            + "\nWhat is missing may start fresh and what is unexpected be ignored, by "
+            "config.init_missing and config.init_unexpected, regular expressions of whole paths; "
+            "other shapes need another config.model."
+        )
     for what, paths in (
         ("start fresh", want.keys() - have.keys()),
         ("are not used", have.keys() - want.keys()),
@@ -154,7 +167,7 @@ def initialize(
       unexpected: regular expression of whole paths that are not needed.
 
     Raises:
-      ValueError: an array is missing, unexpected or of another shape; all are listed.
+      ValueError: an array is missing, unexpected or of another shape (`differences`).
     """
     arrays = dict(weights.arrays)
     if weights.class_names and class_names:

@@ -59,7 +59,7 @@ def test_a_graft_takes_the_whole_baseline_and_keeps_the_guidance(prefix):
     trained = model_arrays(baseline).keys()
     assert {path for path, x in grafted.items() if x.ravel()[0] == 2} == trained
     assert len(grafted) > len(trained)
-    with pytest.raises(ValueError, match=r"unexpected: .*ipg3/"):
+    with pytest.raises(ValueError, match=r"(?s)unexpected: .*ipg3[ /]"):
         graft(baseline, fresh)
 
 
@@ -72,3 +72,16 @@ def test_what_a_file_never_has_starts_fresh():
     with pytest.raises(ValueError, match="missing: backbone/ipg2/w"):
         initialize(fresh, weights)
     assert model_arrays(initialize(fresh, weights, missing=GUIDANCE))["backbone/ipg2/w"] == 4.0
+
+
+def test_of_many_differences_the_first_are_listed_and_the_others_counted():
+    def arrays(names):
+        return {"params": {n: {"scale": np.zeros(2)} for n in names}, "batch_stats": {}}
+
+    with pytest.raises(ValueError, match="do not fit") as error:
+        merge(arrays("abcdefgh"), arrays("x"))
+    lines = [line.strip() for line in str(error.value).splitlines()]
+    assert lines[1:6] == [f"missing: {name}/scale (2,)" for name in "abcde"]
+    assert lines[6] == "... and 3 more: f/scale (1), g/scale (1), h/scale (1)"
+    assert lines[7] == "unexpected: x/scale (2,)"
+    assert "config.init_missing" in lines[8]
