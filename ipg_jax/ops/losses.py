@@ -154,7 +154,7 @@ def giou_loss(
     return 1 - intersection / (union + eps) + (hull_area - union) / (hull_area + eps)
 
 
-@functools.partial(jax.jit, inline=True)
+@functools.partial(jax.jit, static_argnames="eps", inline=True)
 def diou_loss(
     boxes: Float[Array, "*n 4"], targets: Float[Array, "*n 4"], eps: float = 1e-7
 ) -> Float[Array, "*n"]:
@@ -178,7 +178,7 @@ def diou_loss(
     return 1 - intersection / (union + eps) + distance / (width**2 + height**2 + eps)
 
 
-@functools.partial(jax.jit, inline=True)
+@functools.partial(jax.jit, static_argnames="eps", inline=True)
 def ciou_loss(
     boxes: Float[Array, "*n 4"], targets: Float[Array, "*n 4"], eps: float = 1e-7
 ) -> Float[Array, "*n"]:
