@@ -27,11 +27,12 @@ def fold_boxes(
     anchors: int,
     pairs: int = PAIRS,
 ) -> Carry:
-    """Folds a function over boxes in chunks of equal size, as many as `pairs` allows.
+    """Folds a function over boxes in chunks of equal size, as few as `pairs` allows.
 
-    The loop ends with the last box that is used: rows of padding at the end, as batches have them,
-    cost nothing. Under `jax.vmap` the images take their steps together, and each needs the memory
-    of a chunk. There is no reverse-mode gradient.
+    One chunk is one call of the function. A loop over several ends with the last box that is used:
+    rows of padding at the end, as batches have them, cost nothing there. Under `jax.vmap` images
+    take their steps together, and each needs the memory of a chunk. A loop has no reverse-mode
+    gradient.
 
     Args:
       step: from what is carried, the number of the chunk's first box and the chunk's rows to what
@@ -49,6 +50,8 @@ def fold_boxes(
     if count == 0 or anchors == 0:
         return initial
     chunks = -(-count // max(1, pairs // anchors))
+    if chunks == 1:
+        return step(initial, jnp.int32(0), rows)
     size = -(-count // chunks)
     last = jnp.max(jnp.where(used, jnp.arange(1, count + 1, dtype=jnp.int32), 0))
 

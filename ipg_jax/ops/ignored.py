@@ -22,13 +22,14 @@ def ignore_covered(
     valid: Bool[Array, " m"],
     *,
     threshold: float,
-    pairs: int = PAIRS,
+    pairs: int = PAIRS // 16,
 ) -> Matches:
     """Sets anchors to IGNORE that lie in a region to ignore, unless they are POSITIVE.
 
     An anchor lies there if its intersection with one of the boxes is at least `threshold` of its
     own area, as by Detectron and by `ignore_iof_thr` of mmdetection. An anchor without area lies
-    nowhere. Boxes are looked at in chunks, see `fold_boxes`; without any it costs nothing.
+    nowhere. Boxes are looked at in chunks, see `fold_boxes`: in small ones, since such regions are
+    few, and an image without any then costs nothing.
 
     Args:
       matches: of the anchors with the objects.
