@@ -173,7 +173,7 @@ class RetinaNetTask(DetectionTask):
             error = box_errors(
                 self.box_loss, deltas, of_kind, objects, nwd_constant=self.nwd_constant
             )
-            found = jax.lax.stop_gradient(ops.decode_boxes(deltas, of_kind))
+            found = ops.decode_boxes(deltas, of_kind)
             class_loss += class_error(
                 self.class_loss,
                 level.logits.reshape(*shape[1:], kinds, self.num_classes),
