@@ -144,6 +144,19 @@ def default_config() -> ConfigDict:
     config.model.anchor_scale = 4.0
     config.model.anchor_octaves = 3  # sizes per level, 2^(i / octaves) apart
     config.model.anchor_ratios = (0.5, 1.0, 2.0)  # height / width
+    # Which anchors learn to find which object, of retinanet and of the others' proposals:
+    # iou | atss | nwd | rfla
+    config.model.matcher = "iou"
+    # Of iou: IoU from which an anchor is positive and below which it is negative; not set: 0.5 and
+    # 0.4 for retinanet, 0.7 and 0.3 for proposals
+    config.model.foreground_iou = placeholder(float)
+    config.model.background_iou = placeholder(float)
+    # Anchors and rois of whose area so much lies in an object to ignore are no background; not set:
+    # such objects are only no targets
+    config.model.ignore_overlap = placeholder(float)
+    config.model.ignore_overlap = 0.5
+    # Of the matcher and the box loss nwd: a length in pixels, about the objects' mean side
+    config.model.nwd_constant = 12.7
     # Form of the kernels: reference | fast; not set: what is faster on the platform
     config.model.kernels = placeholder(str)
     config.model.dtype = "bfloat16"  # of the computation: bfloat16 | float32
@@ -156,7 +169,10 @@ def default_config() -> ConfigDict:
     config.model.retinanet_head.convs = 4  # of each of the two towers
     config.model.retinanet_head.channels = 256
     config.model.retinanet_head.norm = "none"  # none | group_norm
-    config.model.retinanet_head.box_loss = "l1"  # l1 | smooth_l1 | giou
+    # l1 | smooth_l1 (of encoded boxes) | giou | diou | ciou | nwd (of decoded ones)
+    config.model.retinanet_head.box_loss = "l1"
+    config.model.retinanet_head.class_loss = "focal"  # focal | quality_focal | varifocal
+    config.model.retinanet_head.candidates_per_level = 1000  # (box, class) pairs that enter NMS
 
     config.model.rpn = ConfigDict()  # of faster_rcnn and cascade_rcnn, as the next
     config.model.rpn.convs = 1

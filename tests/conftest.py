@@ -43,6 +43,7 @@ TRAINING = (
     "build_checks",
     "build_compat",
     "build_fields",
+    "build_matchers",
     "build_runs",
     "build_trained",
     "checkpoint",

@@ -9,6 +9,7 @@ import pytest
 
 from ipg_jax.data import AUGMENTATIONS
 from ipg_jax.models import BACKBONES, FUSIONS, NECKS
+from ipg_jax.tasks import MATCHERS
 from ipg_jax.training.build_runs import SOURCES
 
 TEXT = pathlib.Path(__file__).parents[1].joinpath("CONTRIBUTING.md").read_text()
@@ -20,7 +21,7 @@ EXAMPLES = {
     )
     for code in re.findall(r"^```python\n(.*?)^```", rest, re.M | re.S)
 }
-REGISTRIES = (AUGMENTATIONS, BACKBONES, FUSIONS, NECKS, SOURCES)
+REGISTRIES = (AUGMENTATIONS, BACKBONES, FUSIONS, MATCHERS, NECKS, SOURCES)
 
 
 @pytest.fixture
@@ -47,6 +48,7 @@ def test_everything_that_is_registered_has_an_example():
         "fusion",
         "backbone",
         "neck",
+        "matcher",
         "source of data",
         "augmentation",
         "config",

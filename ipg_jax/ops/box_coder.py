@@ -12,10 +12,10 @@ where `(wx, wy, ww, wh)` are constant weights that bring the four numbers to a l
 import math
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from ipg_jax.ops.boxes import center_size
 from ipg_jax.types import Array
 
 MAX_LOG_SCALE = math.log(1000 / 16)
@@ -41,8 +41,8 @@ def encode_boxes(
     Returns:
       Float32 `(dx, dy, dw, dh)` for each box.
     """
-    xa, ya, wa, ha = _center_size(anchors)
-    x, y, w, h = _center_size(boxes)
+    xa, ya, wa, ha = center_size(anchors)
+    x, y, w, h = center_size(boxes)
     wa, ha, w, h = (jnp.maximum(side, _MIN_SIDE) for side in (wa, ha, w, h))
     wx, wy, ww, wh = weights
     return jnp.stack(
@@ -72,7 +72,7 @@ def decode_boxes(
     Returns:
       Float32 boxes, not clipped to the image. A side is at most `1000 / 16` times the anchor's.
     """
-    xa, ya, wa, ha = _center_size(anchors)
+    xa, ya, wa, ha = center_size(anchors)
     dx, dy, dw, dh = jnp.unstack(jnp.asarray(deltas, jnp.float32), axis=-1)
     wx, wy, ww, wh = weights
     x = xa + wa * (dx / wx)
@@ -80,9 +80,3 @@ def decode_boxes(
     half_w = 0.5 * wa * jnp.exp(jnp.minimum(dw / ww, MAX_LOG_SCALE))
     half_h = 0.5 * ha * jnp.exp(jnp.minimum(dh / wh, MAX_LOG_SCALE))
     return jnp.stack([x - half_w, y - half_h, x + half_w, y + half_h], axis=-1)
-
-
-def _center_size(boxes: Float[Array, "*n 4"]) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    x1, y1, x2, y2 = jnp.unstack(jnp.asarray(boxes, jnp.float32), axis=-1)
-    w, h = x2 - x1, y2 - y1
-    return x1 + 0.5 * w, y1 + 0.5 * h, w, h

@@ -20,6 +20,13 @@ def box_sizes(boxes: Float[Array, "*n 4"]) -> Float[Array, "*n 2"]:
     return jnp.stack([y2 - y1, x2 - x1], axis=-1)
 
 
+def center_size(boxes: Float[Array, "*n 4"]) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Centre (x, y), width and height of each box, in pixels."""
+    x1, y1, x2, y2 = jnp.unstack(jnp.asarray(boxes, jnp.float32), axis=-1)
+    w, h = x2 - x1, y2 - y1
+    return x1 + 0.5 * w, y1 + 0.5 * h, w, h
+
+
 def box_area(boxes: Float[Array, "*n 4"]) -> Float[Array, "*n"]:
     """Area of each box in square pixels; 0 where the corners are swapped."""
     # A reduction and not `*`, which XLA would contract with the sum of areas in `pairwise_iou` to
@@ -29,11 +36,10 @@ def box_area(boxes: Float[Array, "*n 4"]) -> Float[Array, "*n"]:
 
 
 @functools.partial(jax.jit, inline=True)
-def pairwise_iou(a: Float[Array, "n 4"], b: Float[Array, "m 4"]) -> Float[Array, "n m"]:
-    """Intersection over union of every box of `a` with every box of `b`.
+def pairwise_intersection(a: Float[Array, "n 4"], b: Float[Array, "m 4"]) -> Float[Array, "n m"]:
+    """Area that every box of `a` shares with every box of `b`, in square pixels.
 
-    The value is in [0, 1]; it is 0, with finite gradients, where the union is empty. Corners are
-    compared one coordinate at a time, so that no array is larger than the result.
+    Corners are compared one coordinate at a time, so that no array is larger than the result.
 
     Args:
       a: `n` boxes.
@@ -47,8 +53,33 @@ def pairwise_iou(a: Float[Array, "n 4"], b: Float[Array, "m 4"]) -> Float[Array,
     bx1, by1, bx2, by2 = jnp.unstack(b[None, :], axis=-1)
     width = jnp.maximum(jnp.minimum(ax2, bx2) - jnp.maximum(ax1, bx1), 0)
     height = jnp.maximum(jnp.minimum(ay2, by2) - jnp.maximum(ay1, by1), 0)
-    intersection = width * height
+    return width * height
+
+
+@functools.partial(jax.jit, inline=True)
+def pairwise_iou(a: Float[Array, "n 4"], b: Float[Array, "m 4"]) -> Float[Array, "n m"]:
+    """Intersection over union of every box of `a` with every box of `b`.
+
+    The value is in [0, 1]; it is 0, with finite gradients, where the union is empty.
+
+    Args:
+      a: `n` boxes.
+      b: `m` boxes.
+
+    Returns:
+      Float32 `[n, m]`.
+    """
+    intersection = pairwise_intersection(a, b)
     union = box_area(a)[:, None] + box_area(b)[None, :] - intersection
+    return jnp.where(union > 0, intersection / jnp.where(union > 0, union, 1), 0)
+
+
+def paired_iou(a: Float[Array, "*n 4"], b: Float[Array, "*n 4"]) -> Float[Array, "*n"]:
+    """Intersection over union of each box of `a` with the box of `b` in its place; see above."""
+    corner = jnp.maximum(a[..., :2], b[..., :2])
+    sides = jnp.maximum(jnp.minimum(a[..., 2:], b[..., 2:]) - corner, 0)
+    intersection = jnp.prod(sides, axis=-1)
+    union = box_area(a) + box_area(b) - intersection
     return jnp.where(union > 0, intersection / jnp.where(union > 0, union, 1), 0)
 
 

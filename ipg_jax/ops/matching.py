@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
 from ipg_jax.ops.boxes import pairwise_iou
-from ipg_jax.types import Array
+from ipg_jax.ops.chunks import PAIRS, fold_boxes
+from ipg_jax.types import Array, PyTree
 
 
 class MatchState(enum.IntEnum):
@@ -98,7 +99,9 @@ def match_and_take(
 ) -> tuple[Matches, Float[Array, "a c"]]:
     """Matches as `match_anchors` does and takes values of the boxes along: `values[index]`.
 
-    On a TPU that costs less than to gather them by the index afterwards.
+    On a TPU that costs less than to gather them by the index afterwards. It does not keep the IoUs
+    of all pairs: elsewhere boxes are looked at in chunks, see `fold_boxes`, so that an image takes
+    134 MiB whatever it holds, and a batch that is mapped over that for each of its images.
 
     Args:
       anchors: see `match_anchors`, as for the other arguments and the errors.
@@ -123,16 +126,13 @@ def match_and_take(
         nothing = jnp.zeros((anchors.shape[0], values.shape[1]), jnp.float32)
         return Matches(index, jnp.full_like(index, MatchState.NEGATIVE)), nothing
 
-    # Below any IoU, so that a box that is not valid neither wins nor forces a match.
-    iou = jnp.where(valid[:, None], pairwise_iou(boxes, anchors), -1.0)
-    best_of_box = jnp.max(iou, axis=1, initial=-1.0)
-    forces = (best_of_box > 0) & low_quality
     match = jax.lax.platform_dependent(
-        iou,
-        jnp.where(forces, best_of_box * (1 - _ROUNDING), 2.0),  # 2: more than any IoU
+        anchors,
+        boxes,
+        valid,
         jnp.asarray(values, jnp.float32),
-        tpu=best_of_anchors_at_once,
-        default=best_of_anchors,
+        tpu=functools.partial(best_of_anchors_at_once, low_quality=low_quality),
+        default=functools.partial(best_of_anchors, low_quality=low_quality),
     )
     state = jnp.where(match.iou < negative_threshold, MatchState.NEGATIVE, MatchState.IGNORE)
     positive = (match.iou >= positive_threshold) | match.forced
@@ -140,7 +140,7 @@ def match_and_take(
     return Matches(match.index, state), match.values
 
 
-_ROUNDING = 1e-6
+ROUNDING = 1e-6
 """By how much of itself an IoU may differ from one of the same boxes. XLA computes them where they
 are needed, and rounds each time as it happens to combine the operations."""
 
@@ -155,27 +155,60 @@ class Best(NamedTuple):
 
 
 def best_of_anchors(
-    iou: Float[Array, "m a"], wanted: Float[Array, " m"], values: Float[Array, "m c"]
+    anchors: Float[Array, "a 4"],
+    boxes: Float[Array, "m 4"],
+    valid: Bool[Array, " m"],
+    values: Float[Array, "m c"],
+    *,
+    low_quality: bool,
+    pairs: int = PAIRS,
 ) -> Best:
     """Returns the best box of each anchor, the first among equals.
 
     Args:
-      iou: of boxes and anchors.
-      wanted: the IoU from which an anchor is forced to match, of each box.
+      anchors: the anchors.
+      boxes: the ground truth.
+      valid: which boxes to match with; without any, the best IoU is -1.
       values: of each box.
+      low_quality: whether the best anchors of each box are forced to match.
+      pairs: see `fold_boxes`.
     """
-    index = jnp.argmax(iou, axis=0).astype(jnp.int32)
-    forced = jnp.any(iou >= wanted[:, None], axis=0)
-    return Best(jnp.max(iou, axis=0), index, values[index], forced)
+
+    def step(
+        carry: tuple[jax.Array, jax.Array, jax.Array], start: Array, chunk: PyTree
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        best, index, forced = carry
+        iou, wanted = _valid_iou(anchors, *chunk, low_quality=low_quality)
+        better = jnp.max(iou, axis=0)
+        nearest = start + jnp.argmax(iou, axis=0).astype(jnp.int32)
+        return (
+            jnp.maximum(best, better),
+            jnp.where(better > best, nearest, index),
+            forced | jnp.any(iou >= wanted[:, None], axis=0),
+        )
+
+    count = anchors.shape[0]
+    nothing = jnp.full(count, -1.0), jnp.zeros(count, jnp.int32), jnp.zeros(count, bool)
+    best, index, forced = fold_boxes(
+        step, nothing, (boxes, valid), valid, anchors=count, pairs=pairs
+    )
+    return Best(best, index, values[index], forced)
 
 
 def best_of_anchors_at_once(
-    iou: Float[Array, "m a"], wanted: Float[Array, " m"], values: Float[Array, "m c"]
+    anchors: Float[Array, "a 4"],
+    boxes: Float[Array, "m 4"],
+    valid: Bool[Array, " m"],
+    values: Float[Array, "m c"],
+    *,
+    low_quality: bool,
 ) -> Best:
     """Like `best_of_anchors`, in one pass over all pairs, in which a TPU computes the IoUs anew.
 
-    The pass takes the values along, since a TPU gathers a few numbers at a time.
+    A TPU never writes the IoUs to memory. The pass takes the values along, since a TPU gathers a
+    few numbers at a time.
     """
+    iou, wanted = _valid_iou(anchors, boxes, valid, low_quality=low_quality)
     columns = jnp.unstack(values, axis=1)
     shape = iou.shape
     order = jax.lax.broadcasted_iota(jnp.int32, shape, 0)
@@ -195,3 +228,16 @@ def best_of_anchors_at_once(
     )
     taken = jnp.stack(matched, axis=-1) if matched else jnp.zeros((shape[1], 0), jnp.float32)
     return Best(best, index, taken, behind >= 0)
+
+
+def _valid_iou(
+    anchors: Array, boxes: Array, valid: Array, *, low_quality: bool
+) -> tuple[Float[Array, "m a"], Float[Array, " m"]]:
+    """Returns IoUs of boxes and anchors, and those from which each box forces anchors to match.
+
+    A box that is not valid has IoUs below any other, so that it neither wins nor forces a match.
+    """
+    iou = jnp.where(valid[:, None], pairwise_iou(boxes, anchors), -1.0)
+    best_of_box = jnp.max(iou, axis=1, initial=-1.0)
+    forces = (best_of_box > 0) & low_quality
+    return iou, jnp.where(forces, best_of_box * (1 - ROUNDING), 2.0)  # 2: more than any IoU

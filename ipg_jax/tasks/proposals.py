@@ -7,12 +7,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Bool, Float, Int
 
 from ipg_jax import ops
 from ipg_jax.kernels import replicate
 from ipg_jax.models import DenseOutputs
+from ipg_jax.tasks.matchers import RPN_IOU, Matcher
 from ipg_jax.types import Array, Batch
 
 MIN_SIDE = 1e-3
@@ -36,8 +38,7 @@ class Proposals:
     """Targets, losses and post-processing of the RPN, as in torchvision's `RegionProposalNetwork`.
 
     Attributes:
-      foreground_iou: least IoU of a positive anchor.
-      background_iou: IoU below which an anchor is negative.
+      matcher: which anchors are positive and negative.
       anchors_per_image: how many anchors the RPN is trained on.
       positive_fraction: at most this part of them is positive.
       candidates_per_level: how many of a level's best anchors enter NMS, in training and in
@@ -47,8 +48,7 @@ class Proposals:
       smooth_l1_beta: where the box loss turns from square to linear.
     """
 
-    foreground_iou: float = 0.7
-    background_iou: float = 0.3
+    matcher: Matcher = RPN_IOU
     anchors_per_image: int = 256
     positive_fraction: float = 0.5
     candidates_per_level: tuple[int, int] = (2000, 1000)
@@ -62,6 +62,8 @@ class Proposals:
         anchors: tuple[Float[Array, "_ 4"], ...],
         batch: Batch,
         rng: jax.Array,
+        *,
+        per_position: int,
     ) -> dict[str, Float[Array, ""]]:
         """Returns the losses of objectness and boxes, means over the sampled anchors of the batch.
 
@@ -70,20 +72,22 @@ class Proposals:
           anchors: of the same levels.
           batch: ground truth; images of weight 0 count for nothing.
           rng: a key for each image, to sample anchors with.
+          per_position: how many anchors a position has.
         """
         all_anchors = jnp.concatenate(anchors)
+        by_kind = tuple(level.reshape(-1, per_position, 4).swapaxes(0, 1) for level in anchors)
+        ends = [int(end) for end in np.cumsum([len(level) for level in anchors])]
+
+        def by_position(of_anchors: Array) -> Array:
+            parts = jnp.split(of_anchors, ends[:-1])
+            return jnp.concatenate([part.reshape(per_position, -1).T.reshape(-1) for part in parts])
 
         def image_losses(
             logits: Array, deltas: Array, image: Batch, rng: jax.Array
         ) -> tuple[Array, Array, Array]:
-            matches = ops.match_anchors(
-                all_anchors,
-                image.boxes,
-                image.valid & ~image.ignore,
-                positive_threshold=self.foreground_iou,
-                negative_threshold=self.background_iou,
-                low_quality=True,
-            )
+            nothing = image.boxes[:, :0]
+            matches, _ = self.matcher(by_kind, image.boxes, image.valid, image.ignore, nothing)
+            matches = jax.tree.map(by_position, matches)
             index, sampled = ops.sample_matches(
                 rng, matches.state, self.anchors_per_image, self.positive_fraction
             )

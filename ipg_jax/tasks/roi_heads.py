@@ -59,6 +59,8 @@ class RoiHeads:
       positive_fraction: at most this part of them is positive.
       smooth_l1_beta: where the box losses turn from square to linear.
       sampling_ratio: of `ops.multilevel_roi_align`.
+      ignore_overlap: the part of a roi's area from which on an object to ignore makes it no
+        background; with None these objects are only no targets, as in torchvision.
     """
 
     stages: tuple[CascadeStage, ...] = FASTER_RCNN
@@ -66,6 +68,7 @@ class RoiHeads:
     positive_fraction: float = 0.25
     smooth_l1_beta: float = 1 / 9
     sampling_ratio: int = 2
+    ignore_overlap: float | None = None
 
     @property
     def suffixes(self) -> tuple[str, ...]:
@@ -134,7 +137,7 @@ class RoiHeads:
                 jnp.concatenate([proposals.boxes, image.boxes]),
                 jnp.concatenate([proposals.valid, usable]),
             )
-            state = match_rois(rois, image, self.stages[0].iou).state
+            state = self._match(rois, image, stage=0).state
             index, sampled = ops.sample_matches(
                 rng, state, self.rois_per_image, self.positive_fraction
             )
@@ -159,8 +162,9 @@ class RoiHeads:
         def image_losses(
             outputs: BoxOutputs, rois: Rois, image: Batch
         ) -> tuple[Array, Array, Array, Array]:
-            matches = match_rois(rois, image, self.stages[stage].iou)
+            matches = self._match(rois, image, stage=stage)
             positive = matches.state == ops.MatchState.POSITIVE
+            counted = matches.state != ops.MatchState.IGNORE
             labels = jnp.where(positive, image.labels[matches.index], background)
             cross_entropy = optax.softmax_cross_entropy_with_integer_labels(
                 outputs.logits.astype(jnp.float32), labels
@@ -172,9 +176,9 @@ class RoiHeads:
             )
             error = ops.smooth_l1_loss(deltas, targets, beta=self.smooth_l1_beta).sum(-1)
             return (
-                jnp.where(rois.valid, cross_entropy, 0.0).sum(),
+                jnp.where(counted, cross_entropy, 0.0).sum(),
                 jnp.where(positive, error, 0.0).sum(),
-                rois.valid.sum().astype(jnp.float32),
+                counted.sum().astype(jnp.float32),
                 positive.sum().astype(jnp.float32),
             )
 
@@ -225,6 +229,27 @@ class RoiHeads:
 
         return jax.vmap(image_candidates)(deltas, scores, rois, image_size)
 
+    def _match(self, rois: Rois, image: Batch, *, stage: int) -> ops.Matches:
+        """Matches rois with an image's objects: positive from the stage's IoU on, else negative.
+
+        Padding is ignored, and so is background in regions to ignore.
+        """
+        matches = ops.match_anchors(
+            rois.boxes,
+            image.boxes,
+            image.valid & ~image.ignore,
+            positive_threshold=self.stages[stage].iou,
+            negative_threshold=self.stages[stage].iou,
+            low_quality=False,
+        )
+        if self.ignore_overlap is not None:
+            regions = image.valid & image.ignore
+            matches = ops.ignore_covered(
+                matches, rois.boxes, image.boxes, regions, threshold=self.ignore_overlap
+            )
+        state = jnp.where(rois.valid, matches.state, ops.MatchState.IGNORE)
+        return matches._replace(state=state)
+
     def _cascade(
         self,
         model: FasterRCNN,
@@ -270,23 +295,6 @@ class RoiHeads:
             train=train,
         )
         return BoxOutputs(*(x.reshape(*batch, *x.shape[1:]) for x in outputs))
-
-
-def match_rois(rois: Rois, image: Batch, iou: float) -> ops.Matches:
-    """Matches rois with the objects of one image: positive from an IoU of `iou` on, else negative.
-
-    Padding is ignored.
-    """
-    matches = ops.match_anchors(
-        rois.boxes,
-        image.boxes,
-        image.valid & ~image.ignore,
-        positive_threshold=iou,
-        negative_threshold=iou,
-        low_quality=False,
-    )
-    state = jnp.where(rois.valid, matches.state, ops.MatchState.IGNORE)
-    return matches._replace(state=state)
 
 
 def refine(

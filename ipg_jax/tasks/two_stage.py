@@ -61,7 +61,9 @@ class TwoStageTask(DetectionTask):
         def losses(model: FasterRCNN, images: Pyramid | PackedPyramid) -> dict[str, Array]:
             features = model.features(images, train=True)
             dense = model.propose(features)
-            metrics = self.proposals.losses(dense, anchors, batch, rng_anchors)
+            metrics = self.proposals.losses(
+                dense, anchors, batch, rng_anchors, per_position=self._anchors_per_position
+            )
             rois = self.proposals.select(dense, anchors, batch.image_size, train=True)
             return metrics | self.roi_heads.losses(model, features, rois, batch, rng_rois)
 

@@ -45,6 +45,7 @@ from ipg_jax.training.build_checks import (
     checked,
 )
 from ipg_jax.training.build_fields import DETECTORS, DTYPES, MOST
+from ipg_jax.training.build_matchers import build_matcher
 from ipg_jax.training.optimizer import make_optimizer, make_schedule
 from ipg_jax.training.sharding import make_mesh, state_sharding
 from ipg_jax.training.state import TrainState
@@ -94,6 +95,7 @@ def build_task(config: ConfigDict) -> DetectionTask:
         "max_detections": config.eval.max_detections,
         "kernels": model.kernels,
     }
+    matcher = build_matcher(model, levels=(first, last))
     num_anchors = model.anchor_octaves * len(model.anchor_ratios)
     if model.detector == "retinanet":
         head = RetinaNetHead(
@@ -106,7 +108,15 @@ def build_task(config: ConfigDict) -> DetectionTask:
             **types,
         )
         retinanet = RetinaNet(backbone=backbone, fpn=fpn, head=head)
-        return RetinaNetTask(model=retinanet, box_loss=model.retinanet_head.box_loss, **common)
+        return RetinaNetTask(
+            model=retinanet,
+            matcher=matcher,
+            box_loss=model.retinanet_head.box_loss,
+            class_loss=model.retinanet_head.class_loss,
+            nwd_constant=model.nwd_constant,
+            candidates_per_level=model.retinanet_head.candidates_per_level,
+            **common,
+        )
 
     stages = DETECTORS[model.detector]
     box_head = BoxHead(
@@ -126,10 +136,15 @@ def build_task(config: ConfigDict) -> DetectionTask:
     return TwoStageTask(
         model=rcnn,
         proposals=Proposals(
+            matcher=matcher,
             candidates_per_level=tuple(model.rpn.candidates),
             per_image=tuple(model.rpn.proposals),
         ),
-        roi_heads=RoiHeads(stages=stages, rois_per_image=model.box_head.rois_per_image),
+        roi_heads=RoiHeads(
+            stages=stages,
+            rois_per_image=model.box_head.rois_per_image,
+            ignore_overlap=model.ignore_overlap,
+        ),
         **common,
     )
 

@@ -14,7 +14,14 @@ import jax.numpy as jnp
 from ipg_jax.kernels import Implementation
 from ipg_jax.layers import NORMS, Remat
 from ipg_jax.models import BACKBONES, FUSIONS, NECKS
-from ipg_jax.tasks import CASCADE_RCNN, FASTER_RCNN, NMS_CHOICES
+from ipg_jax.tasks import (
+    BOX_LOSSES,
+    CASCADE_RCNN,
+    CLASS_LOSSES,
+    FASTER_RCNN,
+    MATCHERS,
+    NMS_CHOICES,
+)
 from ipg_jax.training.optimizer import OPTIMIZERS, SCHEDULES
 
 DETECTORS = {"retinanet": (), "faster_rcnn": FASTER_RCNN, "cascade_rcnn": CASCADE_RCNN}
@@ -237,6 +244,11 @@ def fields() -> dict[str, Field]:
             "a tuple of one or more numbers from 0.001 to 1000",
             bool,
         ),
+        "model.matcher": choice(*MATCHERS),
+        "model.foreground_iou": optional(real(above=0.0, most=1.0)),
+        "model.background_iou": optional(real(0.0, 1.0)),
+        "model.ignore_overlap": optional(real(above=0.0, most=1.0)),
+        "model.nwd_constant": real(above=0.0, most=1e6),
         "model.kernels": optional(choice(*get_args(Implementation))),
         "model.dtype": choice(*DTYPES),
         "model.param_dtype": choice(*DTYPES),
@@ -244,7 +256,9 @@ def fields() -> dict[str, Field]:
         "model.retinanet_head.convs": whole(0, 64),
         "model.retinanet_head.channels": width,
         "model.retinanet_head.norm": choice("none", "group_norm"),
-        "model.retinanet_head.box_loss": choice("l1", "smooth_l1", "giou"),
+        "model.retinanet_head.box_loss": choice(*BOX_LOSSES),
+        "model.retinanet_head.class_loss": choice(*CLASS_LOSSES),
+        "model.retinanet_head.candidates_per_level": whole(1),
         "model.rpn.convs": whole(0, 64),
         "model.rpn.candidates": TWO,
         "model.rpn.proposals": TWO,

@@ -1,3 +1,5 @@
+import functools
+
 import box_strategies
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,10 @@ from ipg_jax.ops import MatchState, matching
 RPN = {"positive_threshold": 0.7, "negative_threshold": 0.3, "low_quality": True}
 RETINANET = {"positive_threshold": 0.5, "negative_threshold": 0.4, "low_quality": True}
 ROI_HEADS = {"positive_threshold": 0.5, "negative_threshold": 0.5, "low_quality": False}
+
+static = ("low_quality", "pairs")
+best_of_anchors = jax.jit(matching.best_of_anchors, static_argnames=static)
+best_of_anchors_at_once = jax.jit(matching.best_of_anchors_at_once, static_argnames=static[:1])
 
 
 def all_valid(boxes):
@@ -166,14 +172,54 @@ def test_thresholds_must_be_ordered():
         )  # fmt: skip
 
 
+@pytest.mark.parametrize("low_quality", [True, False])
 @given(box_strategies.boxes(9), box_strategies.boxes(5), box_strategies.masks(5))
-def test_one_pass_over_the_pairs_gives_the_same(anchors, boxes, valid):
-    iou = jnp.where(valid[:, None], ops.pairwise_iou(boxes, anchors), -1.0)
-    wanted = jnp.where(iou.max(axis=1) > 0, iou.max(axis=1), 2.0)
+def test_one_pass_over_the_pairs_gives_the_same(low_quality, anchors, boxes, valid):
     values = np.arange(10, dtype=np.float32).reshape(5, 2)
-    apart = matching.best_of_anchors(iou, wanted, values)
-    at_once = matching.best_of_anchors_at_once(iou, wanted, values)
+    arguments = anchors, boxes, valid, values
+    apart = best_of_anchors(*arguments, low_quality=low_quality)
+    at_once = best_of_anchors_at_once(*arguments, low_quality=low_quality)
     jax.tree.map(np.testing.assert_array_equal, at_once, apart)
+
+
+@pytest.mark.parametrize("per_chunk", [1, 2, 3])
+@given(box_strategies.boxes(9), box_strategies.boxes(5), box_strategies.masks(5))
+def test_chunks_of_boxes_give_the_same(per_chunk, anchors, boxes, valid):
+    values = np.arange(10, dtype=np.float32).reshape(5, 2)
+    arguments = anchors, boxes, valid, values
+    whole = best_of_anchors(*arguments, low_quality=True)
+    # Nine anchors: chunks of 1, of 2, 2 and 1, of 3 and 2 boxes.
+    parts = best_of_anchors(*arguments, low_quality=True, pairs=9 * per_chunk + 5)
+    jax.tree.map(np.testing.assert_array_equal, parts, whole)
+
+
+def test_chunks_are_bit_equal_to_all_pairs_at_once():
+    """With boxes and anchors of any size, whose IoUs are rounded, in one compiled program."""
+    rng = np.random.default_rng(0)
+
+    def random_boxes(n):
+        corner, size = rng.uniform(0, 90, (n, 2)), rng.uniform(1, 30, (n, 2))
+        return np.concatenate([corner, corner + size], axis=1).astype(np.float32)
+
+    anchors, boxes, valid = random_boxes(3000), random_boxes(50), rng.random(50) < 0.8
+
+    def of_chunks(pairs):
+        return best_of_anchors(anchors, boxes, valid, boxes, low_quality=True, pairs=pairs)
+
+    jax.tree.map(np.testing.assert_array_equal, of_chunks(7 * 3000), of_chunks(10**6))
+    iou = np.where(valid[:, None], np.asarray(ops.pairwise_iou(boxes, anchors)), -1)
+    np.testing.assert_array_equal(of_chunks(7 * 3000).iou, iou.max(axis=0))
+    np.testing.assert_array_equal(of_chunks(7 * 3000).index, iou.argmax(axis=0))
+
+
+def test_dense_scenes_are_matched_in_bounded_memory():
+    """The most objects of an image of AI-TOD; nine anchors a position, P2 to P6 of 800x1344."""
+    shapes = {"anchors": (806_000, 4), "boxes": (2667, 4), "values": (2667, 5)}
+    arguments = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
+    arguments["valid"] = jax.ShapeDtypeStruct((2667,), jnp.bool_)
+    match = jax.jit(functools.partial(ops.match_and_take, **RETINANET))
+    memory = match.lower(**arguments).compile().memory_analysis()
+    assert memory.temp_size_in_bytes + memory.output_size_in_bytes < 300e6
 
 
 @given(box_strategies.boxes(9), box_strategies.boxes(5), box_strategies.masks(5))

@@ -6,6 +6,7 @@ import numpy as np
 
 from ipg_jax import Batch
 from ipg_jax.layers import BatchNorm
+from ipg_jax.models import RetinaNet
 
 CLASSES, SIDE = 3, 64
 
@@ -28,6 +29,13 @@ def make_batch(images: int = 2, objects: int = 4, seed: int = 0) -> Batch:
         image_id=np.arange(images, dtype=np.int32),
         weight=np.ones(images, np.float32),
     )
+
+
+class GivenOutputs(RetinaNet):
+    """A detector that returns what its variables hold."""
+
+    def __call__(self, pyramid, *, train=False):
+        return self.get_variable("params", "outputs")
 
 
 class ShallowBackbone(nn.Module):

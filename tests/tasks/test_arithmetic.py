@@ -38,7 +38,8 @@ def test_only_the_model_computes_in_bfloat16(box_loss: str):
         config.model.rpn.proposals = (20, 20)
         config.model.box_head.update(rois_per_image=16, fc_channels=32)
     else:
-        config.model.retinanet_head.update(box_loss=box_loss, channels=32)
+        class_loss = "focal" if box_loss == "l1" else "varifocal"
+        config.model.retinanet_head.update(box_loss=box_loss, class_loss=class_loss, channels=32)
     assert config.model.dtype == "bfloat16"
     task = build_task(config)
     variables = jax.eval_shape(task.init, jax.random.key(0))

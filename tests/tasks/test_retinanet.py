@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from noise_batch import CLASSES, SIDE, ShallowBackbone, make_batch
+from noise_batch import CLASSES, SIDE, GivenOutputs, ShallowBackbone, make_batch
 
 from ipg_jax import Batch, Detections, kernels, ops
 from ipg_jax.models import FPN, DenseOutputs, RetinaNet, RetinaNetHead
@@ -180,13 +180,6 @@ def test_loss_in_jit_equals_eager():
     assert losses(batch)["loss"] == pytest.approx(float(eager), rel=1e-5)
 
 
-class GivenOutputs(RetinaNet):
-    """A detector that returns what its variables hold."""
-
-    def __call__(self, pyramid, *, train=False):
-        return self.get_variable("params", "outputs")
-
-
 def predict(outputs: tuple[DenseOutputs, ...], **kwargs) -> Detections:
     """The detections that the task makes of a model's outputs."""
     task = make_task()
@@ -281,6 +274,7 @@ def test_boxes_stay_inside_the_content():
         ({"anchor_sizes": ((16.0,),)}, "levels"),
         ({"anchor_ratios": (1.0,)}, "num_anchors"),
         ({"box_loss": "l2"}, "box_loss"),
+        ({"class_loss": "bce"}, "class_loss"),
     ],
 )
 def test_tasks_that_do_not_fit_together_are_refused(change, message):

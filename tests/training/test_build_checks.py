@@ -96,6 +96,14 @@ WRONG = {
     "eval.scales": [((1000, 600),), (600, 1000), ((0, 5),)],
     "mesh.space": [0],
     "model.retinanet_head.channels": [0, 10**9],
+    "model.matcher": ["IoU", "max_iou", None],
+    "model.foreground_iou": [0.0, 1.5, "0.5"],
+    "model.background_iou": [-0.1, 1.5],
+    "model.ignore_overlap": [0.0, 1.1],
+    "model.nwd_constant": [0.0, -1.0, float("inf"), None],
+    "model.retinanet_head.box_loss": ["iou", "GIoU"],
+    "model.retinanet_head.class_loss": ["bce", None],
+    "model.retinanet_head.candidates_per_level": [0, 2.5, None],
 }
 
 
@@ -169,6 +177,14 @@ def test_no_value_ends_in_an_error_without_the_fields_name():
         ({"fpn_levels": (7, 8)}, r"config\.model\.fpn_levels.*config\.model\.num_stages \+ 1"),
         ({"anchor_scale": 0.1}, r"anchor_scale=0\.1 .* less than a pixel"),
         ({"num_stages": 5, "backbone": "convnext_tiny"}, r"config\.model\.num_stages"),
+        (
+            {"foreground_iou": 0.3},
+            r"model\.background_iou=0\.4 is above config\.model\.foreground_iou=0\.3",
+        ),
+        (
+            {"matcher": "rfla", "background_iou": 0.3},
+            r"model\.background_iou=0\.3 is of config\.model\.matcher=iou, and that is rfla",
+        ),
     ],
 )
 def test_fields_that_do_not_go_together_are_named(changes: dict, message: str):
