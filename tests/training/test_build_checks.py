@@ -78,6 +78,8 @@ WRONG = {
     "init_from": ["a\0b", 20240517],
     "data.verify": ["decodes", "header", None],
     "data.flip": [1.5, -0.1, float("nan")],
+    "data.augmentations": ["mosaic", (3,), (("mosaic", 3),), (("mosaic",),), ("mosaic", {})],
+    "data.train_sizes": [(), (32, 48), ((48, 32),), ((0, 5),)],
     "data.class_names": [("a", "a"), ("a", 3), "ab"],
     "data.scene_size": [16],
     "data.train_scenes": [0, 10**7],
