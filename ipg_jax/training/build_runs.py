@@ -434,6 +434,22 @@ def batch_settings(config: ConfigDict, source: data.Source) -> dict[str, Any]:
     }
 
 
+def build_augmented(config: ConfigDict) -> tuple[data.Source, dict[str, Any]]:
+    """Returns the training data of a config, and the arguments of `data.train_example`.
+
+    Raises:
+      ValueError: the config does not fit the data; the message names the field.
+    """
+    config = checked(config)
+    augmentations = data.make_augmentations(config.data.augmentations)
+    return build_source(config, train=True), {
+        "seed": config.seed,
+        "image_size": tuple(config.image_size),
+        "flip": config.data.flip,
+        "augmentations": augmentations,
+    }
+
+
 def repeats_of(config: ConfigDict, source: data.Source) -> Float64[np.ndarray, " n"]:
     """Returns how often each training image comes in an epoch (`data.repeat_factors`)."""
     return data.repeat_factors(
