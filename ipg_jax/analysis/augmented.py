@@ -16,6 +16,9 @@ from PIL import Image
 from ipg_jax import data
 from ipg_jax.visualize import draw_boxes
 
+WIDTH = 390
+"""Pixels of the page that an image of the run's size takes."""
+
 STYLE = """
 body { margin: 2rem; font: 15px/1.5 system-ui, sans-serif; color: #18181b; background: #fafafa; }
 h2 { margin: 2.5rem 0 0; }
@@ -24,9 +27,9 @@ code { background: #e4e4e7; padding: 0 .3em; border-radius: 3px; }
 p { margin: .2rem 0 .6rem; max-width: 60rem; color: #52525b; }
 .row { display: flex; flex-wrap: wrap; gap: 10px; align-items: flex-start; }
 figure { margin: 0; }
-figure img { display: block; max-width: min(100%, 26rem); cursor: zoom-in; }
-figure img.large { max-width: none; cursor: zoom-out; }
-figcaption { font-size: 12px; color: #71717a; }
+figure img { display: block; cursor: zoom-in; }
+figure img.large { width: auto; cursor: zoom-out; }
+figcaption { max-width: 24rem; font-size: 12px; color: #71717a; }
 """
 
 ENLARGE = """
@@ -115,6 +118,7 @@ def _row(
 ) -> str:
     """Pictures of the images in these epochs; what cannot be read is said in words."""
     figures = []
+    zoom = min(1.0, WIDTH / max(settings["image_size"]))
     for index in indices:
         for epoch in range(epochs):
             try:
@@ -122,21 +126,25 @@ def _row(
             except ValueError as error:
                 figures.append(f"<p>{html.escape(str(error))}</p>")
                 break
-            figures.append(_figure(source, index, example))
+            figures.append(_figure(source, index, example, zoom))
     return f'<div class="row">{"".join(figures)}</div>\n'
 
 
-def _figure(source: data.Source, index: int, example: data.Example) -> str:
+def _figure(source: data.Source, index: int, example: data.Example, zoom: float) -> str:
+    """One picture, which is shown `zoom` times as large as the network sees it."""
     objects = example.objects
     drawn = draw_boxes(
         example.image, objects.boxes, objects.labels, source.class_names, ignore=objects.ignore
     )
     height, width = example.size
     ignored = int(objects.ignore.sum())
-    counts = f"{len(objects.boxes) - ignored} objects" + (f", {ignored} to ignore" * bool(ignored))
-    caption = html.escape(f"{source.records.file_names[index]}: {height} x {width}, {counts}")
+    counts = f"objects: {len(objects.boxes) - ignored}" + (
+        f", to ignore: {ignored}" * (ignored > 0)
+    )
+    caption = html.escape(f"{source.records.file_names[index]}, {height} x {width}, {counts}")
     return (
-        f'<figure><img alt="{caption}" src="{_data_uri(drawn)}">'
+        f'<figure><img alt="{caption}" width="{max(round(zoom * width), 1)}" '
+        f'src="{_data_uri(drawn)}">'
         f"<figcaption>{caption}</figcaption></figure>\n"
     )
 

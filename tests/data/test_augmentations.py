@@ -313,7 +313,7 @@ def test_objects_are_pasted_in_the_scale_of_the_image():
     [
         ([(0, 0, 40, 40)], (), "too large"),
         ([(0, 0, 8, 8)], (0,), "ignored"),
-        ([(0, 0, 8, 8), (4, 4, 12, 12)], (), "one reaches into the other"),
+        ([(0, 0, 8, 8), (4, 4, 12, 12)], (), "each brings a quarter of the other"),
         ([], (), "none"),
     ],
 )
@@ -321,10 +321,16 @@ def test_what_is_not_pasted(boxes, ignore, why):
     example = make_example(60, 60, boxes, ignore)
     paste = CopyPaste(probability=1.0, same_image=True)
     assert paste(example, np.random.default_rng(0), IMAGES) is example, why
-    same = make_example(60, 60, [(0, 0, 8, 8)])
-    found = paste(same, np.random.default_rng(1), IMAGES)
-    assert len(found.objects.boxes) > 1
-    assert set(found.objects.labels) == {0}
+
+
+def test_objects_of_the_image_itself_are_pasted():
+    paste = CopyPaste(probability=1.0, same_image=True)
+    # The second is too large, and the first brings a hundredth of it along.
+    example = make_example(120, 120, [(0, 0, 8, 8), (0, 0, 80, 80)])
+    found = [paste(example, np.random.default_rng(seed), IMAGES).objects for seed in range(5)]
+    assert max(len(objects.boxes) for objects in found) > 2
+    for objects in found:
+        assert set(objects.labels[2:]) <= {0}
 
 
 def colors(image: np.ndarray, options: dict[str, float], factors: np.ndarray) -> np.ndarray:

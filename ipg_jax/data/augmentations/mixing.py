@@ -77,9 +77,9 @@ class CopyPaste(Augmentation):
 
     After Kisantal et al. (2019), "Augmentation for small object detection", and Dwibedi et al.
     (2017), "Cut, paste and learn". Boxes are pasted, with their background. Only objects are taken
-    that no other one reaches into, and that are not regions to ignore. A place is taken at which no
-    object of the image, pasted ones and regions to ignore included, is covered by more than
-    `max_cover` of its box by all that is pasted, borders included.
+    that are no regions to ignore, and that bring no more than `max_cover` of another one's box
+    along. A place is taken at which no object of the image, pasted ones and regions to ignore
+    included, is covered by more than `max_cover` of its box by all that is pasted, with borders.
 
     Attributes:
       probability: how often.
@@ -89,7 +89,7 @@ class CopyPaste(Augmentation):
       factors: least and largest factor by which an object is scaled, drawn uniformly.
       border: width of the border in pixels of the network input, over which what is pasted fades;
         0 for a hard edge.
-      max_cover: largest share of the box of an object that may be covered.
+      max_cover: largest share of the box of an object that may be covered, or brought along.
       same_image: whether objects are taken from the image itself, which saves reading another.
       tries: after so many places that cover too much, an object is not pasted.
     """
@@ -139,9 +139,11 @@ class CopyPaste(Augmentation):
         """Indices of the objects of an image that can be pasted elsewhere."""
         boxes = donor.objects.boxes
         sides = np.sqrt(np.prod((boxes[:, 2:] - boxes[:, :2]) * donor.scale[::-1], axis=1))
-        # One that others reach into would bring a part of them that has no box.
-        touched = (_intersections(boxes, boxes) > 0).sum(axis=1) > 1
-        return np.flatnonzero(~donor.objects.ignore & (sides <= self.max_side) & ~touched)
+        areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+        brought = _intersections(boxes, boxes) / np.maximum(areas, 1e-12)  # [object, the other]
+        np.fill_diagonal(brought, 0)
+        alone = (brought <= self.max_cover).all(axis=1)
+        return np.flatnonzero(~donor.objects.ignore & (sides <= self.max_side) & alone)
 
     def _patch(
         self, donor: Example, index: int, example: Example, factor: float
