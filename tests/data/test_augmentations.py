@@ -16,6 +16,7 @@ from ipg_jax.data import (
     FlipVertical,
     GaussianBlur,
     GaussianNoise,
+    Images,
     JpegCompression,
     Mosaic,
     Objects,
@@ -138,6 +139,22 @@ def test_a_crop_keeps_what_is_in_its_window(example, seed, height, width, min_vi
     )
 
 
+def test_what_a_crop_leaves_little_of_is_a_region_to_ignore():
+    """Of objects of 12 x 12 beside one another, a window of 40 x 40 cuts some to less than half."""
+    boxes = [(x, y, x + 12, y + 12) for x in range(0, 96, 16) for y in range(0, 96, 16)]
+    example = make_example(96, 96, boxes)
+    ignored = kept = 0
+    for seed in range(10):
+        crop = RandomCrop(size=(40, 40), min_visible=0.5, tries=1)
+        found = crop(example, np.random.default_rng(seed), IMAGES).objects
+        pixels = np.prod(found.boxes[:, 2:] - found.boxes[:, :2], axis=1)
+        np.testing.assert_array_equal(found.ignore, pixels < 0.5 * 144)
+        ignored += found.ignore.sum()
+        kept += (~found.ignore).sum()
+    assert ignored > 10
+    assert kept > 40
+
+
 @given(examples(), seeds)
 def test_a_crop_holds_an_object_where_there_is_one(example, seed):
     assume((~example.objects.ignore).any())
@@ -233,15 +250,28 @@ def test_a_mosaic_shows_four_images_where_their_objects_are(seed):
 
 
 def test_a_mosaic_has_its_point_in_the_middle_and_grey_where_nothing_is():
-    white = Example(np.full((40, 60, 3), 255, np.uint8), make_example(1, 1, []).objects, (40, 60))
+    """A white image of 40 x 60 and three blue ones, of which 12 x 18 is left of each."""
+
+    def plain(color):
+        image = np.full((40, 60, 3), color, np.uint8)
+        return Example(image, make_example(1, 1, []).objects, (40, 60))
+
+    points = set()
     for seed in range(10):
-        found = Mosaic(factors=(0.3, 0.3))(white, np.random.default_rng(seed), IMAGES)
-        ys, xs = np.nonzero((found.image == 255).all(axis=2))
-        y, x = ys.max() + 1, xs.max() + 1  # the corner of the white image
+        found = Mosaic(factors=(0.3, 0.3))(
+            plain([255, 255, 255]), np.random.default_rng(seed), drawing(plain([0, 0, 255]))
+        )
+        left, top, x, y = find(found.image, [255, 255, 255])
         assert 10 <= y <= 30
         assert 15 <= x <= 45
-        assert (len(ys), ys.min(), xs.min()) == (12 * 18, y - 12, x - 18) or y < 12 or x < 18
-        assert (found.image[0, 0] == (124, 116, 104)).all() or y <= 12 or x <= 18
+        assert (left, top) == (max(x - 18, 0), max(y - 12, 0))
+        want = [left, top, min(x + 18, 60), min(y + 12, 40)]
+        grey = (found.image == (124, 116, 104)).all(axis=2)
+        ys, xs = np.nonzero(~grey)
+        np.testing.assert_array_equal([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], want)
+        assert (~grey).sum() == (want[2] - left) * (want[3] - top)
+        points.add((y, x))
+    assert len(points) > 5
 
 
 @given(examples(), seeds)
@@ -273,6 +303,39 @@ def test_what_is_pasted_is_at_its_box_and_covers_little(example, seed):
         assert changed[y0:y1, x0:x1].mean() <= 0.25
 
 
+def test_all_that_is_pasted_together_covers_little():
+    """Objects of 6 x 6: at most four of them fit into a tenth of one of 40 x 40."""
+    donor = make_example(20, 20, [(4, 4, 10, 10)])
+    large = make_example(60, 60, [(10, 10, 50, 50)])
+    paste = CopyPaste(
+        probability=1.0, factors=(1.0, 1.0), border=0.0, max_objects=40, max_cover=0.1, tries=40
+    )
+    counts = []
+    for seed in range(10):
+        found = paste(large, np.random.default_rng(seed), drawing(donor))
+        covered = np.zeros((60, 60), int)
+        for x0, y0, x1, y1 in found.objects.boxes[1:].astype(int):
+            covered[y0:y1, x0:x1] += 1
+        assert covered[10:50, 10:50].sum() <= 0.1 * 1600
+        counts.append(len(found.objects.boxes) - 1)
+    assert max(counts) > 10
+
+
+def drawing(example: Example):
+    """The handle of a data set that has this image alone."""
+    source = PaintedSource(2)
+    source.load_image = lambda index: example.image
+    source.records = dataclasses.replace(
+        source.records,
+        image_ids=[0],
+        file_names=["the only one"],
+        sizes=np.array([example.image.shape[:2]], np.int32),
+        offsets=np.array([0, len(example.objects.boxes)]),
+        **dataclasses.asdict(example.objects),
+    )
+    return Images(source, lambda size: example.size)
+
+
 def test_the_border_of_what_is_pasted_fades():
     """An object of 200 on 0 in a picture of 100: its border of 4 pixels goes from 0 to 100."""
     source = PaintedSource(2)  # of its images the second one alone has an object
@@ -298,11 +361,9 @@ def test_the_border_of_what_is_pasted_fades():
 def test_objects_are_pasted_in_the_scale_of_the_image():
     """One of 6 x 4 in an image seen at half its size, into one seen at its own: 3 x 2."""
     donor = make_example(30, 30, [(10, 10, 16, 14)])._replace(size=(15, 15))
-    twin = dataclasses.replace(IMAGES)
-    object.__setattr__(twin, "draw", lambda rng: donor)
     target = make_example(50, 50, [])
     paste = CopyPaste(probability=1.0, factors=(1.0, 1.0), border=0.0, max_objects=1)
-    found = paste(target, np.random.default_rng(0), twin)
+    found = paste(target, np.random.default_rng(0), drawing(donor))
     ((x0, y0, x1, y1),) = found.objects.boxes
     np.testing.assert_allclose([x1 - x0, y1 - y0], [3, 2], rtol=1e-5)
     np.testing.assert_allclose(found.objects.area, 12 / 4, rtol=1e-5)
