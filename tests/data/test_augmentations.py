@@ -282,6 +282,7 @@ def test_what_is_pasted_is_at_its_box_and_covers_little(example, seed):
     background = np.full_like(example.image, 7)
     example = example._replace(image=background)
     found = paste(example, np.random.default_rng(seed), IMAGES)
+    assert (background == 7).all()
     count = len(example.objects.boxes)
     for name in ("boxes", "labels", "ignore", "area"):
         np.testing.assert_array_equal(

@@ -1,6 +1,7 @@
 """Batches of augmented images: their shapes, their order, and that they are repeatable."""
 
 import dataclasses
+from collections import Counter
 from itertools import islice
 
 import jax
@@ -84,6 +85,11 @@ def test_crops_are_batches_of_one_shape(augmentations):
             boxes = batch.boxes[row, batch.valid[row]]
             assert (boxes >= 0).all()
             assert (boxes <= np.array([width, height, width, height]) + 1e-4).all()
+
+
+def test_the_last_of_several_crops_decides():
+    crops = RandomCrop(size=(48, 64)), RandomCrop(size=(16, 32))
+    assert first(1, augmentations=crops)[0].pyramid[0].shape == (4, 16, 32, 3)
 
 
 @pytest.mark.parametrize(
@@ -215,6 +221,19 @@ def test_an_augmentation_that_fails_ends_the_run_with_the_name_of_the_image():
 
     with pytest.raises(RuntimeError, match=r"^painted: image \d+: KeyError: 'broken'"):
         first(1, augmentations=(Fails(probability=1.0),))
+
+
+def test_an_image_is_changed_anew_in_each_epoch():
+    settings = {"image_size": (32, 64), "augmentations": (ScaleJitter(factors=(0.2, 1.0)),)}
+    seen, sizes = Counter(), set()
+    for batch in first(12, **settings):  # of four of twelve images
+        for row, index in enumerate(batch.image_id.tolist()):
+            example = train_example(PaintedSource(), index, seed=3, epoch=seen[index], **settings)
+            np.testing.assert_array_equal(batch.image_size[row], example.size)
+            sizes.add((index, example.size))
+            seen[index] += 1
+    assert min(seen.values()) >= 3
+    assert len(sizes) > 30
 
 
 def test_an_example_is_what_the_batch_has():
