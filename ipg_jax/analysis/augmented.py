@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from ipg_jax import data
-from ipg_jax.visualize import draw_boxes
+from ipg_jax.visualize import add_legend, draw_boxes
 
 WIDTH = 390
 """Pixels of the page that an image of the run's size takes."""
@@ -136,6 +136,7 @@ def _figure(source: data.Source, index: int, example: data.Example, zoom: float)
     drawn = draw_boxes(
         example.image, objects.boxes, objects.labels, source.class_names, ignore=objects.ignore
     )
+    drawn = add_legend(drawn, objects.labels[~objects.ignore], source.class_names)
     height, width = example.size
     ignored = int(objects.ignore.sum())
     counts = f"objects: {len(objects.boxes) - ignored}" + (

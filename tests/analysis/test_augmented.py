@@ -72,7 +72,13 @@ def test_a_page_shows_all_together_each_alone_and_all_others(source):
     configured = ["random_crop (size=(32, 48), tries=3)", "color_jitter (probability=0.25)"]
     assert together == ", ".join(["config.data.flip=0.5", *configured])
     assert alone == ["flip", *configured, *others]
-    shapes = [image.shape[:2] for _, image in page.images]
+    # Below each picture is a legend, whose height goes by the number of classes.
+    sizes = [caption.split(", ")[1] for caption, _ in page.images]
+    assert all(
+        image.shape[1] == int(size.split(" x ")[1])
+        for size, (_, image) in zip(sizes, page.images, strict=True)
+    )
+    shapes = [tuple(map(int, size.split(" x "))) for size in sizes]
     assert len(shapes) == 2 + 2 * 3 + 2 * len(alone)
     assert shapes[:2] == [(64, 64)] * 2
     assert set(shapes[2:8]) | set(shapes[10:12]) == {(32, 48)}
