@@ -1,6 +1,7 @@
 """Images per second of the input pipeline, beside torch's on the same files.
 
     python benchmarks/input_pipeline.py --images=DIR --annotations=JSON [--torch-python=PATH]
+        [--augment]
 
 Both sides decode COCO images, resize them to (800, 1333) and pad them into batches of one shape.
 This package's makes a uint8 pyramid of four levels, which the device normalises. Torch's is its
@@ -8,6 +9,10 @@ This package's makes a uint8 pyramid of four levels, which the device normalises
 collate function that pads; it makes no pyramid. They take turns, so that whatever else the machine
 does slows both alike. Torch runs in this interpreter if it is installed, otherwise in the one that
 is named.
+
+With `--augment` both also change brightness, contrast, saturation and hue, and in the place of the
+resizing scale by 0.1 to 2 and cut a window of 1024 x 1024: torchvision's `ColorJitter`,
+`ScaleJitter`, `RandomCrop` and `SanitizeBoundingBoxes`.
 """
 
 from __future__ import annotations
@@ -26,6 +31,12 @@ SHORT, LONG = 800, 1333
 CANVAS = (1344, 1344)
 """Torch's batches mix landscape and portrait, so they are padded to a square."""
 
+CROP = 1024
+"""Side of the windows with `--augment`, and of the square that images are scaled to before."""
+
+FACTORS = (0.1, 2.0)
+COLORS = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.02}
+
 LEVELS = 4
 
 
@@ -34,12 +45,18 @@ def ipg_batches(arguments: argparse.Namespace) -> Iterator[Any]:
     from ipg_jax import data
 
     source = data.CocoSource(arguments.images, arguments.annotations)
+    augmentations = (
+        data.ColorJitter(**COLORS),
+        data.ScaleJitter(factors=FACTORS),
+        data.RandomCrop(size=(CROP, CROP)),
+    )
     return data.train_batches(
         source,
         batch_size=arguments.batch_size,
         seed=0,
-        image_size=(SHORT, LONG),
+        image_size=(CROP, CROP) if arguments.augment else (SHORT, LONG),
         levels=LEVELS,
+        augmentations=augmentations if arguments.augment else (),
     )
 
 
@@ -56,9 +73,16 @@ def torch_batches(arguments: argparse.Namespace) -> Iterator[Any]:
     boxes: dict[int, list[list[float]]] = {image["id"]: [] for image in content["images"]}
     for annotation in content["annotations"]:
         boxes[annotation["image_id"]].append(annotation["bbox"])
+    canvas = (CROP, CROP) if arguments.augment else CANVAS
+    augmentations = [
+        v2.ColorJitter(**COLORS),
+        v2.ScaleJitter(canvas, FACTORS),
+        v2.RandomCrop(canvas, pad_if_needed=True),
+        v2.SanitizeBoundingBoxes(labels_getter=None),
+    ]
     transform = v2.Compose(
         [
-            v2.Resize(SHORT, max_size=LONG),
+            *(augmentations if arguments.augment else [v2.Resize(SHORT, max_size=LONG)]),
             v2.RandomHorizontalFlip(),
             v2.ToDtype(torch.float32, scale=True),
             v2.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
@@ -82,7 +106,7 @@ def torch_batches(arguments: argparse.Namespace) -> Iterator[Any]:
             return transform(tv_tensors.Image(image), target)
 
     def collate(examples: list[tuple[Any, Any]]) -> tuple[Any, list[Any]]:
-        batch = torch.zeros(len(examples), 3, *CANVAS)
+        batch = torch.zeros(len(examples), 3, *canvas)
         for row, (image, _) in zip(batch, examples, strict=True):
             row[:, : image.shape[1], : image.shape[2]] = image
         return batch, [target for _, target in examples]
@@ -114,6 +138,7 @@ def main() -> None:
     parser.add_argument("--images", required=True, help="folder of the images")
     parser.add_argument("--annotations", required=True, help="COCO JSON file")
     parser.add_argument("--torch-python", default="", help="an interpreter that has torch")
+    parser.add_argument("--augment", action="store_true", help="with augmentations on both sides")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="torch's processes")
     parser.add_argument("--rounds", type=int, default=3, help="how often the sides take turns")

@@ -99,8 +99,12 @@ def default_config() -> ConfigDict:
     config.data.drop_empty = False  # leave images without objects out of training
     config.data.max_boxes = placeholder(int)  # objects per image at most; not set: no limit
     config.data.flip = 0.5  # probability of a horizontal flip
-    # Further random changes of training images: names of ipg_jax.data.AUGMENTATIONS
+    # Further random changes of training images, in their order (docs/augmentation.md): names of
+    # ipg_jax.data.AUGMENTATIONS, or pairs ("random_crop", {"size": (512, 512)}) with options
     config.data.augmentations = ()
+    # Multi-scale training: ((480, 800), (640, 1066)), say, of which each batch has one at random
+    # in the place of image_size; evaluation keeps that
+    config.data.train_sizes = placeholder(tuple)
     # Deliver images in blocks of 4x4 pixels, which TPUs read faster; not set: on TPUs
     config.data.space_to_depth = placeholder(bool)
     config.data.verify = "headers"  # at start-up: headers | decode | none

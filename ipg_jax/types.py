@@ -112,7 +112,7 @@ class Batch(flax.struct.PyTreeNode):
       ignore: bool `[B, M]`, True for crowd and "difficult" objects: training leaves them out,
         evaluation treats them as its benchmark says.
       image_size: int32 `[B, 2]`, height and width of the content in level 0.
-      scale: float32 `[B, 2]`, input pixels per pixel of the original image, (y, x).
+      scale: float32 `[B, 2]`, input pixels per pixel of the original image, (y, x); 1 for a mosaic.
       image_id: int32 `[B]`, index of the record in its source (`source.image_ids[index]` is the
         data set's own name for it).
       weight: float32 `[B]`, 1 for an image and 0 for padding of the batch or an unreadable file.

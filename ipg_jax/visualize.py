@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import colorsys
 import io
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 import numpy as np
 from etils import epath
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from ipg_jax.files import make_folder, write_whole
@@ -19,6 +20,7 @@ from ipg_jax.types import Array
 _GOLDEN_RATIO = (math.sqrt(5.0) - 1.0) / 2.0
 _BACKGROUND = (24, 24, 27)
 _FOREGROUND = (240, 240, 240)
+_IGNORED = (160, 160, 160)
 # From none to strongest; lightness rises all the way, so that it also reads without colours.
 _HEAT = np.array([(0, 0, 60), (110, 0, 140), (220, 60, 80), (250, 160, 40), (255, 255, 190)])
 _Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -48,6 +50,7 @@ def draw_boxes(
     *,
     captions: Captions = "auto",
     line_width: int | None = None,
+    ignore: Bool[np.ndarray, " n"] | None = None,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """A copy of the image with boxes around its objects, and what they are.
 
@@ -65,6 +68,7 @@ def draw_boxes(
         nothing: the colour still tells the class (`add_legend`). `scores` leaves the names out,
         `none` both. `all` writes name and score wherever no other caption is.
       line_width: in pixels, instead of one that fits.
+      ignore: True for regions to ignore, which are grey, crossed out and without a caption.
     """
     height, width = image.shape[:2]
     picture = Image.fromarray(image)
@@ -72,12 +76,21 @@ def draw_boxes(
     side = _typical_side(boxes, height, width)
     line = line_width or max(1, round(min(min(height, width) / 250, side / 12)))
     font = ImageFont.load_default(max(10, round(min(min(height, width) / 36, 0.6 * side))))
-    order = range(len(boxes)) if scores is None else np.argsort(-scores, kind="stable").tolist()
+    order = list(range(len(boxes)))
+    if scores is not None:
+        order = np.argsort(-scores, kind="stable").tolist()
 
     outlines = [_outline(box, line, width, height) for box in boxes]
+    if ignore is not None:
+        for left, top, right, bottom in itertools.compress(outlines, ignore):
+            draw.rectangle((left, top, right, bottom), outline=_IGNORED, width=line)
+            draw.line((left, top, right, bottom), fill=_IGNORED, width=line)
+            draw.line((left, bottom, right, top), fill=_IGNORED, width=line)
+        order = [i for i in order if not ignore[i]]
     for i in reversed(order):
         draw.rectangle(outlines[i], outline=class_color(int(labels[i])), width=line)
-    objects = np.array(outlines if captions != "all" else [], np.int64).reshape(-1, 4)
+    covering = [outlines[i] for i in order] if captions != "all" else []
+    objects = np.array(covering, np.int64).reshape(-1, 4)
     taken = np.zeros((0, 4), np.int64)
     for i in order:  # the best choose their place first
         name = class_names[labels[i]]

@@ -70,6 +70,7 @@ TRAINING = (
 # dataclasses hold stand-ins in tests.
 install_import_hook(
     [
+        "ipg_jax.analysis",
         "ipg_jax.ops",
         "ipg_jax.kernels",
         "ipg_jax.layers",

@@ -53,6 +53,16 @@ def test_frame_surrounds_the_box_and_leaves_its_inside_alone():
     assert (picture[80:160, 100:200] == GREY).all()
 
 
+def test_regions_to_ignore_are_grey_crossed_out_and_of_no_class():
+    boxes, labels = np.float32([[50, 50, 150, 150], [200, 20, 240, 60]]), np.int32([len(NAMES), 1])
+    picture = draw_boxes(grey(), boxes, labels, NAMES, ignore=np.array([True, False]))
+    for y, x in [(100, 49), (100, 150), (100, 100), (75, 75), (75, 124)]:  # frame and diagonals
+        assert (picture[y, x] == 160).all()
+    assert (picture[60:90, 95:105] == GREY).all()
+    assert tuple(picture[40, 199]) == class_color(1)
+    assert (draw(grey(), (boxes[1], 1))[:, 160:] == picture[:, 160:]).all()
+
+
 def test_small_object_stays_visible():
     """Its line is thinner than that of a large one would be, or as wide as one asks for."""
     box = ([500, 500, 504, 504], 0)

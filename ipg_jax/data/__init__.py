@@ -3,12 +3,30 @@
 Importing this package imports TensorFlow and hides its GPUs.
 """
 
-from ipg_jax.data.augment import AUGMENTATIONS, Augmentation, Example, check_augmentations
+from ipg_jax.data.augmentations import (
+    AUGMENTATIONS,
+    Augmentation,
+    ColorJitter,
+    CopyPaste,
+    Example,
+    FlipVertical,
+    GaussianBlur,
+    GaussianNoise,
+    Images,
+    JpegCompression,
+    Mosaic,
+    RandomCrop,
+    Rotate90,
+    ScaleJitter,
+    make_augmentations,
+    option,
+)
 from ipg_jax.data.crop import Window, crop_objects
 from ipg_jax.data.input_pipeline import (
     eval_batches,
     global_batch_records,
     train_batches,
+    train_example,
 )
 from ipg_jax.data.repeats import repeat_factors
 from ipg_jax.data.sources import (
@@ -34,12 +52,23 @@ __all__ = [
     "AUGMENTATIONS",
     "Augmentation",
     "CocoSource",
+    "ColorJitter",
+    "CopyPaste",
     "DataReport",
     "DigitsSource",
     "Example",
+    "FlipVertical",
+    "GaussianBlur",
+    "GaussianNoise",
+    "Images",
+    "JpegCompression",
+    "Mosaic",
     "Objects",
+    "RandomCrop",
     "Records",
+    "Rotate90",
     "Rule",
+    "ScaleJitter",
     "Source",
     "TfdsSource",
     "UnreadableImagesError",
@@ -47,12 +76,14 @@ __all__ = [
     "VocSource",
     "Window",
     "YoloSource",
-    "check_augmentations",
     "check_evaluated",
     "check_listed",
     "crop_objects",
     "eval_batches",
     "global_batch_records",
+    "make_augmentations",
+    "option",
     "repeat_factors",
     "train_batches",
+    "train_example",
 ]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import dataclasses
-import functools
 import logging
 import weakref
 from collections.abc import Callable, Generator, Sequence
@@ -16,11 +15,24 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from jaxtyping import Float
+from jaxtyping import Float, Int32
 
-from ipg_jax.data.augment import Example, augment, check_augmentations, mirror
-from ipg_jax.data.sampler import BatchSampler, SequentialSampler, augmentation_rng, flips
-from ipg_jax.data.sources.base import Objects, Source
+from ipg_jax.data.augmentations import (
+    Augmentation,
+    Example,
+    Images,
+    RandomCrop,
+    at_final_size,
+    mirror,
+)
+from ipg_jax.data.sampler import (
+    BatchSampler,
+    SequentialSampler,
+    augmentation_rng,
+    drawn_shape,
+    flips,
+)
+from ipg_jax.data.sources.base import NO_OBJECTS, Source
 from ipg_jax.data.transforms import pad_objects, padded_pyramid
 from ipg_jax.images import Geometry, make_geometry, pixels_per_original
 from ipg_jax.text import shown
@@ -39,10 +51,11 @@ def train_batches(
     seed: int,
     image_size: Size,
     levels: int,
+    train_sizes: Sequence[Size] = (),
     start_step: int = 0,
     max_boxes: int | None = None,
     flip: float = 0.5,
-    augmentations: Sequence[str] = (),
+    augmentations: Sequence[Augmentation] = (),
     repeats: Float[np.ndarray, " n"] | None = None,
     pad_multiple: int = 0,
     space_to_depth: bool = False,
@@ -57,11 +70,14 @@ def train_batches(
       seed: decides order and augmentation.
       image_size: limits of the (short, long) side of the resized images.
       levels: number of levels of the pyramid.
+      train_sizes: such limits, of which each batch has one at random in the place of `image_size`.
       start_step: the step of the first batch, to resume a run.
       max_boxes: rows of ground truth for each image at most; by default, and where they need fewer,
-        as many as the data need. Objects beyond it are cut off, which is logged.
+        as many as the data and the augmentations need. Objects beyond it are cut off, which is
+        logged.
       flip: probability of mirroring an image.
-      augmentations: names of further random changes, in their order (`data.augment`).
+      augmentations: further random changes, in their order (`data.AUGMENTATIONS`). What they make
+        larger than the batch is cut by a `RandomCrop` of its size.
       repeats: how often each image comes in an epoch, for example `repeat_factors`; once by
         default.
       pad_multiple: see `make_geometry`.
@@ -75,28 +91,32 @@ def train_batches(
       pipeline.
 
     Raises:
-      ValueError: the sizes contradict each other, or there is no such augmentation.
+      ValueError: the sizes contradict each other.
       RuntimeError: (of the generator) an image or an augmentation failed in another way than
         `Source.load_image` allows; the message names the image.
     """
-    check_augmentations(augmentations)
+    limit = _limit(augmentations)
+    geometries = [
+        make_geometry(size, levels, pad_multiple, limit) for size in train_sizes or (image_size,)
+    ]
 
-    def random_changes(epoch: int, index: int, example: Example) -> Example:
-        if flips(seed, epoch, index, flip):
-            example = mirror(example)
-        return augment(example, augmentations, augmentation_rng(seed, epoch, index))
+    def geometry(step: int) -> Geometry:
+        return geometries[drawn_shape(seed, step, len(geometries))]
 
-    geometry = make_geometry(image_size, levels, pad_multiple)
-    sampler = BatchSampler(geometry.buckets(source.records.sizes), batch_size, seed, repeats)
+    def change(example: Example, view: _View) -> Example:
+        images = Images(source, view.geometry.resized)
+        return _augmented(example, images, view, augmentations, flip=flip, seed=seed)
+
     return _batches(
         source,
-        sampler,
+        BatchSampler(_buckets(source, geometries), batch_size, seed, repeats),
         steps=range(start_step, 2**31),
         rows=range(batch_size) if rows is None else rows,
         geometry=geometry,
+        levels=levels,
         space_to_depth=space_to_depth,
-        max_boxes=_resolve_max_boxes(source, max_boxes),
-        augment=random_changes,
+        max_boxes=_resolve_max_boxes(source, max_boxes, augmentations),
+        change=change,
         prefetch=prefetch,
     )
 
@@ -121,18 +141,54 @@ def eval_batches(
     `train_batches` for the other arguments and errors.
     """
     geometry = make_geometry(image_size, levels, pad_multiple)
-    sampler = SequentialSampler(geometry.buckets(source.records.sizes), batch_size)
+    sampler = SequentialSampler(_buckets(source, [geometry]), batch_size)
     return _batches(
         source,
         sampler,
         steps=range(len(sampler)),
         rows=range(batch_size) if rows is None else rows,
-        geometry=geometry,
+        geometry=lambda step: geometry,
+        levels=levels,
         space_to_depth=space_to_depth,
         max_boxes=_resolve_max_boxes(source, max_boxes),
-        augment=lambda epoch, index, example: mirror(example) if flip else example,
+        change=lambda example, view: mirror(example) if flip else example,
         prefetch=prefetch,
     )
+
+
+def train_example(
+    source: Source,
+    index: int,
+    *,
+    seed: int,
+    image_size: Size,
+    epoch: int = 0,
+    flip: float = 0.5,
+    augmentations: Sequence[Augmentation] = (),
+) -> Example:
+    """Returns one image as training sees it in an epoch, resized and without padding.
+
+    Args:
+      source: the data set.
+      index: of the image.
+      seed: see `train_batches`, as for the others.
+      image_size: the same, for what is one of `train_sizes` there.
+      epoch: how often the image has been seen before.
+      flip: see `train_batches`.
+      augmentations: the same.
+
+    Raises:
+      ValueError: the image cannot be read, or the size is none.
+    """
+    geometry = make_geometry(image_size, 1, 1, _limit(augmentations))
+    images = Images(source, geometry.resized)
+    example = images.load(index)
+    if example is None:
+        raise ValueError(f"{source.name}: {shown(source.records.file_names[index])} is unreadable")
+    bucket = int(geometry.buckets(source.records.sizes[index : index + 1])[0])
+    view = _View(geometry, bucket, index, epoch)
+    changed = _augmented(example, images, view, augmentations, flip=flip, seed=seed)
+    return at_final_size(changed)
 
 
 def global_batch_records(
@@ -142,16 +198,73 @@ def global_batch_records(
     batch_size: int,
     seed: int,
     image_size: Size,
+    train_sizes: Sequence[Size] = (),
+    augmentations: Sequence[Augmentation] = (),
     repeats: Float[np.ndarray, " n"] | None = None,
 ) -> list[tuple[ImageId, str]]:
     """Image ids and file names of global training batch `step`, for error messages.
 
     The arguments are those of `train_batches`; nothing is read.
     """
-    buckets = make_geometry(image_size, levels=1).buckets(source.records.sizes)
-    indices = BatchSampler(buckets, batch_size, seed, repeats).batch(step).indices
+    limit = _limit(augmentations)
+    geometries = [make_geometry(size, 1, 1, limit) for size in train_sizes or (image_size,)]
+    indices = (
+        BatchSampler(_buckets(source, geometries), batch_size, seed, repeats).batch(step).indices
+    )
     records = source.records
     return [(records.image_ids[i], records.file_names[i]) for i in indices]
+
+
+@dataclasses.dataclass(frozen=True)
+class _View:
+    """In which batch an image is, which shape that has, and which epoch it is for the image."""
+
+    geometry: Geometry
+    bucket: int
+    index: int
+    epoch: int
+
+    @property
+    def limit(self) -> Size:
+        """Largest height and width of its content."""
+        return self.geometry.limits[self.bucket % len(self.geometry.limits)]
+
+    @property
+    def canvas(self) -> Size:
+        """Height and width of the padded image."""
+        return self.geometry.canvases[self.bucket % len(self.geometry.canvases)]
+
+
+def _limit(augmentations: Sequence[Augmentation]) -> Size | None:
+    """The one shape that augmentations ask for, by the last that does; None if none does."""
+    return next((one.limit for one in reversed(augmentations) if one.limit is not None), None)
+
+
+def _buckets(source: Source, geometries: Sequence[Geometry]) -> Int32[np.ndarray, " n"]:
+    """The bucket of each image: its orientation, where that matters to one of the geometries."""
+    sizes = source.records.sizes
+    return np.max([geometry.buckets(sizes) for geometry in geometries], axis=0)
+
+
+def _augmented(
+    example: Example,
+    images: Images,
+    view: _View,
+    augmentations: Sequence[Augmentation],
+    *,
+    flip: float,
+    seed: int,
+) -> Example:
+    """The example after all random changes of its epoch, no larger than its batch.
+
+    Padding, which depends on the mesh, is not counted: batches hold the same on any.
+    """
+    rng = augmentation_rng(seed, view.epoch, view.index)
+    for augmentation in augmentations:
+        example = augmentation(example, rng, images)
+    if flips(seed, view.epoch, view.index, flip):
+        example = mirror(example)
+    return RandomCrop(size=view.limit).apply(example, rng, images)
 
 
 def _batches(
@@ -160,13 +273,14 @@ def _batches(
     *,
     steps: range,
     rows: Sequence[int],
-    geometry: Geometry,
+    geometry: Callable[[int], Geometry],
+    levels: int,
     space_to_depth: bool,
     max_boxes: int,
-    augment: Callable[[int, int, Example], Example],
+    change: Callable[[Example, _View], Example],
     prefetch: int,
 ) -> Generator[Batch, None, None]:
-    """The given rows of the given steps of a sampler."""
+    """The given rows of the given steps of a sampler, in the geometry of each step."""
     failures: list[tuple[int, Exception]] = []
 
     def load(position: np.int64) -> list[np.ndarray]:
@@ -174,20 +288,21 @@ def _batches(
         step, row = divmod(int(position), len(rows))
         bucket, indices, epochs = sampler.batch(step)
         index, epoch = int(indices[rows[row]]), int(epochs[rows[row]])
-        change = functools.partial(augment, epoch, index)
         try:
-            example = _example(source, index, change, bucket, geometry, max_boxes)
+            element = _element(
+                source, _View(geometry(step), bucket, index, epoch), change, max_boxes
+            )
         except Exception as error:
             failures.append((index, error))
             raise RuntimeError("see failures") from error  # a StopIteration would end the data
-        return [example[name] for name in _FIELDS]
+        return [element[name] for name in _FIELDS]
 
     @tf.autograph.experimental.do_not_convert  # its loops are Python's, not the graph's
     def build(position: tf.Tensor) -> dict[str, Any]:
         values = tf.numpy_function(load, [position], list(_FIELDS.values()), stateful=False)
         element = dict(zip(_FIELDS, values, strict=True))
         image, canvas = element.pop("image"), element.pop("canvas")
-        pyramid = padded_pyramid(image, element["image_size"], canvas, geometry.levels)
+        pyramid = padded_pyramid(image, element["image_size"], canvas, levels)
         if space_to_depth:
             pyramid = tuple(tf.nn.space_to_depth(x[None], IMAGE_BLOCK)[0] for x in pyramid)
         return {"pyramid": pyramid, **element}
@@ -253,59 +368,47 @@ _FIELDS = {
     "image_id": tf.int32,
     "weight": tf.float32,
 }
-"""What `_example` returns: the original pixels, the size to pad to, and the fields of `Batch`."""
+"""What `_element` returns: the original pixels, the size to pad to, and the fields of `Batch`."""
 
 
-def _example(
-    source: Source,
-    index: int,
-    change: Callable[[Example], Example],
-    bucket: int,
-    geometry: Geometry,
-    max_boxes: int,
+def _element(
+    source: Source, view: _View, change: Callable[[Example, _View], Example], max_boxes: int
 ) -> dict[str, np.ndarray]:
-    """One image and its ground truth; blank if it cannot be read or `index` is -1."""
-    canvas = geometry.canvases[bucket]
-    if index < 0:
-        image, size, resized = None, canvas, canvas
+    """One image and its ground truth; blank if it cannot be read or the index is -1."""
+    canvas, index = view.canvas, view.index
+    example = None if index < 0 else Images(source, view.geometry.resized).load(index)
+    readable = example is not None
+    if example is not None:
+        example = change(example, view)
+        scale = example.scale.astype(np.float32)
     else:
-        image, size = source.try_load_image(index), source.size(index)
-        resized = geometry.resized(size)
-        if image is not None and (image.shape, image.dtype) != ((*size, 3), np.uint8):
-            raise TypeError(
-                f"the source made a {image.dtype} image of {image.shape} where its records say "
-                f"uint8 of {(*size, 3)}"
-            )
-    readable = image is not None
-    objects = source.records.objects(index) if readable else _NO_OBJECTS
-    if image is None:
-        image = np.zeros((1, 1, 3), np.uint8)  # blank at any size
-    image, objects = change(Example(image, objects))
-    scale = pixels_per_original(size, resized)
-    boxes = objects.boxes * np.tile(scale[::-1], 2)
-    padded = pad_objects(dataclasses.replace(objects, boxes=boxes), max_boxes)
+        size = canvas if index < 0 else source.size(index)
+        resized = canvas if index < 0 else view.geometry.resized(size)
+        limit = canvas if index < 0 else view.limit
+        within = min(resized[0], limit[0]), min(resized[1], limit[1])
+        example = Example(np.zeros((1, 1, 3), np.uint8), NO_OBJECTS, within)  # blank at any size
+        scale = pixels_per_original(size, resized)
+    boxes = example.objects.boxes * np.tile(scale[::-1], 2)
+    padded = pad_objects(dataclasses.replace(example.objects, boxes=boxes), max_boxes)
     return {
-        "image": image,
+        "image": example.image,
         "canvas": np.array(canvas, np.int32),
         **dict(zip(("boxes", "labels", "valid", "ignore"), padded, strict=True)),
-        "image_size": np.array(resized, np.int32),
+        "image_size": np.array(example.size, np.int32),
         "scale": scale,
         "image_id": np.array(max(index, 0), np.int32),
         "weight": np.array(readable, np.float32),
     }
 
 
-_NO_OBJECTS = Objects(
-    boxes=np.zeros((0, 4), np.float32),
-    labels=np.zeros(0, np.int32),
-    ignore=np.zeros(0, bool),
-    area=np.zeros(0, np.float32),
-)
-
-
-def _resolve_max_boxes(source: Source, max_boxes: int | None) -> int:
+def _resolve_max_boxes(
+    source: Source, max_boxes: int | None, augmentations: Sequence[Augmentation] = ()
+) -> int:
     """Rows of ground truth for each image: enough for all in multiples of eight, or fewer."""
-    needed = max(-(-source.records.max_objects // 8) * 8, 8)
+    most = of_an_image = source.records.max_objects
+    for augmentation in augmentations:
+        most = augmentation.objects_at_most(most, of_an_image)
+    needed = max(-(-most // 8) * 8, 8)
     if max_boxes is None or max_boxes >= needed:
         return needed
     counts = np.diff(source.records.offsets)
@@ -319,6 +422,14 @@ def _resolve_max_boxes(source: Source, max_boxes: int | None) -> int:
             int((counts[over] - max_boxes).sum()),
             len(over),
             source.records.file_names[int(np.argmax(counts))],
-            source.records.max_objects,
+            of_an_image,
+        )
+    if most > of_an_image:
+        logger.warning(
+            "%s: config.data.augmentations make images of up to %d objects, of which "
+            "config.data.max_boxes=%d keeps the first",
+            source.name,
+            most,
+            max_boxes,
         )
     return max_boxes

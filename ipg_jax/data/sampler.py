@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Float64, Int64, Integer
 
-_ORDER, _INTERLEAVING, _FLIP, _AUGMENT, _REPEAT = range(5)
+_ORDER, _INTERLEAVING, _FLIP, _AUGMENT, _REPEAT, _SHAPE = range(6)
 """What a random number is for; the streams are independent."""
 
 
@@ -164,6 +164,11 @@ def augmentation_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
     """The generator for further random changes of image `index` in an epoch."""
     sequence = np.random.SeedSequence(seed, spawn_key=(_AUGMENT, epoch, index))
     return np.random.Generator(np.random.Philox(sequence))
+
+
+def drawn_shape(seed: int, step: int, count: int) -> int:
+    """Which of `count` shapes the batch of a step has, each as often."""
+    return int(_draws(seed, (_SHAPE, step), 1)[0]) % count
 
 
 def _draws(seed: int, stream: tuple[int, ...], count: int) -> np.ndarray:

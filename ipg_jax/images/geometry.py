@@ -18,19 +18,32 @@ class Geometry(NamedTuple):
       long: upper limit of the longer side after resizing.
       levels: number of levels of the pyramid.
       pad_multiple: both sides of the padded image are multiples of it.
+      limit: largest height and width of content in all images; None where these are such that
+        whole images fit.
     """
 
     short: int
     long: int
     levels: int
     pad_multiple: int
+    limit: Size | None = None
+
+    @property
+    def limits(self) -> tuple[Size, ...]:
+        """Largest height and width of content in each bucket: landscape and portrait, or one."""
+        if self.limit is not None:
+            return (self.limit,)
+        short, long = self.short, self.long
+        return ((short, long),) if short == long else ((short, long), (long, short))
 
     @property
     def canvases(self) -> tuple[Size, ...]:
-        """Padded height and width in each bucket: landscape and portrait, or square alone."""
+        """Padded height and width in each bucket."""
         multiple = self.pad_multiple
-        short, long = (-(-side // multiple) * multiple for side in (self.short, self.long))
-        return ((short, long),) if self.short == self.long else ((short, long), (long, short))
+        return tuple(
+            (-(-height // multiple) * multiple, -(-width // multiple) * multiple)
+            for height, width in self.limits
+        )
 
     def buckets(self, sizes: Integer[np.ndarray, "n 2"]) -> Int32[np.ndarray, " n"]:
         """The index into `canvases` for images of the given heights and widths."""
@@ -50,13 +63,16 @@ class Geometry(NamedTuple):
         return height, width
 
 
-def make_geometry(image_size: Size, levels: int, pad_multiple: int = 0) -> Geometry:
+def make_geometry(
+    image_size: Size, levels: int, pad_multiple: int = 0, limit: Size | None = None
+) -> Geometry:
     """Checks the settings and fills in the default of `pad_multiple`.
 
     Args:
       image_size: limits of the (short, long) side.
       levels: number of levels of the pyramid.
       pad_multiple: 0 for `padding_multiple(levels)`.
+      limit: see `Geometry`.
 
     Raises:
       ValueError: the settings contradict each other.
@@ -70,7 +86,7 @@ def make_geometry(image_size: Size, levels: int, pad_multiple: int = 0) -> Geome
             f"pad_multiple = {pad_multiple} must be a multiple of 2^(levels - 1) for "
             f"{levels} levels"
         )
-    return Geometry(short, long, levels, pad_multiple)
+    return Geometry(short, long, levels, pad_multiple, limit)
 
 
 def padding_multiple(levels: int, height_parts: int = 1) -> int:

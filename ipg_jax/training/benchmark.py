@@ -148,7 +148,7 @@ def measure(run: TrainRun, seconds: float = 10.0) -> Throughput:
         jax.block_until_ready(previous)
 
     def rate(work: Callable[[int], None]) -> float:
-        return run.batch_size * _runs_per_second(work, seconds)
+        return run.batch_size * _runs_per_second(work, seconds, warm_up=max(2, len(examples)))
 
     # One pipeline for all: while the step is measured alone, its buffers are full and it rests.
     batches = read()
@@ -173,14 +173,15 @@ def _exhaust(items: Iterator[Batch]) -> None:
         pass
 
 
-def _runs_per_second(work: Callable[[int], None], seconds: float) -> float:
+def _runs_per_second(work: Callable[[int], None], seconds: float, *, warm_up: int) -> float:
     """Returns how often per second `work` is done in the slowest process.
 
     Every process does the same number of times, since steps on several hosts wait for each other.
 
     Args:
-      work: does it as often as it is told to; the first two times are not looked at.
+      work: does it as often as it is told to.
       seconds: how long to measure, about.
+      warm_up: so many times are not looked at, of which each shape compiles its program once.
     """
 
     def elapsed(count: int) -> float:
@@ -189,7 +190,7 @@ def _runs_per_second(work: Callable[[int], None], seconds: float) -> float:
         here = np.float32(time.perf_counter() - begin)
         return float(np.max(multihost_utils.process_allgather(here)))
 
-    work(2)  # compiles, once for each aspect ratio
+    work(warm_up)
     count = 1
     # Also uses up what was prepared in advance, which would be counted as work done.
     while (taken := elapsed(count)) < seconds / 4:

@@ -16,6 +16,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from ipg_jax.fields import MOST
 from ipg_jax.images import ImageOptions
 from ipg_jax.layers import NormKind
 from ipg_jax.models import (
@@ -44,7 +45,7 @@ from ipg_jax.training.build_checks import (
     check_group_norms,
     checked,
 )
-from ipg_jax.training.build_fields import DETECTORS, DTYPES, MOST
+from ipg_jax.training.build_fields import DETECTORS, DTYPES
 from ipg_jax.training.build_matchers import build_matcher
 from ipg_jax.training.optimizer import make_optimizer, make_schedule
 from ipg_jax.training.sharding import make_mesh, state_sharding

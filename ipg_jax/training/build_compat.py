@@ -175,4 +175,6 @@ def fields_of(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tuples(value: Any) -> Any:
+    if isinstance(value, dict):  # options of an augmentation
+        return {name: _tuples(option) for name, option in value.items()}
     return tuple(map(_tuples, value)) if isinstance(value, list) else value

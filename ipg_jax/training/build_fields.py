@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import itertools
-import math
-import numbers
 import re
-from collections.abc import Callable
-from typing import Any, NamedTuple, get_args
+from collections.abc import Mapping
+from typing import Any, get_args
 
 import jax.numpy as jnp
 
+from ipg_jax.fields import (
+    FLAG,
+    Field,
+    choice,
+    is_ascending_pair,
+    optional,
+    real,
+    several,
+    whole,
+)
 from ipg_jax.kernels import Implementation
 from ipg_jax.layers import NORMS, Remat
 from ipg_jax.models import BACKBONES, FUSIONS, NECKS
@@ -29,9 +37,6 @@ DETECTORS = {"retinanet": (), "faster_rcnn": FASTER_RCNN, "cascade_rcnn": CASCAD
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
-MOST = 2**31 - 1
-"""The largest whole number where a field has no limit of its own: devices count in 32 bits."""
-
 WIDEST = 2**16
 """The most channels of a layer, and the longest side of an image."""
 
@@ -40,93 +45,6 @@ LARGEST_BATCH = 2**16
 
 MOST_SCENES = 10**6
 """The most scenes of digits, all of which are laid out at the start."""
-
-
-class Field(NamedTuple):
-    """What a field may hold.
-
-    Attributes:
-      kind: the type of its values, as the command line reads them.
-      text: what a value is, in words.
-      holds: whether something is such a value.
-      optional: whether the field may be None, not set.
-      path: whether it names a file or folder, in which `~` stands for the home folder.
-    """
-
-    kind: type
-    text: str
-    holds: Callable[[Any], bool]
-    optional: bool = False
-    path: bool = False
-
-    def problem(self, value: Any) -> str | None:
-        """Returns what is wrong with a value, to follow the field's name, or None."""
-        if self.optional and (value is None or (self.kind is str and value == "")):
-            return None
-        if self.holds(value):
-            return None
-        shown = repr(value)
-        shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
-        return f"is {self.text}{', or not set' if self.optional else ''}, not {shown}"
-
-
-def whole(least: int, most: int = MOST) -> Field:
-    """A whole number within limits."""
-    limits = f"from {least} on" if most == MOST else f"from {least} to {most}"
-    return Field(int, f"a whole number {limits}", lambda x: _is_whole(x) and least <= x <= most)
-
-
-def real(
-    least: float = -math.inf,
-    most: float = math.inf,
-    *,
-    above: float = -math.inf,
-    below: float = math.inf,
-) -> Field:
-    """A finite number within limits, of which `least` and `most` are allowed themselves."""
-    words = {"from": least, "above": above, "to": most, "below": below}
-    limits = [f"{word} {limit:g}" for word, limit in words.items() if math.isfinite(limit)]
-
-    def holds(x: Any) -> bool:
-        if not isinstance(x, numbers.Real) or isinstance(x, bool):
-            return False
-        try:
-            x = float(x)
-        except OverflowError:  # a whole number beyond all floats
-            return False
-        return math.isfinite(x) and least <= x <= most and above < x < below
-
-    return Field(float, f"a number {' '.join(limits)}", holds)
-
-
-def choice(*names: str) -> Field:
-    """One of some names."""
-    text = f"one of {', '.join(names)}"
-    return Field(str, text, lambda x: isinstance(x, str) and x in names)
-
-
-def several(item: Field, text: str, fits: Callable[[Any], bool] = lambda _: True) -> Field:
-    """A tuple of values of one kind.
-
-    Args:
-      item: what each value is.
-      text: what the tuple is, in words.
-      fits: whether so many and such values go together.
-    """
-
-    def holds(x: Any) -> bool:
-        return isinstance(x, tuple | list) and all(map(item.holds, x)) and bool(fits(x))
-
-    return Field(tuple, text, holds)
-
-
-def optional(field: Field) -> Field:
-    """The same, or None for not set; an empty text says so, too."""
-    return field._replace(optional=True)
-
-
-def _is_whole(x: Any) -> bool:
-    return isinstance(x, numbers.Integral) and not isinstance(x, bool)
 
 
 def _is_text(x: Any) -> bool:
@@ -140,23 +58,31 @@ def _is_pattern(x: Any) -> bool:
         return False
 
 
+def _is_entry(x: Any) -> bool:
+    if isinstance(x, tuple | list):
+        return len(x) == 2 and _is_text(x[0]) and isinstance(x[1], Mapping)
+    return _is_text(x)
+
+
 def _ascending(x: Any) -> bool:
     return all(a < b for a, b in itertools.pairwise(x))
 
 
-def _is_pair(x: Any) -> bool:
-    return len(x) == 2 and x[0] <= x[1]
-
-
-FLAG = Field(bool, "True or False", lambda x: isinstance(x, bool))
 TEXT = Field(str, "a text", _is_text)
 PATH = Field(str, "the name of a file or folder", _is_text, path=True)
 PATTERN = Field(str, "a regular expression", _is_pattern)
 SIZE = several(
     whole(1, WIDEST),
     "a pair (short, long) of whole numbers with 0 < short <= long, in pixels, such as (800, 1333)",
-    _is_pair,
+    is_ascending_pair,
 )
+SIZES = several(
+    SIZE,
+    "one or more pairs (short, long) of whole numbers with 0 < short <= long, in pixels, such as "
+    "((500, 800), (600, 1000))",
+    bool,
+)
+ENTRY = Field(tuple, "a name or a pair (name, {option: value})", _is_entry)
 TWO = several(
     whole(1),
     "a pair of whole numbers from 1 on, for training and prediction",
@@ -208,7 +134,10 @@ def fields() -> dict[str, Field]:
         "data.drop_empty": FLAG,
         "data.max_boxes": optional(whole(1)),
         "data.flip": real(0.0, 1.0),
-        "data.augmentations": several(TEXT, "a tuple of names of augmentations"),
+        "data.augmentations": several(
+            ENTRY, "a tuple of names of augmentations and pairs (name, {option: value})"
+        ),
+        "data.train_sizes": optional(SIZES),
         "data.space_to_depth": optional(FLAG),
         "data.verify": choice("headers", "decode", "none"),
         "data.max_unreadable": real(0.0, 1.0),
@@ -231,7 +160,7 @@ def fields() -> dict[str, Field]:
         "model.fusion_init": optional(choice("default", "identity")),
         "model.guidance_channels": optional(width),
         "model.fpn_levels": optional(
-            several(whole(2, 12), "a pair (first, last) of levels from 2 to 12", _is_pair)
+            several(whole(2, 12), "a pair (first, last) of levels from 2 to 12", is_ascending_pair)
         ),
         "model.neck": choice(*NECKS),
         "model.fpn_channels": width,
@@ -291,14 +220,7 @@ def fields() -> dict[str, Field]:
         "eval.nms_iou": real(0.0, 1.0),
         "eval.nms_sigma": real(above=0.0),
         "eval.max_detections": whole(1),
-        "eval.scales": optional(
-            several(
-                SIZE,
-                "one or more pairs (short, long) of whole numbers with 0 < short <= long, in "
-                "pixels, such as ((500, 800), (600, 1000))",
-                bool,
-            )
-        ),
+        "eval.scales": optional(SIZES),
         "eval.flips": FLAG,
         "eval.samples": whole(0),
         "mesh.data": optional(whole(1)),

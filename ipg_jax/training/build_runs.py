@@ -45,7 +45,7 @@ from ipg_jax.training.evaluator import Evaluator, View
 from ipg_jax.training.runs import EvalRun, PredictRun, TrainRun
 from ipg_jax.training.sharding import check_batch_size, make_mesh, process_rows
 from ipg_jax.training.steps import make_predict_step
-from ipg_jax.types import Batch, ImageId
+from ipg_jax.types import Batch
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def build_train_run(config: ConfigDict, *, evaluate: bool = True) -> TrainRun:
         check_eval_batch_size(config, mesh)
     task = build_task(config)
     log_fusion_init(config)
-    data.check_augmentations(tuple(config.data.augmentations))
+    data.make_augmentations(config.data.augmentations)  # before the data are read
     source = build_source(config, train=True)
     check_training_data(source)
     log_repeats(repeats_of(config, source))
@@ -98,7 +98,9 @@ def build_train_run(config: ConfigDict, *, evaluate: bool = True) -> TrainRun:
         image_size=tuple(config.image_size),
         batch_size=config.batch_size,
         batches=build_train_batches(config, source, mesh, levels=task.pyramid_levels),
-        batch_records=build_batch_records(config, source),
+        batch_records=functools.partial(
+            data.global_batch_records, source, **batch_settings(config, source)
+        ),
         init_state=build_state(config, task, optimizer),
         template=template,
         optimizer=optimizer,
@@ -394,20 +396,16 @@ def build_train_batches(
       mesh: of the devices that divide a batch.
       levels: of the image pyramid.
     """
-    repeats = repeats_of(config, source)
+    settings = batch_settings(config, source)
 
     def batches(start_step: int) -> Generator[Batch, None, None]:
         return data.train_batches(
             source,
-            batch_size=config.batch_size,
-            seed=config.seed,
+            **settings,
             start_step=start_step,
-            image_size=tuple(config.image_size),
             levels=levels,
             max_boxes=config.data.max_boxes,
             flip=config.data.flip,
-            augmentations=tuple(config.data.augmentations),
-            repeats=repeats,
             pad_multiple=padding_multiple(levels, mesh.shape["space"]),
             space_to_depth=space_to_depth(config, mesh),
             rows=process_rows(mesh, config.batch_size),
@@ -416,18 +414,40 @@ def build_train_batches(
     return batches
 
 
-def build_batch_records(
-    config: ConfigDict, source: data.Source
-) -> Callable[[int], list[tuple[ImageId, str]]]:
-    """Returns the function from the number of a batch to `data.global_batch_records` of it."""
-    return functools.partial(
-        data.global_batch_records,
-        source,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        image_size=tuple(config.image_size),
-        repeats=repeats_of(config, source),
-    )
+def batch_settings(config: ConfigDict, source: data.Source) -> dict[str, Any]:
+    """Returns the arguments of `data.train_batches` that say which images a batch has.
+
+    Args:
+      config: the run's.
+      source: its training data.
+
+    Raises:
+      ValueError: `config.data.augmentations` has something that is no augmentation.
+    """
+    return {
+        "batch_size": config.batch_size,
+        "seed": config.seed,
+        "image_size": tuple(config.image_size),
+        "train_sizes": tuple(map(tuple, config.data.train_sizes or ())),
+        "augmentations": data.make_augmentations(config.data.augmentations),
+        "repeats": repeats_of(config, source),
+    }
+
+
+def build_augmented(config: ConfigDict) -> tuple[data.Source, dict[str, Any]]:
+    """Returns the training data of a config, and the arguments of `data.train_example`.
+
+    Raises:
+      ValueError: the config does not fit the data; the message names the field.
+    """
+    config = checked(config)
+    augmentations = data.make_augmentations(config.data.augmentations)
+    return build_source(config, train=True), {
+        "seed": config.seed,
+        "image_size": tuple(config.image_size),
+        "flip": config.data.flip,
+        "augmentations": augmentations,
+    }
 
 
 def repeats_of(config: ConfigDict, source: data.Source) -> Float64[np.ndarray, " n"]:

@@ -34,6 +34,15 @@ def test_canvases():
     assert make_geometry((600, 1000), levels=4, pad_multiple=8).canvases[0] == (600, 1000)
 
 
+def test_windows_have_one_canvas():
+    geometry = make_geometry((512, 640), levels=4, limit=(250, 320))
+    assert geometry.limits == ((250, 320),)
+    assert geometry.canvases == ((256, 320),)
+    np.testing.assert_array_equal(geometry.buckets(np.array([[480, 640], [640, 480]])), [0, 0])
+    assert geometry.resized((1024, 1280)) == (512, 640)  # of which windows are cut
+    assert make_geometry((512, 640), levels=4).limits == ((512, 640), (640, 512))
+
+
 def test_padding_lets_the_height_of_every_feature_be_divided():
     assert padding_multiple(4) == 32
     assert padding_multiple(6) == 128  # the total stride of the sixth level's feature

@@ -1,6 +1,8 @@
 """What is wrong with a config is said before anything is built of it, with the field's name."""
 
+import contextlib
 import importlib
+import json
 import logging
 import pathlib
 import random
@@ -8,9 +10,11 @@ import re
 
 import jax
 import pytest
-from ml_collections import ConfigDict
+from absl import flags
+from ml_collections import ConfigDict, config_flags
 
 from configs.common import default_config
+from ipg_jax import data
 from ipg_jax.training.build import build_task
 from ipg_jax.training.build_checks import (
     check_initial,
@@ -19,8 +23,14 @@ from ipg_jax.training.build_checks import (
     warn_of_large_batch,
     warn_of_warmup,
 )
+from ipg_jax.training.build_compat import fields_of
 from ipg_jax.training.build_fields import fields
-from ipg_jax.training.build_runs import build_eval_run, build_train_run, log_fusion_init
+from ipg_jax.training.build_runs import (
+    build_augmented,
+    build_eval_run,
+    build_train_run,
+    log_fusion_init,
+)
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 
@@ -78,6 +88,8 @@ WRONG = {
     "init_from": ["a\0b", 20240517],
     "data.verify": ["decodes", "header", None],
     "data.flip": [1.5, -0.1, float("nan")],
+    "data.augmentations": ["mosaic", (3,), (("mosaic", 3),), (("mosaic",),), ("mosaic", {})],
+    "data.train_sizes": [(), (32, 48), ((48, 32),), ((0, 5),)],
     "data.class_names": [("a", "a"), ("a", 3), "ab"],
     "data.scene_size": [16],
     "data.train_scenes": [0, 10**7],
@@ -112,6 +124,44 @@ def test_a_wrong_value_is_an_error_with_the_field_and_what_it_may_hold(path: str
     for value in WRONG[path]:
         with pytest.raises(ValueError, match=rf"^config\.{path} is [^\n]*, not [^\n]*$"):
             checked(with_value(path, value))
+
+
+def test_augmentations_are_read_from_a_command_line_and_from_json(tiny_config):
+    entries = ("flip_vertical", ("random_crop", {"size": (40, 48), "tries": 3}))
+    arguments = ["train.py", f"--config.data.augmentations={entries}"]
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_dict("config", tiny_config, flag_values=values, sys_argv=arguments)
+    values(arguments)
+    assert values.config.data.augmentations == entries
+    made = data.make_augmentations(checked(values.config).data.augmentations)
+    assert made == (data.FlipVertical(), data.RandomCrop(size=(40, 48), tries=3))
+    document = json.loads(values.config.to_json())
+    assert fields_of(document)["data.augmentations"] == entries
+    assert data.make_augmentations(document["data"]["augmentations"]) == made
+
+
+def test_wrong_augmentations_are_refused_before_data_are_read(tiny_config, monkeypatch):
+    monkeypatch.setattr("ipg_jax.training.build_runs.build_source", None)
+    with tiny_config.unlocked():
+        tiny_config.data.augmentations = (("random_crop", {"sizes": (40, 48)}),)
+    for build in (build_train_run, build_augmented):
+        with pytest.raises(ValueError, match=r"^config\.data\.augmentations: random_crop: .*sizes"):
+            build(tiny_config)
+
+
+def test_batches_are_those_of_the_config(tiny_config):
+    with tiny_config.unlocked():
+        tiny_config.data.train_sizes = ((64, 64), (32, 96))
+        tiny_config.data.augmentations += (("random_crop", {"size": (40, 48)}),)
+        tiny_config.mesh.data, tiny_config.mesh.space = 4, 2
+    run = build_train_run(tiny_config, evaluate=False)
+    with contextlib.closing(run.batches(3)) as batches:
+        batch = next(batches)
+    assert batch.pyramid[0].shape == (8, 64, 64, 3)  # up to multiples of 32 for two devices
+    assert (batch.image_size <= [40, 48]).all()
+    assert [number for number, _ in run.batch_records(3)] == [
+        run.source.records.image_ids[index] for index in batch.image_id
+    ]
 
 
 def test_all_that_is_wrong_is_said_at_once():

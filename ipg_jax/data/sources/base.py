@@ -165,6 +165,14 @@ class Objects:
     area: Float32[np.ndarray, " m"]
 
 
+NO_OBJECTS = Objects(
+    boxes=np.zeros((0, 4), np.float32),
+    labels=np.zeros(0, np.int32),
+    ignore=np.zeros(0, bool),
+    area=np.zeros(0, np.float32),
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Records:
     """The annotations of a data set as flat arrays.
