@@ -16,6 +16,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from ipg_jax.evaluation import METRICS
 from ipg_jax.images import ImageOptions
 from ipg_jax.layers import NormKind
 from ipg_jax.models import (
@@ -91,7 +92,7 @@ def build_task(config: ConfigDict) -> DetectionTask:
         "nms": config.eval.nms,
         "nms_iou": config.eval.nms_iou,
         "nms_sigma": config.eval.nms_sigma,
-        "max_detections": config.eval.max_detections,
+        "max_detections": config.eval.max_detections or METRICS[config.eval.metric].limits[-1],
         "kernels": model.kernels,
     }
     num_anchors = model.anchor_octaves * len(model.anchor_ratios)

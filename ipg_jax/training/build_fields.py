@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, get_args
 
 import jax.numpy as jnp
 
+from ipg_jax.evaluation import METRICS
 from ipg_jax.kernels import Implementation
 from ipg_jax.layers import NORMS, Remat
 from ipg_jax.models import BACKBONES, FUSIONS, NECKS
@@ -141,6 +142,12 @@ def _is_pair(x: Any) -> bool:
     return len(x) == 2 and x[0] <= x[1]
 
 
+def _is_area_range(x: Any) -> bool:
+    if not isinstance(x, tuple | list) or len(x) != 3 or not _is_text(x[0]):
+        return False
+    return all(map(real(0.0, 1e6).holds, x[1:])) and x[1] < x[2]
+
+
 FLAG = Field(bool, "True or False", lambda x: isinstance(x, bool))
 TEXT = Field(str, "a text", _is_text)
 PATH = Field(str, "the name of a file or folder", _is_text, path=True)
@@ -150,6 +157,7 @@ SIZE = several(
     "a pair (short, long) of whole numbers with 0 < short <= long, in pixels, such as (800, 1333)",
     _is_pair,
 )
+AREA_RANGE = Field(tuple, "a size class (name, from, to)", _is_area_range)
 TWO = several(
     whole(1),
     "a pair of whole numbers from 1 on, for training and prediction",
@@ -195,6 +203,9 @@ def fields() -> dict[str, Field]:
         "data.scene_size": whole(48, WIDEST),
         "data.class_names": optional(
             several(TEXT, "a tuple of different names", lambda x: len(set(x)) == len(x))
+        ),
+        "data.ignore_classes": several(
+            TEXT, "a tuple of different names", lambda x: len(set(x)) == len(x)
         ),
         "data.repeat_share": optional(real(above=0.0, most=1.0)),
         "data.repeat_small": real(1.0, 1000.0),
@@ -271,12 +282,20 @@ def fields() -> dict[str, Field]:
         "optimizer.accumulation": whole(1, LARGEST_BATCH),
         "optimizer.ema_decay": optional(real(above=0.0, below=1.0)),
         "eval.batch_size": optional(whole(1, LARGEST_BATCH)),
-        "eval.metric": choice("coco", "voc"),
+        "eval.metric": choice(*METRICS),
         "eval.score_threshold": real(0.0, below=1.0),
         "eval.nms": choice(*NMS_CHOICES),
         "eval.nms_iou": real(0.0, 1.0),
         "eval.nms_sigma": real(above=0.0),
-        "eval.max_detections": whole(1),
+        "eval.max_detections": optional(whole(1)),
+        "eval.area_ranges": optional(
+            several(
+                AREA_RANGE,
+                "one or more (name, from, to) with different names and 0 <= from < to, in pixels, "
+                'such as (("tiny", 0, 16), ("small", 16, 32))',
+                lambda x: x and len({name for name, _, _ in x}) == len(x),
+            )
+        ),
         "eval.scales": optional(
             several(
                 SIZE,

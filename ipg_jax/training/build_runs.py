@@ -226,11 +226,21 @@ def build_evaluator(
         views=build_views(config),
         batch_size=config.eval.batch_size or config.batch_size,
         metric=config.eval.metric,
+        area_ranges=build_area_ranges(config),
         max_unreadable=config.data.max_unreadable,
         num_samples=config.eval.samples if samples is None else samples,
         space_to_depth=space_to_depth(config, mesh),
         predict_step=make_predict_step(task.predict, mesh),
     )
+
+
+def build_area_ranges(config: ConfigDict) -> dict[str, tuple[float, float]] | None:
+    """Returns the size classes of `config.eval.area_ranges` in square pixels; None if not set."""
+    if config.eval.area_ranges is None:
+        return None
+    return {
+        name: (float(low) ** 2, float(high) ** 2) for name, low, high in config.eval.area_ranges
+    }
 
 
 def _common(c: ConfigDict, train: bool) -> dict[str, Any]:
@@ -336,10 +346,18 @@ def build_source(
     c = config.data
     if c.source not in SOURCES:
         raise ValueError(f"config.data.source is one of {', '.join(SOURCES)}, not {c.source!r}")
+    class_names, ignored = tuple(class_names or c.class_names or ()), tuple(c.ignore_classes)
+    if both := set(class_names) & set(ignored):
+        raise ValueError(
+            f"config.data.ignore_classes has {shown(min(both))}, which is one of the classes "
+            f"({', '.join(map(shown, class_names))}): leave it out of one of them"
+        )
     if class_names:
         c = c.copy_and_resolve_references()
-        c.class_names = tuple(class_names)
+        c.class_names = class_names + ignored  # the data may have objects of all of these
     source = SOURCES[c.source](c, train)
+    with _named("ignore_classes"):
+        source = source.ignoring(ignored)
     if len(source.class_names) != config.model.num_classes:
         raise ValueError(
             f"{shown(source.name)} has {len(source.class_names)} classes "
