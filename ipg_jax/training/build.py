@@ -32,6 +32,7 @@ from ipg_jax.models import (
     RetinaNetHead,
     RPNHead,
 )
+from ipg_jax.ops import level_anchor_sizes
 from ipg_jax.tasks import (
     DetectionTask,
     Proposals,
@@ -75,14 +76,8 @@ def build_task(config: ConfigDict) -> DetectionTask:
     check_group_norms(model, backbone)
     first, last = fpn_levels(model)
     fpn = build_neck(model, types)
-    anchor_sizes = tuple(
-        # Whole pixels, as torchvision's. By the level, not by its stride: where the backbone keeps
-        # the resolution, levels of one stride have anchors of their own, as they have rois.
-        tuple(
-            float(int(model.anchor_scale * 2**level * 2 ** (i / model.anchor_octaves)))
-            for i in range(model.anchor_octaves)
-        )
-        for level in range(first, last + 1)
+    anchor_sizes = level_anchor_sizes(
+        range(first, last + 1), model.anchor_scale, model.anchor_octaves
     )
     check_anchors(model, anchor_sizes)
     common: dict[str, Any] = {
