@@ -98,7 +98,7 @@ def page(source: Source, report: DatasetReport) -> str:
         _section(
             "Classes",
             _row(_table(class_table(report)), _class_chart(report)),
-            _note("Sizes in pixels of the original images."),
+            _note("Sizes in pixels of the original images, then of the resized ones."),
         ),
         _section("Objects an image", _crowding_chart(report)),
         _section("The smallest objects", _figures("crops", album.smallest(SMALLEST))),

@@ -60,11 +60,12 @@ class Spread:
 
 @dataclasses.dataclass(frozen=True)
 class ClassNumbers:
-    """One class: its objects, the images that show it, its sizes in original pixels."""
+    """One class: its objects, the images that show it, its sizes before and after the resize."""
 
     name: str
     objects: int
     images: int
+    side_original: Spread
     side: Spread
 
 
@@ -260,13 +261,15 @@ def _histogram(side: Float64[np.ndarray, " n"]) -> tuple[int, ...]:
 
 
 def _classes(names: Sequence[str], objects: NetworkObjects) -> tuple[ClassNumbers, ...]:
+    side = objects.side
     by_label = np.argsort(objects.label, kind="stable")
     ends = np.searchsorted(objects.label[by_label], np.arange(len(names) + 1))
     numbers = []
     for k, name in enumerate(names):
         mine = by_label[ends[k] : ends[k + 1]]
         images = len(np.unique(objects.image[mine]))
-        numbers.append(ClassNumbers(name, len(mine), images, _spread(objects.original_side[mine])))
+        spreads = _spread(objects.original_side[mine]), _spread(side[mine])
+        numbers.append(ClassNumbers(name, len(mine), images, *spreads))
     return tuple(numbers)
 
 

@@ -27,19 +27,22 @@ class Table(NamedTuple):
 
 
 def class_table(report: DatasetReport) -> Table:
-    """A row for each class; sizes in pixels of the original images."""
+    """A row for each class: its objects, the images that show it, its sizes, and those resized."""
     rows = [
         [
             shown(c.name),
             f"{c.objects:,}",
             percent(c.objects / report.objects if report.objects else None),
             f"{c.images:,}",
+            *_cells(c.side_original),
             *_cells(c.side),
         ]
         for c in report.classes
     ]
-    everything = ["all", f"{report.objects:,}", "", "", *_cells(report.side_original)]
-    header = ["class", "objects", "share", "images", "5 %", "median", "95 %"]
+    sizes = [*_cells(report.side_original), *_cells(report.side)]
+    everything = ["all", f"{report.objects:,}", "", "", *sizes]
+    spread = ["5 %", "median", "95 %"]
+    header = ["class", "objects", "share", "images", *spread, "resized 5 %", *spread[1:]]
     return Table(header, [*rows, everything])
 
 

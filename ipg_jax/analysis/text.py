@@ -86,7 +86,7 @@ def format_report(report: DatasetReport) -> str:
     """The report as aligned plain text; sizes are square roots of areas, in pixels."""
     parts = [
         "\n".join([shown(report.name), *summary(report)]),
-        f"{class_table(report)}\n(sizes in pixels of the original images)",
+        class_table(report),
         size_table(report),
         level_table(report),
         f"{settings_table(report)}\n{verdict(report)}",

@@ -55,6 +55,8 @@ def test_numbers(source):
     assert half.sizes_original == report.sizes
     assert half.sizes == (1, 1, 1, 3, 0, 0, 0, 0)  # 2, 4, 10, 16, 25 and 30 pixels
     assert half.tiny == 1
+    assert half.classes[1].side_original == dog.side_original
+    assert half.classes[1].side == Spread(25.25, 27.5, 29.75)
 
 
 def test_overlaps_by_size_and_level():
@@ -102,6 +104,7 @@ def test_json_has_all_of_it(source):
         "name": "cat",
         "objects": 4,
         "images": 1,
+        "side_original": {"p5": pytest.approx(4.6), "median": 14, "p95": pytest.approx(30.2)},
         "side": {"p5": pytest.approx(4.6), "median": 14, "p95": pytest.approx(30.2)},
     }
     assert values["settings"][0]["fpn_levels"] == [3, 7]
@@ -147,7 +150,7 @@ def test_text_is_aligned_and_names_what_to_change(source):
     assert "3 images, 6 objects of 2 classes, and 1 to ignore" in text
     assert "config.eval.max_detections: 4, and 1 of 3 images have more objects, up to 5" in text
     header, cat, dog, everything = text.split("\n\n")[1].splitlines()[:4]
-    assert header.split() == ["class", "objects", "share", "images", "5", "%", "median", "95", "%"]
+    assert header.split()[:7] == ["class", "objects", "share", "images", "5", "%", "median"]
     assert {len(line) for line in (header, cat, dog, everything)} == {len(header)}
     assert "Proposal: config.model.fpn_levels=(2,5)" in text
 
