@@ -19,6 +19,7 @@ from ipg_jax.analysis.tables import (
     Table,
     class_table,
     level_table,
+    match_table,
     percent,
     settings_table,
     size_label,
@@ -94,6 +95,14 @@ def page(source: Source, report: DatasetReport) -> str:
             "Anchors",
             _row(_table(level_table(report)), _table(settings_table(report))),
             f"<p>{html.escape(verdict(report))}</p>",
+        ),
+        _section(
+            "Matches",
+            _table(match_table(report)),
+            _note(
+                f"Anchors that the matcher makes positive, on {report.matched_images} images: "
+                "where objects crowd, an anchor goes to one of them."
+            ),
         ),
         _section(
             "Classes",

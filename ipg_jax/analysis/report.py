@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from ipg_jax.analysis.assignment import Match, assign
 from ipg_jax.analysis.coverage import best_overlaps
 from ipg_jax.analysis.objects import NetworkObjects, network_objects
 from ipg_jax.analysis.proposal import COVERED, Anchors, Proposal, propose
@@ -38,6 +39,7 @@ class DetectorSettings:
       anchors: settings of the anchors.
       foreground_iou: IoU from which an anchor is positive.
       background_iou: IoU below which it is negative.
+      match: the matcher.
       limits: by name, such as the field of the config, how many boxes of an image something lets
         through.
     """
@@ -46,6 +48,7 @@ class DetectorSettings:
     anchors: Anchors
     foreground_iou: float
     background_iou: float
+    match: Match
     limits: Mapping[str, int]
 
 
@@ -89,6 +92,21 @@ class Overlaps:
     background: float | None
     forced: float | None
     none: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Matched:
+    """What the matcher does for some objects, which compete for anchors with their neighbours.
+
+    Attributes:
+      objects: how many there are.
+      matched: share that gets a positive anchor; None of no objects.
+      anchors: how many it gets.
+    """
+
+    objects: int
+    matched: float | None
+    anchors: Spread
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,6 +164,9 @@ class DatasetReport:
       background_iou: IoU below which an anchor is negative.
       overlaps: of all objects.
       overlaps_by_size: of the objects of each size class.
+      matched_images: on how many images the matcher was tried; the next two are of them.
+      matched: of all objects.
+      matched_by_size: of the objects of each size class.
       levels: from the finest to the coarsest.
       limits: what bounds the boxes of an image.
       settings: of the anchors: now, with other levels alone, with another scale alone, and the
@@ -173,6 +194,9 @@ class DatasetReport:
     background_iou: float
     overlaps: Overlaps
     overlaps_by_size: tuple[Overlaps, ...]
+    matched_images: int
+    matched: Matched
+    matched_by_size: tuple[Matched, ...]
     levels: tuple[LevelNumbers, ...]
     limits: tuple[Limit, ...]
     settings: tuple[Proposal, ...]
@@ -193,7 +217,11 @@ class DatasetReport:
 
 
 def analyse(
-    source: Source, detector: DetectorSettings, *, sample: int | None = None
+    source: Source,
+    detector: DetectorSettings,
+    *,
+    sample: int | None = None,
+    matched_images: int = 16,
 ) -> DatasetReport:
     """Returns the numbers of a data set; reads no image.
 
@@ -202,6 +230,7 @@ def analyse(
       detector: what is to be trained on it.
       sample: how many objects, drawn at random, overlaps are computed of; None for all. The
         proposal is always searched with no more than `SEARCHED`.
+      matched_images: on how many images, drawn at random, the matcher is tried.
     """
     records = source.records
     objects = network_objects(records, detector.geometry)
@@ -210,6 +239,8 @@ def analyse(
     searched = judged.sample(SEARCHED)
     overlaps = best_overlaps(judged.boxes, judged.canvas, detector.anchors.layout)
     size_class = _size_class(judged.side)
+    assigned = assign(objects, detector.anchors.layout, detector.match, images=matched_images)
+    assigned_class = _size_class(assigned.side)
     return DatasetReport(
         name=source.name,
         images=len(records),
@@ -236,6 +267,11 @@ def analyse(
         overlaps=_overlaps(overlaps.max(axis=1), detector),
         overlaps_by_size=tuple(
             _overlaps(overlaps[size_class == k].max(axis=1), detector) for k in range(len(EDGES))
+        ),
+        matched_images=assigned.images,
+        matched=_matched(assigned.anchors),
+        matched_by_size=tuple(
+            _matched(assigned.anchors[assigned_class == k]) for k in range(len(EDGES))
         ),
         levels=_levels(overlaps, detector),
         limits=tuple(
@@ -288,6 +324,12 @@ def _overlaps(best: np.ndarray, detector: DetectorSettings) -> Overlaps:
         forced=share((best > 0) & ~foreground),
         none=share(best <= 0),
     )
+
+
+def _matched(anchors: np.ndarray) -> Matched:
+    """What the matcher does for objects with so many positive anchors."""
+    share = float((anchors > 0).mean()) if len(anchors) else None
+    return Matched(len(anchors), share, _spread(anchors.astype(np.float64)))
 
 
 def _levels(overlaps: np.ndarray, detector: DetectorSettings) -> tuple[LevelNumbers, ...]:

@@ -68,6 +68,18 @@ def size_table(report: DatasetReport) -> Table:
     return Table(header, [*rows, everything])
 
 
+def match_table(report: DatasetReport) -> Table:
+    """A row for each size class: what the matcher does for its objects on some images."""
+    used = [k for k, matched in enumerate(report.matched_by_size) if matched.objects]
+    named = [(size_label(report, k), report.matched_by_size[k]) for k in used]
+    rows = [
+        [name, f"{x.objects:,}", percent(x.matched), *_cells(x.anchors)]
+        for name, x in [*named, ("all", report.matched)]
+    ]
+    header = ["size", "objects", "matched", "anchors 5 %", "median", "95 %"]
+    return Table(header, rows)
+
+
 def level_table(report: DatasetReport) -> Table:
     """A row for each level: its anchors, and the shares of objects that find one there."""
     thresholds = (report.foreground_iou, report.background_iou)

@@ -9,6 +9,7 @@ from ipg_jax.analysis.report import TINY, DatasetReport, Limit
 from ipg_jax.analysis.tables import (
     class_table,
     level_table,
+    match_table,
     percent,
     percentiles,
     settings_table,
@@ -88,6 +89,7 @@ def format_report(report: DatasetReport) -> str:
         "\n".join([shown(report.name), *summary(report)]),
         class_table(report),
         size_table(report),
+        f"By the matcher, on {count(report.matched_images, 'image')}:\n{match_table(report)}",
         level_table(report),
         f"{settings_table(report)}\n{verdict(report)}",
     ]

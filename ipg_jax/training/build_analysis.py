@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from ipg_jax.analysis.proposal import Anchors
@@ -12,9 +13,11 @@ from ipg_jax.analysis.report import DetectorSettings, analyse
 from ipg_jax.analysis.text import hints
 from ipg_jax.data import Source
 from ipg_jax.images import make_geometry, padding_multiple
+from ipg_jax.ops import Matches, match_anchors
 from ipg_jax.tasks import DetectionTask, RetinaNetTask, TwoStageTask
 from ipg_jax.training.build import build_task, fpn_levels
 from ipg_jax.training.build_checks import checked
+from ipg_jax.types import Array
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +44,17 @@ def build_detector_settings(config: ConfigDict) -> DetectorSettings:
     for level in range(deepest + 1, max(deepest + 2, levels[1]) + 1):
         strides[level] = 2 * strides[level - 1]  # as a neck's extra levels
     foreground, background, limits = _thresholds_and_limits(task)
+
+    def match(anchors: tuple[Array, ...], boxes: Array, valid: Array) -> Matches:
+        return match_anchors(
+            jnp.concatenate(anchors),
+            boxes,
+            valid,
+            positive_threshold=foreground,
+            negative_threshold=background,
+            low_quality=True,
+        )
+
     if config.data.max_boxes is not None:
         limits["config.data.max_boxes"] = config.data.max_boxes
     return DetectorSettings(
@@ -55,6 +69,7 @@ def build_detector_settings(config: ConfigDict) -> DetectorSettings:
         ),
         foreground_iou=foreground,
         background_iou=background,
+        match=match,
         limits=limits,
     )
 
@@ -81,7 +96,7 @@ def log_hints(config: ConfigDict, source: Source) -> None:
     """
     if jax.process_index():  # the others have the same data
         return
-    report = analyse(source, build_detector_settings(config), sample=SAMPLED)
+    report = analyse(source, build_detector_settings(config), sample=SAMPLED, matched_images=0)
     lines, warnings = hints(report)
     for line in lines:
         logger.info("%s", line)

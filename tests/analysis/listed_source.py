@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import jax.numpy as jnp
 import numpy as np
 
+from ipg_jax import ops
 from ipg_jax.analysis.proposal import Anchors
 from ipg_jax.analysis.report import DetectorSettings
 from ipg_jax.data import DataReport, Source
@@ -16,12 +18,25 @@ STRIDES = {level: 2**level for level in range(2, 8)}
 RETINANET = Anchors((3, 7), 4.0, (0.5, 1.0, 2.0), 3, STRIDES, 5)
 
 
+def match(anchors, boxes, valid):
+    """RetinaNet's matcher."""
+    return ops.match_anchors(
+        jnp.concatenate(anchors),
+        boxes,
+        valid,
+        positive_threshold=0.5,
+        negative_threshold=0.4,
+        low_quality=True,
+    )
+
+
 def settings(image_size=(100, 200), anchors=RETINANET, **limits):
     return DetectorSettings(
         geometry=make_geometry(image_size, levels=1),
         anchors=anchors,
         foreground_iou=0.5,
         background_iou=0.4,
+        match=match,
         limits=limits,
     )
 

@@ -75,6 +75,29 @@ def test_overlaps_by_size_and_level():
     assert report.levels[4].sizes == (512, 645, 812)
 
 
+def test_the_matcher_makes_objects_compete():
+    # Two boxes of 32 x 32 in one place: each anchor goes to the first, and none to the second.
+    both = ListedSource([((16, 16, 48, 48), 0), ((16, 16, 48, 48), 1)], [], size=(64, 96))
+    report = analyse(both, settings((64, 96)))
+    assert report.overlaps.covered == 1.0
+    assert (report.matched_images, report.matched.objects, report.matched.matched) == (1, 2, 0.5)
+    assert [k for k, x in enumerate(report.matched_by_size) if x.objects] == [4]
+    # One alone is the first of its anchors' two: it gets all of them.
+    alone = ListedSource([((16, 16, 48, 48), 0)], size=(64, 96))
+    anchors = analyse(alone, settings((64, 96))).matched.anchors
+    assert anchors.median == 2 * report.matched.anchors.median
+    assert analyse(alone, settings((64, 96)), matched_images=0).matched.objects == 0
+
+
+def test_images_of_too_many_objects_for_the_memory_are_not_matched(monkeypatch):
+    monkeypatch.setattr("ipg_jax.analysis.assignment._MOST_PAIRS", 4 * 9 * 129)
+    # RetinaNet's levels have 96 + 24 + 6 + 2 + 1 positions on 64 x 96, nine anchors each.
+    crowded = [((16, 16, 48, 48), 0)] * 5
+    report = analyse(ListedSource(crowded, crowded[:3], size=(64, 96)), settings((64, 96)))
+    assert report.settings[0].anchors == 9 * 129
+    assert (report.matched_images, report.matched.objects) == (1, 3)
+
+
 def test_a_sample_of_the_objects_says_about_the_same():
     rng = np.random.default_rng(0)
     images = [
