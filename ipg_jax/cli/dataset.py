@@ -27,13 +27,14 @@ def main(_: list[str]) -> None:
     from ipg_jax.training import command_line
 
     command_line.start()
-    from ipg_jax.analysis.page import write_page
-    from ipg_jax.analysis.report import analyse
-    from ipg_jax.analysis.text import format_report
-    from ipg_jax.files import make_folder, write_whole
-    from ipg_jax.training.build_analysis import build_detector_settings
-    from ipg_jax.training.build_checks import checked
-    from ipg_jax.training.build_runs import log_report, open_source
+    with command_line.without_start_up_notes():
+        from ipg_jax.analysis.page import write_page
+        from ipg_jax.analysis.report import analyse
+        from ipg_jax.analysis.text import format_report
+        from ipg_jax.files import make_folder, write_whole
+        from ipg_jax.training.build_analysis import build_detector_settings
+        from ipg_jax.training.build_checks import checked
+        from ipg_jax.training.build_runs import log_report, open_source
 
     config = checked(CONFIG.value)
     settings = build_detector_settings(config)
