@@ -92,6 +92,8 @@ def default_config() -> ConfigDict:
     config.data.eval_scenes = 200
     config.data.scene_size = 192
     config.data.class_names = placeholder(tuple)  # not set: read from the data
+    # Classes of the data whose objects are regions to ignore, of no class: ("DontCare",), say
+    config.data.ignore_classes = ()
     # Images come more often that hold a class which less than this share of them has (LVIS's rule);
     # not set: all come equally often
     config.data.repeat_share = placeholder(float)
@@ -212,12 +214,18 @@ def default_config() -> ConfigDict:
 
     config.eval = ConfigDict()
     config.eval.batch_size = placeholder(int)  # not set: that of training
-    config.eval.metric = "coco"  # coco | voc: which table is printed; AP is always COCO's
+    # Which table is printed: coco | voc | aitod | visdrone; the best checkpoint is by COCO's AP
+    config.eval.metric = "coco"
     config.eval.score_threshold = 0.05
     config.eval.nms = "greedy"  # greedy | soft_linear | soft_gaussian
     config.eval.nms_iou = 0.5  # of greedy and soft_linear
     config.eval.nms_sigma = 0.5  # of soft_gaussian
-    config.eval.max_detections = 100
+    # Boxes kept per image, and how many the metric counts; not set: 100, of aitod 1500, of visdrone
+    # 500
+    config.eval.max_detections = placeholder(int)
+    # Size classes of coco and aitod, (name, from, to) by the square root of an object's area, in
+    # pixels of the original image: (("tiny", 0, 16), ("small", 16, 32)), say; not set: their own
+    config.eval.area_ranges = placeholder(tuple)
     # Test-time augmentation: ((500, 800), (600, 1000)), say, in the place of image_size; and
     # whether every image is looked at mirrored as well
     config.eval.scales = placeholder(tuple)

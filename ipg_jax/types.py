@@ -107,10 +107,11 @@ class Batch(flax.struct.PyTreeNode):
       pyramid: `N` levels, level `i` uint8 `[B, H / 2^i, W / 2^i, 3]`, zero outside the content; or
         the same packed.
       boxes: float32 `[B, M, 4]`, `xyxy` in pixels of level 0.
-      labels: int32 `[B, M]`, 0-based.
+      labels: int32 `[B, M]`, 0-based; the number of classes for a region of no class.
       valid: bool `[B, M]`, False for padding rows.
       ignore: bool `[B, M]`, True for crowd and "difficult" objects: training leaves them out,
-        evaluation treats them as its benchmark says.
+        evaluation treats them as its benchmark says. True for regions of no class, in which
+        detections of any class count for nothing.
       image_size: int32 `[B, 2]`, height and width of the content in level 0.
       scale: float32 `[B, 2]`, input pixels per pixel of the original image, (y, x); 1 for a mosaic.
       image_id: int32 `[B]`, index of the record in its source (`source.image_ids[index]` is the

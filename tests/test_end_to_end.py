@@ -83,7 +83,7 @@ def test_the_demo_on_one_device(tmp_path):
         f"--out={out}",
         str(picture),
     )
-    assert "config.eval.max_detections=50, trained with 100" in log
+    assert "config.eval.max_detections=50, trained with None" in log
     document = json.loads((out / "detections.json").read_text())
     width, height = size_of(picture)
     assert [(x["width"], x["height"]) for x in document["images"]] == [(width, height)]

@@ -1,1 +1,1 @@
-"""Reports that people look at: what is in the data, what training makes of it, what was found."""
+"""What a data set asks of a detector, and pages of pictures that show it and its augmentations."""

@@ -1,8 +1,9 @@
 """From detections on the network's input to the benchmarks' figures.
 
 `DetectionCollector` maps boxes back to the original images, once, and keeps them in the COCO
-results format; `evaluate_coco` and `evaluate_voc` score such results; `format_metrics` prints
-either's figures. Everything here runs on the host with NumPy arrays.
+results format; `evaluate` scores such results by a metric's name, `evaluate_coco`, `evaluate_voc`
+and `evaluate_visdrone` by all of its settings; `format_metrics` prints the figures. Everything here
+runs on the host with NumPy arrays.
 """
 
 from ipg_jax.evaluation.coco import COCO_AREA_RANGES, evaluate_coco
@@ -13,16 +14,23 @@ from ipg_jax.evaluation.detections import (
     save_results,
 )
 from ipg_jax.evaluation.ground_truth import Annotations, GroundTruth
+from ipg_jax.evaluation.metrics import AITOD_AREA_RANGES, METRICS, Metric, evaluate
 from ipg_jax.evaluation.report import format_metrics
+from ipg_jax.evaluation.visdrone import evaluate_visdrone
 from ipg_jax.evaluation.voc import evaluate_voc
 
 __all__ = [
+    "AITOD_AREA_RANGES",
     "COCO_AREA_RANGES",
+    "METRICS",
     "Annotations",
     "DetectionCollector",
     "GroundTruth",
+    "Metric",
     "boxes_to_original",
+    "evaluate",
     "evaluate_coco",
+    "evaluate_visdrone",
     "evaluate_voc",
     "format_metrics",
     "load_results",

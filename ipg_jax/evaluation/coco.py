@@ -1,24 +1,25 @@
-"""COCO's box metrics through pycocotools, which defines them."""
+"""COCO's box metrics, to the bit those of pycocotools, which defines them."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import logging
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
+from jaxtyping import Bool, Float64, Int64
 
 from ipg_jax.evaluation.ground_truth import (
     GroundTruth,
-    IndexedResults,
+    IndexedObjects,
     Result,
+    index_objects,
     index_results,
 )
+from ipg_jax.evaluation.matching import IOU_THRESHOLDS, RECALLS, match_classes
+from ipg_jax.evaluation.regions import in_regions
+from ipg_jax.types import ImageId
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,8 @@ def evaluate_coco(
     """Average precision and recall as the COCO benchmark defines them.
 
     Every image of the data set counts, whether it has results or not. An object of the `ignore`
-    flag is a crowd region: any number of detections inside it count neither for nor against.
+    flag is a crowd region: any number of detections of its class inside it count neither for nor
+    against. In a region of no class (`regions.in_regions`) that holds for all classes.
 
     Args:
       ground_truth: the data set.
@@ -61,8 +63,10 @@ def evaluate_coco(
     limits = list(max_detections)
     if not limits or any(a >= b for a, b in zip([0, *limits], limits, strict=False)):
         raise ValueError(f"max_detections must be positive and ascend, got {limits}")
-    crowded = _crowded_images(ground_truth, limits[-1])
-    if crowded:
+    objects, regions = index_objects(ground_truth)
+    num_classes = len(ground_truth.class_names)
+    counted = objects.of(~objects.ignore)
+    if crowded := _crowded_images(counted, num_classes, limits[-1]):
         logger.warning(
             "COCO's AP counts the best %d detections of an image and class, and %d image(s) have "
             "more objects of a class: none can reach an AP of 1",
@@ -70,20 +74,30 @@ def evaluate_coco(
             crowded,
         )
     found = index_results(ground_truth, results)
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports progress by print
-        evaluator = COCOeval(*_as_coco(ground_truth, found), iouType="bbox")
-        evaluator.params.maxDets = limits
-        evaluator.params.areaRng = [[0.0, 1e10], *map(list, area_ranges.values())]
-        evaluator.params.areaRngLbl = ["all", *area_ranges]
-        evaluator.evaluate()
-        evaluator.accumulate()
+    ranges = [(0.0, 1e10), *area_ranges.values()]
+    precision = np.full((len(IOU_THRESHOLDS), len(RECALLS), num_classes, len(ranges)), -1.0)
+    recall = np.full((len(IOU_THRESHOLDS), num_classes, len(ranges), len(limits)), -1.0)
+    matches = match_classes(
+        objects,
+        found,
+        num_classes=num_classes,
+        image_order=_image_order(ground_truth.records.image_ids),
+        forgiven=in_regions(found, regions),
+        limit=limits[-1],
+        area_ranges=ranges,
+    )
+    for k, of_class in enumerate(matches):
+        for a in np.flatnonzero(of_class.objects):
+            hits, misses = of_class.true_positive[:, a], of_class.false_positive[:, a]
+            for m, limit in enumerate(limits):
+                within = of_class.position < limit
+                recall[:, k, a, m] = hits[:, within].sum(axis=1) / of_class.objects[a]
+            for t in range(len(IOU_THRESHOLDS)):
+                precision[t, :, k, a] = _precision(hits[t], misses[t], int(of_class.objects[a]))
 
-    # Precision is [iou, recall, class, size, limit], recall [iou, class, size, limit]; -1 stands
-    # where there is no object.
-    precision = evaluator.eval["precision"][..., -1]
-    recall = evaluator.eval["recall"]
-    thresholds = evaluator.params.iouThrs
-    iou50, iou75 = (int(np.argmin(abs(thresholds - t))) for t in (0.5, 0.75))
+    # Precision is [iou, recall, class, size], recall [iou, class, size, limit]; -1 stands where
+    # there is no object.
+    iou50, iou75 = (int(np.argmin(abs(IOU_THRESHOLDS - t))) for t in (0.5, 0.75))
 
     def average_precision(classes: slice) -> dict[str, float | None]:
         return {
@@ -95,10 +109,7 @@ def evaluate_coco(
             for i, size in enumerate(area_ranges, start=1)
         }
 
-    objects = np.bincount(
-        ground_truth.records.labels[~ground_truth.records.ignore],
-        minlength=len(ground_truth.class_names),
-    )
+    objects_of = np.bincount(counted.label, minlength=num_classes)
     metrics: dict[str, Any] = average_precision(slice(None))
     metrics |= {f"AR{limit}": _mean(recall[:, :, 0, m]) for m, limit in enumerate(limits)}
     metrics |= {
@@ -106,7 +117,7 @@ def evaluate_coco(
     }
     metrics["per_class"] = {
         name: {
-            "objects": int(objects[k]),
+            "objects": int(objects_of[k]),
             **average_precision(slice(k, k + 1)),
             f"AR{limits[-1]}": _mean(recall[:, k, 0, -1]),
         }
@@ -115,67 +126,38 @@ def evaluate_coco(
     return metrics
 
 
-def _crowded_images(ground_truth: GroundTruth, limit: int) -> int:
-    """Number of images with more than `limit` objects of one class, those of `ignore` left out."""
-    records, classes = ground_truth.records, len(ground_truth.class_names)
-    image = np.repeat(np.arange(len(records.image_ids)), np.diff(records.offsets))
-    counted = ~records.ignore
-    pairs, counts = np.unique(
-        image[counted] * classes + records.labels[counted], return_counts=True
-    )
-    return len(np.unique(pairs[counts > limit] // classes))
+def _crowded_images(objects: IndexedObjects, num_classes: int, limit: int) -> int:
+    """Number of images with more than `limit` objects of one class."""
+    pairs, counts = np.unique(objects.image * num_classes + objects.label, return_counts=True)
+    return len(np.unique(pairs[counts > limit] // num_classes))
+
+
+def _image_order(image_ids: Sequence[ImageId]) -> Int64[np.ndarray, " i"]:
+    """The rank of each image among the data set's sorted ids, by which pycocotools breaks ties."""
+    order = np.empty(len(image_ids), np.int64)
+    # A data set may have ids of both types, which Python does not order: numbers come first.
+    ids = sorted(range(len(image_ids)), key=lambda i: (isinstance(image_ids[i], str), image_ids[i]))
+    order[ids] = np.arange(len(image_ids))
+    return order
+
+
+def _precision(
+    hits: Bool[np.ndarray, " n"], misses: Bool[np.ndarray, " n"], objects: int
+) -> Float64[np.ndarray, " r"]:
+    """COCO's precision at each of `RECALLS`: the best at this recall or a higher one, else 0.
+
+    Args:
+      hits: which detections are true positives, best first.
+      misses: which of them are false positives.
+      objects: how many there are to find.
+    """
+    tp, fp = np.cumsum(hits, dtype=np.float64), np.cumsum(misses, dtype=np.float64)
+    precision = np.append(tp / (fp + tp + np.spacing(1)), 0.0)  # the 0 is of recalls not reached
+    precision = np.maximum.accumulate(precision[::-1])[::-1]
+    return precision[np.searchsorted(tp / objects, RECALLS, side="left")]
 
 
 def _mean(values: np.ndarray) -> float | None:
     """Mean of the entries that are defined; None if there is none."""
     defined = values[values > -1]
     return float(defined.mean()) if defined.size else None
-
-
-def _as_coco(ground_truth: GroundTruth, found: IndexedResults) -> tuple[COCO, COCO]:
-    """Ground truth and results as pycocotools holds them, with ids of our own.
-
-    pycocotools wants integers for images, and ties between equal scores fall by their order. The
-    rank of an image among the data set's sorted ids is such an integer, and gives the same order
-    as the data set's own ids do. Annotation ids start at 1, since 0 means "no match" to it.
-    """
-    records = ground_truth.records
-    names = records.image_ids
-    rank = np.empty(len(names), np.int64)
-    # A data set may have ids of both types, which Python does not order: numbers come first.
-    in_order = sorted(range(len(names)), key=lambda i: (isinstance(names[i], str), names[i]))
-    rank[in_order] = np.arange(len(names))
-
-    boxes = np.asarray(records.boxes, np.float64)
-    truth = _annotations(
-        rank[np.repeat(np.arange(len(names)), np.diff(records.offsets))],
-        records.labels,
-        np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1),
-        records.area,
-        iscrowd=records.ignore.astype(np.int64),
-    )
-    detections = _annotations(
-        rank[found.image],
-        found.label,
-        found.xywh,
-        found.xywh[:, 2] * found.xywh[:, 3],
-        iscrowd=np.zeros(len(found.label), np.int64),
-        score=found.score,
-    )
-    images = [{"id": i} for i in range(len(names))]
-    categories = [{"id": i} for i in range(len(ground_truth.class_names))]
-    pair = COCO(), COCO()
-    for coco, rows in zip(pair, (truth, detections), strict=True):
-        coco.dataset = {"images": images, "categories": categories, "annotations": rows}
-        coco.createIndex()
-    return pair
-
-
-def _annotations(
-    image: np.ndarray, label: np.ndarray, bbox: np.ndarray, area: np.ndarray, **more: np.ndarray
-) -> list[dict[str, Any]]:
-    columns = {"image_id": image, "category_id": label, "bbox": bbox, "area": area, **more}
-    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
-    return [
-        {"id": i, **dict(zip(columns, row, strict=True))} for i, row in enumerate(rows, start=1)
-    ]

@@ -39,11 +39,11 @@ class Annotations(Protocol):
 
     @property
     def labels(self) -> np.ndarray:
-        """int32 `[t]`, 0-based class indices."""
+        """int32 `[t]`, 0-based class indices; the number of classes for a region of no class."""
 
     @property
     def ignore(self) -> np.ndarray:
-        """Boolean `[t]`, True for crowd (COCO) and "difficult" (VOC) objects."""
+        """Boolean `[t]`, True for crowd (COCO) and "difficult" (VOC) objects, and for regions."""
 
     @property
     def area(self) -> np.ndarray:
@@ -67,6 +67,42 @@ class GroundTruth(Protocol):
         """The annotations of all images."""
 
 
+class IndexedObjects(NamedTuple):
+    """Annotations as arrays with a row for each object.
+
+    Attributes:
+      image: int64 `[t]`, index of the image.
+      label: int64 `[t]`, index of the class.
+      boxes: float64 `[t, 4]`, `xyxy` in original pixels.
+      ignore: bool `[t]`.
+      area: float64 `[t]`, square pixels.
+    """
+
+    image: np.ndarray
+    label: np.ndarray
+    boxes: np.ndarray
+    ignore: np.ndarray
+    area: np.ndarray
+
+    def of(self, rows: np.ndarray) -> IndexedObjects:
+        """Returns some of the objects, by a mask or by indices."""
+        return IndexedObjects(*(column[rows] for column in self))
+
+
+def index_objects(ground_truth: GroundTruth) -> tuple[IndexedObjects, IndexedObjects]:
+    """Returns the objects of classes, and beside them the regions to ignore, of no class."""
+    records = ground_truth.records
+    rows = IndexedObjects(
+        image=np.repeat(np.arange(len(records.image_ids)), np.diff(records.offsets)),
+        label=np.asarray(records.labels, np.int64),
+        boxes=np.asarray(records.boxes, np.float64),
+        ignore=np.asarray(records.ignore, bool),
+        area=np.asarray(records.area, np.float64),
+    )
+    is_region = rows.label == len(ground_truth.class_names)
+    return rows.of(~is_region), rows.of(is_region)
+
+
 class IndexedResults(NamedTuple):
     """Results as arrays that refer to images and classes by position.
 
@@ -81,6 +117,15 @@ class IndexedResults(NamedTuple):
     label: np.ndarray
     xywh: np.ndarray
     score: np.ndarray
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """float64 `[n, 4]`, `xyxy`."""
+        return np.concatenate([self.xywh[:, :2], self.xywh[:, :2] + self.xywh[:, 2:]], axis=1)
+
+    def of(self, rows: np.ndarray) -> IndexedResults:
+        """Returns some of the results, by a mask or by indices."""
+        return IndexedResults(*(column[rows] for column in self))
 
 
 def index_results(ground_truth: GroundTruth, results: Sequence[Result]) -> IndexedResults:

@@ -9,7 +9,7 @@ from ipg_jax.text import shown
 
 
 def format_metrics(metrics: Mapping[str, Any]) -> str:
-    """The figures of `evaluate_coco` or `evaluate_voc` as aligned plain text.
+    """The figures of an evaluation as aligned plain text.
 
     Args:
       metrics: what the evaluation returned.

@@ -8,7 +8,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from ipg_jax.evaluation.ground_truth import GroundTruth, Result, index_results
+from ipg_jax.evaluation.ground_truth import (
+    GroundTruth,
+    Result,
+    index_objects,
+    index_results,
+)
+from ipg_jax.evaluation.regions import in_regions
 
 
 def evaluate_voc(
@@ -20,7 +26,8 @@ def evaluate_voc(
     their IoU reaches the threshold, the best-scored detection of the candidate is a true
     positive and the others are false ones; below the threshold a detection is a false positive.
     When the candidate is "difficult" (the `ignore` flag), the detection counts for nothing, and
-    difficult objects are not asked for.
+    difficult objects are not asked for. Neither does a detection count that would be false and is
+    in a region to ignore, of no class (`regions.in_regions`); VOC has none.
 
     VOC's boxes hold first and last pixel, 1-based, and its IoU adds 1 to each difference. Ours
     are half-open, `(xmin - 1, ymin - 1, xmax, ymax)`, whose plain IoU is exactly the same number.
@@ -44,37 +51,35 @@ def evaluate_voc(
     """
     if not 0.0 < iou_threshold <= 1.0:
         raise ValueError(f"iou_threshold must be in (0, 1], got {iou_threshold}")
-    records = ground_truth.records
+    objects, regions = index_objects(ground_truth)
     num_classes = len(ground_truth.class_names)
     found = index_results(ground_truth, results)
-    best_first = np.argsort(-found.score, kind="stable")
-    corners = found.xywh[best_first]
-    corners[:, 2:] += corners[:, :2]
-    labels = found.label[best_first]
+    found = found.of(np.argsort(-found.score, kind="stable"))
 
     # Objects and detections meet only within one image and class: one integer names the pair.
-    images = np.repeat(np.arange(len(records.sizes)), np.diff(records.offsets))
-    object_group = images * num_classes + records.labels
+    object_group = objects.image * num_classes + objects.label
     by_group = np.argsort(object_group, kind="stable")
     candidate, overlap = _best_overlap(
-        corners,
-        found.image[best_first] * num_classes + labels,
-        np.asarray(records.boxes, np.float64)[by_group],
+        found.boxes,
+        found.image * num_classes + found.label,
+        objects.boxes[by_group],
         object_group[by_group],
     )
     hit = overlap >= iou_threshold
     difficult = np.zeros_like(hit)
-    difficult[hit] = records.ignore[by_group][candidate[hit]]
+    difficult[hit] = objects.ignore[by_group][candidate[hit]]
     # The best-scored detection of each object takes it: rows are in order of score.
     first_of_object = np.unique(candidate[hit & ~difficult], return_index=True)[1]
     true_positive = np.zeros_like(hit)
     true_positive[np.flatnonzero(hit & ~difficult)[first_of_object]] = True
+    counts = true_positive | ~(difficult | in_regions(found, regions))
 
-    objects = np.bincount(records.labels[~records.ignore], minlength=num_classes)
+    objects_of = np.bincount(objects.label[~objects.ignore], minlength=num_classes)
     per_class: dict[str, dict[str, Any]] = {}
     for k, name in enumerate(ground_truth.class_names):
-        curve = true_positive[(labels == k) & ~difficult]
-        per_class[name] = {"objects": int(objects[k])} | _average_precision(curve, int(objects[k]))
+        per_class[name] = {"objects": int(objects_of[k])} | average_precision(
+            true_positive[(found.label == k) & counts], int(objects_of[k])
+        )
     return {
         "mAP": _mean([row["AP"] for row in per_class.values()]),
         "mAP_11point": _mean([row["AP_11point"] for row in per_class.values()]),
@@ -123,7 +128,7 @@ def _iou(a: Float64[np.ndarray, "n 4"], b: Float64[np.ndarray, "n 4"]) -> Float6
     return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
 
 
-def _average_precision(
+def average_precision(
     true_positive: Bool[np.ndarray, " n"], objects: int
 ) -> dict[str, float | None]:
     """Both APs and the final recall of one class from its detections, best first."""

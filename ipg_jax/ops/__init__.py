@@ -10,6 +10,7 @@ from ipg_jax.ops.anchors import (
     RETINANET_SIZES,
     base_anchors,
     grid_anchors,
+    level_anchor_sizes,
     pyramid_anchors,
 )
 from ipg_jax.ops.box_coder import MAX_LOG_SCALE, decode_boxes, encode_boxes
@@ -67,6 +68,7 @@ __all__ = [
     "ignore_covered",
     "image_pyramid",
     "l1_loss",
+    "level_anchor_sizes",
     "match_anchors",
     "match_and_take",
     "multilevel_roi_align",

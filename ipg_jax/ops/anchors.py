@@ -22,6 +22,24 @@ ASPECT_RATIOS = (0.5, 1.0, 2.0)
 """Height over width of the anchors of RetinaNet and Faster R-CNN."""
 
 
+def level_anchor_sizes(
+    levels: Sequence[int], scale: float, octaves: int
+) -> tuple[tuple[float, ...], ...]:
+    """Sides of the square anchors of each level of a pyramid, in whole pixels as torchvision's.
+
+    Args:
+      levels: numbers of the levels, such as 3 to 7 for p3 to p7. Sizes go by them and not by
+        strides: where the backbone keeps the resolution, levels of one stride have anchors of
+        their own.
+      scale: side of a level's smallest anchor, in units of `2^level`.
+      octaves: sizes per level, `2^(1 / octaves)` apart.
+    """
+    return tuple(
+        tuple(float(int(scale * 2**level * 2 ** (i / octaves))) for i in range(octaves))
+        for level in levels
+    )
+
+
 def base_anchors(
     sizes: Sequence[int | float], ratios: Sequence[int | float], *, rounded: bool = True
 ) -> Float[np.ndarray, "k 4"]:

@@ -16,6 +16,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from ipg_jax.evaluation import METRICS
 from ipg_jax.fields import MOST
 from ipg_jax.images import ImageOptions
 from ipg_jax.layers import NormKind
@@ -32,6 +33,7 @@ from ipg_jax.models import (
     RetinaNetHead,
     RPNHead,
 )
+from ipg_jax.ops import level_anchor_sizes
 from ipg_jax.tasks import (
     DetectionTask,
     Proposals,
@@ -76,14 +78,8 @@ def build_task(config: ConfigDict) -> DetectionTask:
     check_group_norms(model, backbone)
     first, last = fpn_levels(model)
     fpn = build_neck(model, types)
-    anchor_sizes = tuple(
-        # Whole pixels, as torchvision's. By the level, not by its stride: where the backbone keeps
-        # the resolution, levels of one stride have anchors of their own, as they have rois.
-        tuple(
-            float(int(model.anchor_scale * 2**level * 2 ** (i / model.anchor_octaves)))
-            for i in range(model.anchor_octaves)
-        )
-        for level in range(first, last + 1)
+    anchor_sizes = level_anchor_sizes(
+        range(first, last + 1), model.anchor_scale, model.anchor_octaves
     )
     check_anchors(model, anchor_sizes)
     common: dict[str, Any] = {
@@ -93,7 +89,7 @@ def build_task(config: ConfigDict) -> DetectionTask:
         "nms": config.eval.nms,
         "nms_iou": config.eval.nms_iou,
         "nms_sigma": config.eval.nms_sigma,
-        "max_detections": config.eval.max_detections,
+        "max_detections": config.eval.max_detections or METRICS[config.eval.metric].limits[-1],
         "kernels": model.kernels,
     }
     matcher = build_matcher(model, levels=(first, last))

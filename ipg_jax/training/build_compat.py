@@ -52,6 +52,7 @@ ADDED: dict[str, Any] = {
     "eval_only_at_end": False,
     "verify_checkpoints": True,
     "data.augmentations": (),
+    "data.ignore_classes": (),
     "data.max_unreadable": 0.1,
     "data.max_image_pixels": 89_478_485,
     "data.exif": "auto",

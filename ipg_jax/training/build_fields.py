@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 import jax.numpy as jnp
 
+from ipg_jax.evaluation import METRICS
 from ipg_jax.fields import (
     FLAG,
     Field,
@@ -68,6 +69,12 @@ def _ascending(x: Any) -> bool:
     return all(a < b for a, b in itertools.pairwise(x))
 
 
+def _is_area_range(x: Any) -> bool:
+    if not isinstance(x, tuple | list) or len(x) != 3 or not _is_text(x[0]):
+        return False
+    return all(map(real(0.0, 1e6).holds, x[1:])) and x[1] < x[2]
+
+
 TEXT = Field(str, "a text", _is_text)
 PATH = Field(str, "the name of a file or folder", _is_text, path=True)
 PATTERN = Field(str, "a regular expression", _is_pattern)
@@ -83,6 +90,7 @@ SIZES = several(
     bool,
 )
 ENTRY = Field(tuple, "a name or a pair (name, {option: value})", _is_entry)
+AREA_RANGE = Field(tuple, "a size class (name, from, to)", _is_area_range)
 TWO = several(
     whole(1),
     "a pair of whole numbers from 1 on, for training and prediction",
@@ -128,6 +136,9 @@ def fields() -> dict[str, Field]:
         "data.scene_size": whole(48, WIDEST),
         "data.class_names": optional(
             several(TEXT, "a tuple of different names", lambda x: len(set(x)) == len(x))
+        ),
+        "data.ignore_classes": several(
+            TEXT, "a tuple of different names", lambda x: len(set(x)) == len(x)
         ),
         "data.repeat_share": optional(real(above=0.0, most=1.0)),
         "data.repeat_small": real(1.0, 1000.0),
@@ -214,12 +225,20 @@ def fields() -> dict[str, Field]:
         "optimizer.accumulation": whole(1, LARGEST_BATCH),
         "optimizer.ema_decay": optional(real(above=0.0, below=1.0)),
         "eval.batch_size": optional(whole(1, LARGEST_BATCH)),
-        "eval.metric": choice("coco", "voc"),
+        "eval.metric": choice(*METRICS),
         "eval.score_threshold": real(0.0, below=1.0),
         "eval.nms": choice(*NMS_CHOICES),
         "eval.nms_iou": real(0.0, 1.0),
         "eval.nms_sigma": real(above=0.0),
-        "eval.max_detections": whole(1),
+        "eval.max_detections": optional(whole(1)),
+        "eval.area_ranges": optional(
+            several(
+                AREA_RANGE,
+                "one or more (name, from, to) with different names and 0 <= from < to, in pixels, "
+                'such as (("tiny", 0, 16), ("small", 16, 32))',
+                lambda x: x and len({name for name, _, _ in x}) == len(x),
+            )
+        ),
         "eval.scales": optional(SIZES),
         "eval.flips": FLAG,
         "eval.samples": whole(0),

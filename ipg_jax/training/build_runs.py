@@ -32,6 +32,7 @@ from ipg_jax.training.build import (
     run_length,
     space_to_depth,
 )
+from ipg_jax.training.build_analysis import log_hints
 from ipg_jax.training.build_checks import (
     check_initial,
     check_no_decay,
@@ -80,6 +81,7 @@ def build_train_run(config: ConfigDict, *, evaluate: bool = True) -> TrainRun:
         eval_source = build_source(config, train=False, class_names=source.class_names)
         check_same_classes(source, eval_source)
         evaluator = build_evaluator(config, task, eval_source, mesh)
+    log_hints(config, source)
     num_steps, steps_per_epoch = run_length(config, len(source))
     warn_of_large_batch(config, len(source))
     warn_of_warmup(config, num_steps=num_steps, steps_per_epoch=steps_per_epoch)
@@ -228,11 +230,21 @@ def build_evaluator(
         views=build_views(config),
         batch_size=config.eval.batch_size or config.batch_size,
         metric=config.eval.metric,
+        area_ranges=build_area_ranges(config),
         max_unreadable=config.data.max_unreadable,
         num_samples=config.eval.samples if samples is None else samples,
         space_to_depth=space_to_depth(config, mesh),
         predict_step=make_predict_step(task.predict, mesh),
     )
+
+
+def build_area_ranges(config: ConfigDict) -> dict[str, tuple[float, float]] | None:
+    """Returns the size classes of `config.eval.area_ranges` in square pixels; None if not set."""
+    if config.eval.area_ranges is None:
+        return None
+    return {
+        name: (float(low) ** 2, float(high) ** 2) for name, low, high in config.eval.area_ranges
+    }
 
 
 def _common(c: ConfigDict, train: bool) -> dict[str, Any]:
@@ -335,13 +347,7 @@ def build_source(
         than the config.
       UnreadableImagesError: more images than `config.data.max_unreadable` allows cannot be used.
     """
-    c = config.data
-    if c.source not in SOURCES:
-        raise ValueError(f"config.data.source is one of {', '.join(SOURCES)}, not {c.source!r}")
-    if class_names:
-        c = c.copy_and_resolve_references()
-        c.class_names = tuple(class_names)
-    source = SOURCES[c.source](c, train)
+    source = open_source(config, train=train, class_names=class_names)
     if len(source.class_names) != config.model.num_classes:
         raise ValueError(
             f"{shown(source.name)} has {len(source.class_names)} classes "
@@ -350,11 +356,48 @@ def build_source(
             f"set --config.model.num_classes={len(source.class_names)}, or name the classes in "
             "config.data.class_names"
         )
+    log_report(source)
+    data.check_listed(source, config.data.max_unreadable)
+    return source
+
+
+def open_source(
+    config: ConfigDict, *, train: bool, class_names: Sequence[str] = (), verify: str | None = None
+) -> data.Source:
+    """Returns the data that `config.data` describes, whatever the model.
+
+    Args:
+      config: the run's.
+      train: whether those of training or of evaluation.
+      class_names: the classes of the labels, instead of `config.data.class_names`.
+      verify: how the images are checked, instead of `config.data.verify`.
+
+    Raises:
+      OSError: a file that names the data cannot be read; the message begins with the field.
+      ValueError: `config.data.source` is unknown, the data is damaged, or has no such classes.
+    """
+    c = config.data.copy_and_resolve_references()
+    if c.source not in SOURCES:
+        raise ValueError(f"config.data.source is one of {', '.join(SOURCES)}, not {c.source!r}")
+    c.verify = verify or c.verify
+    class_names, ignored = tuple(class_names or c.class_names or ()), tuple(c.ignore_classes)
+    if both := set(class_names) & set(ignored):
+        raise ValueError(
+            f"config.data.ignore_classes has {shown(min(both))}, which is one of the classes "
+            f"({', '.join(map(shown, class_names))}): leave it out of one of them"
+        )
+    if class_names:
+        c.class_names = class_names + ignored  # the data may have objects of all of these
+    source = SOURCES[c.source](c, train)
+    with _named("ignore_classes"):
+        return source.ignoring(ignored)
+
+
+def log_report(source: data.Source) -> None:
+    """Logs what was found wrong with the data."""
     logger.info("%s: %d images", shown(source.name), len(source))
     for line in source.report.lines():
         logger.info("  %s", line)
-    data.check_listed(source, c.max_unreadable)
-    return source
 
 
 def check_training_data(source: data.Source) -> None:

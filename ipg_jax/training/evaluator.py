@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -63,23 +63,32 @@ class Evaluation(NamedTuple):
 
     Attributes:
       images: how many images there are.
-      coco: metrics of `evaluation.evaluate_coco`; None for data without annotations.
-      voc: metrics of `evaluation.evaluate_voc`; the same.
+      metrics: by the names of `evaluation.METRICS`, COCO's, VOC's and the one that was asked for;
+        each None for data without annotations.
       results: the detections in COCO's results format.
       samples: pictures of predictions beside the ground truth, uint8 `[H, W, 3]`.
     """
 
     images: ImageCounts
-    coco: dict[str, Any] | None
-    voc: dict[str, Any] | None
+    metrics: dict[str, dict[str, Any] | None]
     results: list[dict[str, Any]]
     samples: list[UInt8[np.ndarray, "_ _ 3"]]
 
+    @property
+    def coco(self) -> dict[str, Any] | None:
+        """COCO's metrics, whose AP decides which checkpoint is the best."""
+        return self.metrics["coco"]
+
+    @property
+    def voc(self) -> dict[str, Any] | None:
+        """VOC's metrics."""
+        return self.metrics["voc"]
+
     def scalars(self) -> dict[str, float]:
-        """Returns the figures of both metrics by name, `coco_AP`, ..."""
+        """Returns the figures of all metrics by name, `coco_AP`, ..."""
         return {
             f"{kind}_{name}": value
-            for kind, values in (("coco", self.coco), ("voc", self.voc))
+            for kind, values in self.metrics.items()
             for name, value in (values or {}).items()
             if isinstance(value, float)
         }
@@ -98,7 +107,8 @@ class Evaluator:
       source: the data.
       views: the ways in which it looks at every image.
       batch_size: images of all devices together.
-      metric: which table is logged.
+      metric: which of `evaluation.METRICS` is logged; COCO's and VOC's are always computed.
+      area_ranges: size classes of the metrics that have some; None takes their own.
       max_unreadable: largest share of images that may be missing or unreadable.
       num_samples: how many pictures it draws.
       space_to_depth: whether the step reads packed pyramids.
@@ -110,7 +120,8 @@ class Evaluator:
     source: data.Source
     views: Sequence[View]
     batch_size: int
-    metric: Literal["coco", "voc"]
+    metric: str
+    area_ranges: Mapping[str, tuple[float, float]] | None = None
     max_unreadable: float
     num_samples: int
     space_to_depth: bool = False
@@ -148,13 +159,22 @@ class Evaluator:
             images.annotated,
         )
         data.check_evaluated(self.source, evaluated, self.max_unreadable)
+        names = dict.fromkeys(("coco", "voc", self.metric))
         if not self.source.records.annotated:
             logger.info("%s has no annotations: there is nothing to score by", self.source.name)
-            return Evaluation(images, None, None, results, samples)
-        coco = evaluation.evaluate_coco(self.source, results)
-        voc = evaluation.evaluate_voc(self.source, results)
-        logger.info("%s", evaluation.format_metrics(coco if self.metric == "coco" else voc))
-        return Evaluation(images, coco, voc, results, samples)
+            return Evaluation(images, dict.fromkeys(names), results, samples)
+        metrics = {
+            name: evaluation.evaluate(
+                name,
+                self.source,
+                results,
+                max_detections=self.task.max_detections,
+                area_ranges=self.area_ranges,
+            )
+            for name in names
+        }
+        logger.info("%s", evaluation.format_metrics(metrics[self.metric]))
+        return Evaluation(images, {**metrics}, results, samples)
 
     def _detect(
         self, variables: PyTree, view: View, samples: list[np.ndarray], wanted: int
@@ -208,7 +228,8 @@ def draw_sample(
 
     def draw(boxes: Any, labels: Any, valid: Any, scores: Any = None) -> np.ndarray:
         shown = None if scores is None else scores[valid]
-        return visualize.draw_boxes(image, zoom * boxes[valid], labels[valid], class_names, shown)
+        names = (*class_names, "ignored")  # what has the label of no class
+        return visualize.draw_boxes(image, zoom * boxes[valid], labels[valid], names, shown)
 
     confident = best.valid & (best.scores >= SAMPLE_SCORE)
     predicted = draw(best.boxes, best.labels, confident, best.scores)

@@ -106,12 +106,7 @@ def write_evaluation(
     folder = workdir / "eval"
     make_folder(folder)
     evaluation.save_results(folder / "detections.json", found.results)
-    figures = {
-        "step": step,
-        "images": found.images._asdict(),
-        "coco": found.coco,
-        "voc": found.voc,
-    }
+    figures = {"step": step, "images": found.images._asdict(), **found.metrics}
     write_whole(folder / "metrics.json", json.dumps(figures, indent=2))
     if not source.records.annotated:
         images = epath.Path(source.name).stem.removeprefix("image_info_")

@@ -47,6 +47,17 @@ def test_images_and_boxes(stored):
     assert source.report.examples[Rule.IGNORED] == ["5.png"]
 
 
+def test_a_class_can_be_a_region_to_ignore(stored):
+    whole = TfdsSource("boxes", "train", data_dir=stored)
+    source = whole.ignoring(["cat"])
+    assert (source.class_names, source.category_ids) == (("dog",), (1,))
+    np.testing.assert_array_equal(source.records.labels, 1 - whole.records.labels)
+    np.testing.assert_array_equal(
+        source.records.ignore, whole.records.ignore | (whole.records.labels == 0)
+    )
+    np.testing.assert_array_equal(source.load_image(2), whole.load_image(2))
+
+
 def test_slices_read_only_their_examples(stored):
     whole = TfdsSource("boxes", "train", data_dir=stored).records.image_ids
     for split, expected in (

@@ -49,6 +49,17 @@ def test_given_class_names_must_hold_every_name(voc):
         VocSource(voc.root, "train", class_names=("cat", "bird"))
 
 
+def test_a_class_can_be_a_region_to_ignore(voc):
+    voc.add("a", ("skip", (1, 1, 20, 20), 0), ("car", (5, 5, 9, 9), 0), ("cat", (2, 2, 4, 4), 1))
+    voc.split("train", "a")
+    source = VocSource(voc.root, "train").ignoring(["skip"])
+    assert source.class_names == ("car", "cat")
+    np.testing.assert_array_equal(source.records.labels, [2, 0, 1])
+    np.testing.assert_array_equal(source.records.ignore, [True, False, True])
+    assert source.report.counts == {Rule.IGNORED: 1, Rule.IGNORED_CLASS: 1}
+    assert source.load_image(0).shape == (40, 60, 3)
+
+
 def test_every_rule_is_counted_and_names_the_file(voc):
     voc.add("clipped", ("dog", (50, 30, 80, 90), 0))
     voc.add("outside", ("dog", (70, 5, 80, 9), 0))

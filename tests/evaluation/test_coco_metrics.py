@@ -138,6 +138,15 @@ def test_false_positive_above_the_true_one_halves_the_precision(make_ground_trut
     assert metrics["AR1"] == 1.0
 
 
+def test_of_equal_overlaps_the_last_object_is_taken(make_ground_truth, make_results):
+    a, b, between = (0, 0, 10, 10), (4, 0, 14, 10), (2, 0, 12, 10)
+    # The better detection overlaps both by 80 / 120, and the other one is exactly the first.
+    for objects, expected in (((a, b), 1.0), ((b, a), 51 / 101)):
+        ground_truth = make_ground_truth([(box, 0) for box in objects])
+        results = make_results(ground_truth, (0, between, 0, 0.9), (0, a, 0, 0.8))
+        assert evaluate_coco(ground_truth, results)["AP50"] == pytest.approx(expected)
+
+
 def test_limits_on_detections(make_ground_truth, make_results):
     ground_truth = make_ground_truth([(BOX, 0), (SMALL, 0)])
     results = make_results(ground_truth, (0, BOX, 0, 0.9), (0, SMALL, 0, 0.8))

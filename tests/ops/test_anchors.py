@@ -33,6 +33,13 @@ def test_twelve_anchors_by_hand():
     np.testing.assert_array_equal(anchors, expected)
 
 
+def test_sizes_of_levels():
+    # 16 * 2^(1/3) = 20.2 and 16 * 2^(2/3) = 25.4, cut off; the next level has twice as much.
+    assert ops.level_anchor_sizes((2, 3), 4.0, 3) == ((16, 20, 25), (32, 40, 50))
+    assert ops.level_anchor_sizes(range(3, 8), 4.0, 3) == ops.RETINANET_SIZES
+    assert ops.level_anchor_sizes((4,), 0.5, 1) == ((8,),)
+
+
 def test_retinanet_sizes():
     assert ops.RETINANET_SIZES[0] == (32, 40, 50)
     assert ops.RETINANET_SIZES[4] == (512, 645, 812)

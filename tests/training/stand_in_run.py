@@ -66,7 +66,7 @@ class StandInEvaluator:
         self.steps.append(step)
         ap = float(variables["params"]["x"]) / 1e4
         images = ImageCounts(annotated=1, evaluated=1, unreadable=0)
-        return Evaluation(images=images, coco={"AP": ap}, voc={}, results=[], samples=[])
+        return Evaluation(images=images, metrics={"coco": {"AP": ap}}, results=[], samples=[])
 
 
 def make_run(**changes: Any) -> TrainRun:

@@ -74,6 +74,37 @@ def test_classes_that_the_training_lacks_are_refused(config):
         build_source(config, train=False, class_names=source.class_names)
 
 
+def test_classes_to_ignore_are_none_of_the_models(config):
+    config.data.ignore_classes = ("green",)
+    config.model.num_classes = 1
+    source = build_source(config, train=True)
+    assert (source.class_names, source.category_ids) == (("red",), (4,))
+    assert dict(zip(source.records.labels, source.records.ignore, strict=True)) == {0: 0, 1: 1}
+    assert source.report.count(Rule.IGNORED_CLASS) == 1
+    # Evaluation data may lack them, as they may lack other classes.
+    found = build_source(config, train=False, class_names=source.class_names)
+    check_same_classes(source, found)
+    np.testing.assert_array_equal(found.records.labels, [0])
+    config.data.class_names = ("red",)
+    assert build_source(config, train=True).class_names == ("red",)
+
+
+def test_a_class_to_ignore_that_the_data_lack_is_an_error_with_the_nearest(config):
+    config.data.ignore_classes = ("Green",)
+    with pytest.raises(
+        ValueError,
+        match=r"^config\.data\.ignore_classes: train\.json has no class Green to ignore, only "
+        r"green, red; did you mean green\?$",
+    ):
+        build_source(config, train=True)
+    config.data.ignore_classes = ("green", "red")
+    with pytest.raises(ValueError, match=r"^config\.data\.ignore_classes: .* no class but those"):
+        build_source(config, train=True)
+    config.data.class_names = ("green", "red")
+    with pytest.raises(ValueError, match=r"ignore_classes has green, which is one of the classes"):
+        build_source(config, train=True)
+
+
 def test_training_without_one_object_is_refused_and_says_why(config, tmp_path):
     config.data.train_annotations = write(tmp_path, "train.json", CATEGORIES, [99])
     source = build_source(config, train=True)

@@ -43,8 +43,9 @@ def evaluate(tiny_config):
 
         def predict_step(variables, batch):
             shapes.append(batch.pyramid[0].shape[1:3])
-            scores = np.where(batch.valid, np.float32(0.9), np.float32(0))
-            found = Detections(batch.boxes, scores, batch.labels, batch.valid)
+            valid = batch.valid & ~batch.ignore
+            scores = np.where(valid, np.float32(0.9), np.float32(0))
+            found = Detections(batch.boxes, scores, batch.labels, valid)
             return found, batch.replace(pyramid=())
 
         evaluator = dataclasses.replace(evaluator, predict_step=predict_step, num_samples=samples)
@@ -62,6 +63,34 @@ def test_views_of_all_scales_and_mirrored_fall_on_one_another(evaluate, tiny_con
     assert shapes == [(64, 64)] * 2 + [(96, 128)] * 2 + [(64, 64)] * 2 + [(96, 128)] * 2
     assert found.coco["AP"] == pytest.approx(1.0)
     assert len(found.results) == len(source.records.boxes)  # once each, not four times
+
+
+def test_a_metric_sets_the_limit_that_the_config_does_not(tiny_config):
+    for metric, limit in (("coco", 100), ("voc", 100), ("aitod", 1500), ("visdrone", 500)):
+        with tiny_config.unlocked():
+            tiny_config.eval.metric = metric
+        assert build_task(tiny_config).max_detections == limit
+    with tiny_config.unlocked():
+        tiny_config.eval.max_detections = 50
+    assert build_task(tiny_config).max_detections == 50
+
+
+def test_other_metrics_and_classes_to_ignore(evaluate, tiny_config):
+    with tiny_config.unlocked():
+        tiny_config.eval.metric = "aitod"
+        tiny_config.eval.max_detections = 200
+        tiny_config.eval.area_ranges = (("digit", 0, 48),)
+        tiny_config.data.ignore_classes = ("3", "9")
+        tiny_config.model.num_classes = 8
+    found, _, source = evaluate(tiny_config, samples=1)  # which draws a region
+    assert source.class_names == ("0", "1", "2", "4", "5", "6", "7", "8")
+    assert (source.records.labels == 8).any()
+    assert found.metrics.keys() == {"coco", "voc", "aitod"}
+    assert found.metrics["aitod"]["AP_digit"] == found.coco["AP_digit"] == pytest.approx(1.0)
+    assert {"AR1", "AR100", "AR200"} <= found.metrics["aitod"].keys()
+    assert {"AR1", "AR10", "AR100", "AR200"} <= found.coco.keys()
+    assert found.scalars()["aitod_AP"] == pytest.approx(1.0)
+    assert len(found.samples) == 1
 
 
 def test_one_view_changes_nothing(evaluate, tiny_config):

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import abc
 import collections
+import copy
 import dataclasses
+import difflib
 import enum
 import itertools
 import logging
@@ -85,6 +87,7 @@ class Rule(enum.Enum):
         "box smaller than a pixel: kept (boxes are read in pixels, not in shares of the image)"
     )
     IGNORED = "crowd, ignored or difficult object: left out of the training loss"
+    IGNORED_CLASS = "object of config.data.ignore_classes: region to ignore, of no class"
 
 
 UNREADABLE_AREA = -1.0
@@ -154,8 +157,8 @@ class Objects:
 
     Attributes:
       boxes: `xyxy` in pixels of the original image; pixel (0, 0) covers [0, 1) x [0, 1).
-      labels: 0-based class indices.
-      ignore: True for crowd and ignored (COCO) and difficult (VOC) objects.
+      labels: 0-based class indices; of a region to ignore, of no class, the number of classes.
+      ignore: True for crowd and ignored (COCO) and difficult (VOC) objects, and for such regions.
       area: square pixels; of the segmentation where the data set gives one, else of the box.
     """
 
@@ -324,7 +327,8 @@ class Source(abc.ABC):
         records: Records,
         report: DataReport,
     ):
-        unknown = (records.labels < 0) | (records.labels >= len(class_names))
+        # The number of classes, which also is the background's label, is that of no class.
+        unknown = (records.labels < 0) | (records.labels >= len(class_names) + records.ignore)
         if unknown.any():
             raise ValueError(
                 f"{name}: labels count the {len(class_names)} classes from 0, and the records have "
@@ -364,6 +368,48 @@ class Source(abc.ABC):
                     self._unreadable[index] = shown(line, limit=1000)
                     logger.warning("%s: left out %s", self.name, self._unreadable[index])
             return None
+
+    def ignoring(self, names: Collection[str]) -> Source:
+        """Returns the same images with some classes as regions to ignore, which are of no class.
+
+        They are for what is annotated so that nobody learns or is judged by it, such as HIT-UAV's
+        `DontCare` and VisDrone's "ignored regions". Training leaves them out, and a detection of
+        any class inside one is no false positive.
+
+        Args:
+          names: the classes; the others keep their order.
+
+        Raises:
+          ValueError: there is no such class, or no other one.
+        """
+        if not names:
+            return self
+        for name in names:
+            if name not in self.class_names:
+                near = difflib.get_close_matches(name, self.class_names, 1, 0.5)
+                hint = f"; did you mean {shown(near[0])}?" if near else ""
+                raise ValueError(
+                    f"{shown(self.name)} has no class {shown(name)} to ignore, only "
+                    f"{_listed(self.class_names)}{hint}"
+                )
+        kept = [i for i, name in enumerate(self.class_names) if name not in names]
+        if not kept:
+            raise ValueError(f"{shown(self.name)} has no class but those to ignore")
+        new_label = np.full(len(self.class_names) + 1, len(kept), np.int32)
+        new_label[kept] = np.arange(len(kept))
+        records = self.records
+        labels = new_label[records.labels]
+        other = copy.copy(self)
+        other.report = copy.deepcopy(self.report)
+        image = np.repeat(np.arange(len(records)), np.diff(records.offsets))
+        ignored = image[(labels == len(kept)) & (records.labels < len(self.class_names))]
+        other.report.add(Rule.IGNORED_CLASS, (records.file_names[i] for i in ignored.tolist()))
+        other.records = dataclasses.replace(
+            records, labels=labels, ignore=records.ignore | (labels == len(kept))
+        )
+        other.class_names = tuple(self.class_names[i] for i in kept)
+        other.category_ids = tuple(self.category_ids[i] for i in kept)
+        return other
 
     @property
     def expected_images(self) -> int:
