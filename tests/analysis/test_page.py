@@ -52,7 +52,7 @@ def source():
 
 
 def test_it_is_one_file_with_all_pictures(source, tmp_path):
-    report = analyse(source, settings())
+    report = analyse(source, settings(), matched_images=0)
     write_page(tmp_path / "new" / "page.html", source, report)
     text = (tmp_path / "new" / "page.html").read_text()
     found = Reader(text)
@@ -74,14 +74,14 @@ def test_it_is_one_file_with_all_pictures(source, tmp_path):
 def test_images_that_cannot_be_read_are_left_out():
     objects = [((10, 10, 14, 15), 0)]
     some = ListedSource(objects, objects, unreadable=[0])
-    found = Reader(page(some, analyse(some, settings())))
+    found = Reader(page(some, analyse(some, settings(), matched_images=0)))
     assert {image["title"] for image in found.images} == {"<1>.png"}
     none = ListedSource(objects, [], unreadable=[0, 1])
-    found = Reader(page(none, analyse(none, settings())))
+    found = Reader(page(none, analyse(none, settings(), matched_images=0)))
     assert found.images == []
     assert "There is no such image, or it cannot be read." in found.text
     empty = ListedSource([])
-    assert Reader(page(empty, analyse(empty, settings()))).images == []
+    assert Reader(page(empty, analyse(empty, settings(), matched_images=0))).images == []
 
 
 def test_the_smallest_come_first_and_two_of_an_image():
