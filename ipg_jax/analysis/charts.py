@@ -12,7 +12,7 @@ _COLORS = ("#2563eb", "#60a5fa", "#f59e0b", "#dc2626")
 
 def bar_chart(
     labels: Sequence[str],
-    parts: Sequence[Sequence[float]],
+    parts: Sequence[Sequence[float | int]],
     notes: Sequence[str],
     legend: Sequence[str] = (),
 ) -> str:

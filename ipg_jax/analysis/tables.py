@@ -137,7 +137,7 @@ def size_label(report: DatasetReport, k: int) -> str:
     return f"{low:g}-{high[0]:g}" if high else f"{low:g}-"
 
 
-def value_text(value: float | tuple[float, ...]) -> str:
+def value_text(value: float | tuple[float, ...] | tuple[int, int]) -> str:
     """A value of the config as the command line takes it."""
     if isinstance(value, tuple):
         return f"({','.join(f'{x:.3g}' for x in value)}{',' if len(value) == 1 else ''})"

@@ -55,7 +55,7 @@ def test_numbers(source):
     cat, dog = report.classes
     assert (cat.name, cat.objects, cat.images) == ("cat", 4, 1)
     assert (dog.name, dog.objects, dog.images) == ("dog", 2, 2)
-    assert dog.side == Spread(50.5, 55, 59.5)  # of 50 and 60
+    assert dog.side == Spread(50.5, 55.0, 59.5)  # of 50 and 60
     assert report.most_objects == 5
     assert report.objects_per_image.median == 1  # of 5, 1 and 0
     assert report.crowding[:4] == (1, 1, 0, 1)
