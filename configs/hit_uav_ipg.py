@@ -1,0 +1,51 @@
+"""People, cars and bicycles from a drone, in infrared (HIT-UAV), on crops and from scratch.
+
+    python train.py --config=configs/hit_uav_ipg.py --workdir=runs/hit_uav \
+        --config.data.root=hit_uav
+
+`hit_uav` is the data set's folder in VOC's format, with JPEGImages, Annotations and ImageSets
+(Suo et al., "HIT-UAV: A high-altitude infrared thermal dataset for Unmanned Aerial Vehicle-based
+object detection", 2023, CC BY 4.0): 900 images of 640 x 512 for training, 250 to test on.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.common import (
+    default_config,
+    model_arguments,
+    parse_arguments,
+    small_from_scratch,
+)
+
+
+def get_config(argument: str | None = None) -> ConfigDict:
+    """Returns the config; `argument` is what stands behind the colon."""
+    config = default_config()
+    small_from_scratch(config)
+    config.batch_size = 8
+    config.num_steps = 4000
+    config.image_size = (512, 640)
+    config.log_every = 50
+    config.eval_every = 1000
+    config.checkpoint_every = 250
+
+    config.data.source = "voc"
+    config.data.root = "data/hit_uav"
+    config.data.eval_split = "test"
+    config.data.ignore_classes = ("DontCare",)
+    config.data.repeat_share = 0.1  # of other vehicles, which 4 % of the images have
+    config.data.augmentations = (
+        ("scale_jitter", {"factors": (0.7, 1.4)}),
+        ("random_crop", {"size": (256, 256), "around_object": 0.8}),
+        ("color_jitter", {"saturation": 0.0, "hue": 0.0}),
+    )
+
+    config.model.num_classes = 4
+    config.model.base_channels = 32
+    config.model.fpn_levels = (3, 6)
+    config.model.fusion_stages = (2, 3, 4)
+    config.model.anchor_scale = 1.5  # 12 pixels at stride 8
+    config.optimizer.ema_decay = 0.998
+    config.eval.metric = "voc"
+    parse_arguments(argument, model_arguments(config))
+    return config.lock()
