@@ -23,6 +23,7 @@ from ipg_jax.data.sources import (
     VocSource,
     YoloSource,
 )
+from ipg_jax.data.tiles import ImageCache, TiledSource
 from ipg_jax.data.unreadable import (
     UnreadableImagesError,
     UnreadableWindow,
@@ -37,11 +38,13 @@ __all__ = [
     "DataReport",
     "DigitsSource",
     "Example",
+    "ImageCache",
     "Objects",
     "Records",
     "Rule",
     "Source",
     "TfdsSource",
+    "TiledSource",
     "UnreadableImagesError",
     "UnreadableWindow",
     "VocSource",

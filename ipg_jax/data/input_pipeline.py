@@ -86,7 +86,7 @@ def train_batches(
             example = mirror(example)
         return augment(example, augmentations, augmentation_rng(seed, epoch, index))
 
-    geometry = make_geometry(image_size, levels, pad_multiple)
+    geometry = make_geometry(image_size, levels, pad_multiple, source.tile)
     sampler = BatchSampler(geometry.buckets(source.records.sizes), batch_size, seed, repeats)
     return _batches(
         source,
@@ -120,7 +120,7 @@ def eval_batches(
     images of `image_id` 0 and weight 0. `flip` mirrors every image and its objects. See
     `train_batches` for the other arguments and errors.
     """
-    geometry = make_geometry(image_size, levels, pad_multiple)
+    geometry = make_geometry(image_size, levels, pad_multiple, source.tile)
     sampler = SequentialSampler(geometry.buckets(source.records.sizes), batch_size)
     return _batches(
         source,
@@ -148,7 +148,8 @@ def global_batch_records(
 
     The arguments are those of `train_batches`; nothing is read.
     """
-    buckets = make_geometry(image_size, levels=1).buckets(source.records.sizes)
+    geometry = make_geometry(image_size, levels=1, tile=source.tile)
+    buckets = geometry.buckets(source.records.sizes)
     indices = BatchSampler(buckets, batch_size, seed, repeats).batch(step).indices
     records = source.records
     return [(records.image_ids[i], records.file_names[i]) for i in indices]

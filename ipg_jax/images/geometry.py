@@ -18,17 +18,23 @@ class Geometry(NamedTuple):
       long: upper limit of the longer side after resizing.
       levels: number of levels of the pyramid.
       pad_multiple: both sides of the padded image are multiples of it.
+      tile: height and width of tiles, if the images are such: a whole tile is resized by the limits
+        above, and smaller images by the same factor. There is one bucket, of whole tiles.
     """
 
     short: int
     long: int
     levels: int
     pad_multiple: int
+    tile: Size | None = None
 
     @property
     def canvases(self) -> tuple[Size, ...]:
         """Padded height and width in each bucket: landscape and portrait, or square alone."""
         multiple = self.pad_multiple
+        if self.tile is not None:
+            height, width = (-(-side // multiple) * multiple for side in self.resized(self.tile))
+            return ((height, width),)
         short, long = (-(-side // multiple) * multiple for side in (self.short, self.long))
         return ((short, long),) if self.short == self.long else ((short, long), (long, short))
 
@@ -45,18 +51,22 @@ class Geometry(NamedTuple):
         `GeneralizedRCNNTransform`, kept to the letter: in floating point `385 * (800 / 385)` falls
         short of 800, so a side of 385 pixels becomes 799.
         """
-        scale = min(self.short / min(size), self.long / max(size))
+        limited = self.tile or size
+        scale = min(self.short / min(limited), self.long / max(limited))
         height, width = (max(int(side * scale), 1) for side in size)
         return height, width
 
 
-def make_geometry(image_size: Size, levels: int, pad_multiple: int = 0) -> Geometry:
+def make_geometry(
+    image_size: Size, levels: int, pad_multiple: int = 0, tile: Size | None = None
+) -> Geometry:
     """Checks the settings and fills in the default of `pad_multiple`.
 
     Args:
       image_size: limits of the (short, long) side.
       levels: number of levels of the pyramid.
       pad_multiple: 0 for `padding_multiple(levels)`.
+      tile: see `Geometry`.
 
     Raises:
       ValueError: the settings contradict each other.
@@ -70,7 +80,7 @@ def make_geometry(image_size: Size, levels: int, pad_multiple: int = 0) -> Geome
             f"pad_multiple = {pad_multiple} must be a multiple of 2^(levels - 1) for "
             f"{levels} levels"
         )
-    return Geometry(short, long, levels, pad_multiple)
+    return Geometry(short, long, levels, pad_multiple, tile)
 
 
 def padding_multiple(levels: int, height_parts: int = 1) -> int:
