@@ -3,7 +3,9 @@
 IMAGE is a file, a folder of image files, or a pattern such as "shots/*.jpg". Writes a picture with
 boxes for each image, `<name>_detections.png`, and one `detections.json` in COCO's format. Replaces
 nothing but what it wrote before. The config is that of the run; `--config.a.b=value` changes fields
-that do not make the model. The exit code is 1 if anything could not be read.
+that do not make the model. With --tiles, large images are cut into tiles, as
+`--config.eval.tile="(512, 512)"` and the fields around it say (docs/large_images.md). The exit code
+is 1 if anything could not be read.
 """
 
 import sys
@@ -19,6 +21,13 @@ THRESHOLD = flags.DEFINE_float(
     "threshold", 0.3, "Least score of a drawn box; detections.json has all of them."
 )
 CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "Which one: a step, best or latest.")
+TILES = flags.DEFINE_bool(
+    "tiles",
+    False,
+    "Cut images into tiles: config.eval.tile, .tile_overlap, .merge, .merge_metric and "
+    ".merge_threshold say how, config.eval.batch_size how many are looked at together.",
+)
+WHOLE = flags.DEFINE_bool("whole", True, "With --tiles, look at the whole image as well.")
 
 
 def main(arguments: list[str]) -> None:
@@ -36,7 +45,9 @@ def main(arguments: list[str]) -> None:
 
     workdir = command_line.home(WORKDIR.value)
     failed = predict(
-        build_predict_run(for_trained(flags.FLAGS.config, workdir)),
+        build_predict_run(
+            for_trained(flags.FLAGS.config, workdir), tiles=TILES.value, whole=WHOLE.value
+        ),
         workdir,
         images,
         command_line.home(OUT.value),

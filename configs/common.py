@@ -100,6 +100,14 @@ def default_config() -> ConfigDict:
     config.data.repeat_small = 1.0  # how often images come with an object below 32 x 32 pixels
     config.data.drop_empty = False  # leave images without objects out of training
     config.data.max_boxes = placeholder(int)  # objects per image at most; not set: no limit
+    # Train on tiles of (height, width) pixels of the images, each resized as an image would be; not
+    # set: on whole images
+    config.data.tile = placeholder(tuple)
+    config.data.tile_overlap = 0.2  # share of a tile's sides that neighbours have in common
+    # Objects of which a tile's border leaves a smaller share are regions to ignore
+    config.data.min_visible = 0.5
+    config.data.empty_tiles = 1.0  # share that is kept of the tiles without objects to learn from
+    config.data.tile_cache = 1024  # MiB of decoded images that are kept to cut tiles from
     config.data.flip = 0.5  # probability of a horizontal flip
     # Further random changes of training images, in their order (docs/augmentation.md): names of
     # ipg_jax.data.AUGMENTATIONS, or pairs ("random_crop", {"size": (512, 512)}) with options
@@ -230,6 +238,14 @@ def default_config() -> ConfigDict:
     # whether every image is looked at mirrored as well
     config.eval.scales = placeholder(tuple)
     config.eval.flips = False
+    # What is scored, each by itself: whole (images) | tiled (their tiles, merged) | both (tiles and
+    # the whole image, merged). The first decides which checkpoint is the best
+    config.eval.detected = ("whole",)
+    config.eval.tile = placeholder(tuple)  # (height, width); not set: data.tile
+    config.eval.tile_overlap = 0.2
+    config.eval.merge = "greedy_nmm"  # of the boxes of tiles: nms | greedy_nmm
+    config.eval.merge_metric = "ios"  # overlap of boxes: iou | ios (over the smaller box)
+    config.eval.merge_threshold = 0.5  # boxes of one class that overlap by that much are one
     config.eval.samples = 4  # pictures of predictions beside the ground truth
 
     config.mesh = ConfigDict()

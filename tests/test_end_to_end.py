@@ -80,6 +80,8 @@ def test_the_demo_on_one_device(tmp_path):
         "predict.py",
         f"--workdir={workdir}",
         "--config.eval.max_detections=50",
+        "--tiles",
+        "--config.eval.tile=(160, 200)",
         f"--out={out}",
         str(picture),
     )
@@ -87,6 +89,13 @@ def test_the_demo_on_one_device(tmp_path):
     document = json.loads((out / "detections.json").read_text())
     width, height = size_of(picture)
     assert [(x["width"], x["height"]) for x in document["images"]] == [(width, height)]
-    assert len(document["annotations"]) == 50
+    # As low as the threshold is, each tile has 50, which are merged over the whole picture.
+    assert len(document["annotations"]) > 50
+    right, bottom = (
+        max(x["bbox"][side] + x["bbox"][side + 2] for x in document["annotations"])
+        for side in (0, 1)
+    )
+    assert width - 40 < right <= width + 1e-3
+    assert height - 40 < bottom <= height + 1e-3
     assert [category["name"] for category in document["categories"]] == list("0123456789")
     assert size_of(out / f"{picture.stem}_detections.png") == (width, height)

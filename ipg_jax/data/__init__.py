@@ -41,6 +41,7 @@ from ipg_jax.data.sources import (
     VocSource,
     YoloSource,
 )
+from ipg_jax.data.tiles import ImageCache, TiledSource
 from ipg_jax.data.unreadable import (
     UnreadableImagesError,
     UnreadableWindow,
@@ -60,6 +61,7 @@ __all__ = [
     "FlipVertical",
     "GaussianBlur",
     "GaussianNoise",
+    "ImageCache",
     "Images",
     "JpegCompression",
     "Mosaic",
@@ -71,6 +73,7 @@ __all__ = [
     "ScaleJitter",
     "Source",
     "TfdsSource",
+    "TiledSource",
     "UnreadableImagesError",
     "UnreadableWindow",
     "VocSource",

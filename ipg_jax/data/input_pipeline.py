@@ -97,7 +97,8 @@ def train_batches(
     """
     limit = _limit(augmentations)
     geometries = [
-        make_geometry(size, levels, pad_multiple, limit) for size in train_sizes or (image_size,)
+        make_geometry(size, levels, pad_multiple, limit, source.tile)
+        for size in train_sizes or (image_size,)
     ]
 
     def geometry(step: int) -> Geometry:
@@ -140,7 +141,7 @@ def eval_batches(
     images of `image_id` 0 and weight 0. `flip` mirrors every image and its objects. See
     `train_batches` for the other arguments and errors.
     """
-    geometry = make_geometry(image_size, levels, pad_multiple)
+    geometry = make_geometry(image_size, levels, pad_multiple, tile=source.tile)
     sampler = SequentialSampler(_buckets(source, [geometry]), batch_size)
     return _batches(
         source,
@@ -207,7 +208,9 @@ def global_batch_records(
     The arguments are those of `train_batches`; nothing is read.
     """
     limit = _limit(augmentations)
-    geometries = [make_geometry(size, 1, 1, limit) for size in train_sizes or (image_size,)]
+    geometries = [
+        make_geometry(size, 1, 1, limit, source.tile) for size in train_sizes or (image_size,)
+    ]
     indices = (
         BatchSampler(_buckets(source, geometries), batch_size, seed, repeats).batch(step).indices
     )

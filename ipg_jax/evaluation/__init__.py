@@ -1,9 +1,9 @@
 """From detections on the network's input to the benchmarks' figures.
 
 `DetectionCollector` maps boxes back to the original images, once, and keeps them in the COCO
-results format; `evaluate` scores such results by a metric's name, `evaluate_coco`, `evaluate_voc`
-and `evaluate_visdrone` by all of its settings; `format_metrics` prints the figures. Everything here
-runs on the host with NumPy arrays.
+results format; `BoxMerge` merges those of tiles; `evaluate` scores such results by a metric's name,
+`evaluate_coco`, `evaluate_voc` and `evaluate_visdrone` by all of its settings; `format_metrics`
+prints the figures. Everything here runs on the host with NumPy arrays.
 """
 
 from ipg_jax.evaluation.coco import COCO_AREA_RANGES, evaluate_coco
@@ -14,8 +14,9 @@ from ipg_jax.evaluation.detections import (
     save_results,
 )
 from ipg_jax.evaluation.ground_truth import Annotations, GroundTruth
+from ipg_jax.evaluation.merge import BoxMerge, Tiles
 from ipg_jax.evaluation.metrics import AITOD_AREA_RANGES, METRICS, Metric, evaluate
-from ipg_jax.evaluation.report import format_metrics
+from ipg_jax.evaluation.report import format_metrics, format_summaries
 from ipg_jax.evaluation.visdrone import evaluate_visdrone
 from ipg_jax.evaluation.voc import evaluate_voc
 
@@ -24,15 +25,18 @@ __all__ = [
     "COCO_AREA_RANGES",
     "METRICS",
     "Annotations",
+    "BoxMerge",
     "DetectionCollector",
     "GroundTruth",
     "Metric",
+    "Tiles",
     "boxes_to_original",
     "evaluate",
     "evaluate_coco",
     "evaluate_visdrone",
     "evaluate_voc",
     "format_metrics",
+    "format_summaries",
     "load_results",
     "save_results",
 ]

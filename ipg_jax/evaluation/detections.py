@@ -71,8 +71,8 @@ class DetectionCollector:
     ) -> DetectionCollector:
         """Joins collectors that have seen the same images in different ways.
 
-        This is the end of test-time augmentation: the boxes of an image, those of the first view
-        first, go through one more suppression. A single view is taken as it is.
+        This is the end of test-time augmentation and of detection on tiles: the boxes of an image,
+        those of the first view first, go through one more suppression or are merged.
 
         Args:
           ground_truth: the data set that is evaluated.
@@ -86,9 +86,6 @@ class DetectionCollector:
         merged = cls(ground_truth)
         for view in views:
             merged._check_same_data(view)
-        if len(views) == 1:
-            merged._images |= views[0]._images
-            return merged
         counts = [len(found.scores) for view in views for found in view._images.values()]
         rows = max(1, len(views) * max(counts, default=0))
         for image in sorted(set().union(*(view._images for view in views))):
@@ -108,6 +105,42 @@ class DetectionCollector:
                 labels=np.asarray(best.labels)[keep],
             )
         return merged
+
+    @classmethod
+    def from_tiles(
+        cls,
+        ground_truth: GroundTruth,
+        tiles: DetectionCollector,
+        image_index: Int32[np.ndarray, " n"],
+        windows: Int32[np.ndarray, "n 4"],
+    ) -> DetectionCollector:
+        """Takes the detections of tiles to the images that these were cut out of, unmerged.
+
+        An image of which a tile is missing is missing. The boxes of an image are in the order of
+        its tiles.
+
+        Args:
+          ground_truth: the data set of the images.
+          tiles: the detections of each of `n` tiles, in pixels of the tile.
+          image_index: of each tile, the index of its image.
+          windows: its place there, `(x0, y0, x1, y1)` in pixels.
+        """
+        joined = cls(ground_truth)
+        found: dict[int, list[_ImageDetections]] = {}
+        missing = set()
+        for tile, (image, window) in enumerate(zip(image_index.tolist(), windows, strict=True)):
+            if tile not in tiles._images:
+                missing.add(image)
+                continue
+            boxes, scores, labels = tiles._images[tile]
+            shifted = boxes + np.tile(window[:2], 2)
+            found.setdefault(image, []).append(_ImageDetections(shifted, scores, labels))
+        for image in sorted(found.keys() - missing):
+            boxes, scores, labels = (
+                np.concatenate(parts) for parts in zip(*found[image], strict=True)
+            )
+            joined._images[image] = _ImageDetections(boxes, scores, labels)
+        return joined
 
     def add(
         self,

@@ -18,22 +18,48 @@ def format_metrics(metrics: Mapping[str, Any]) -> str:
       A table with a line per class, and below it a line per figure of the whole data set.
       Fractions are in per cent, as papers quote them; `n/a` where nothing is defined.
     """
-    summary = {name: value for name, value in metrics.items() if name != "per_class"}
+    summary = _summary(metrics)
     per_class = metrics["per_class"]
     header = ["class", *next(iter(per_class.values()))]
     rows = [header, *([shown(name), *map(_cell, row.values())] for name, row in per_class.items())]
+    table = _table(rows)
+    rule = "-" * len(table[0])
+    name_width = max(map(len, summary))
+    lines = [f"{name.ljust(name_width)}  {_cell(value):>6}" for name, value in summary.items()]
+    return "\n".join([table[0], rule, *table[1:], rule, *lines])
+
+
+def format_summaries(metrics: Mapping[str, Mapping[str, Any]]) -> str:
+    """The figures of whole data sets beside each other, as aligned plain text.
+
+    Args:
+      metrics: by the heading of the column, what the evaluations returned, all of one kind.
+
+    Returns:
+      A table with a line per figure; see `format_metrics`.
+    """
+    summaries = [_summary(of_one) for of_one in metrics.values()]
+    rows = [
+        ["", *metrics],
+        *([name, *(_cell(summary[name]) for summary in summaries)] for name in summaries[0]),
+    ]
+    return "\n".join(_table(rows))
+
+
+def _summary(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in metrics.items() if name != "per_class"}
+
+
+def _table(rows: list[list[str]]) -> list[str]:
+    """Lines of a table whose columns are aligned, the first to the left."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    table = [
+    return [
         "  ".join(
             cell.ljust(width) if i == 0 else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         for row in rows
     ]
-    rule = "-" * len(table[0])
-    name_width = max(map(len, summary))
-    lines = [f"{name.ljust(name_width)}  {_cell(value):>6}" for name, value in summary.items()]
-    return "\n".join([table[0], rule, *table[1:], rule, *lines])
 
 
 def _cell(value: float | int | None) -> str:

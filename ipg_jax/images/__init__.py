@@ -19,6 +19,7 @@ from ipg_jax.images.geometry import (
 )
 from ipg_jax.images.pixels import Samples, UnknownRangeError
 from ipg_jax.images.pyramid import padded_pyramid, prepare_image
+from ipg_jax.images.tiles import TileGrid
 
 __all__ = [
     "DEFAULT_OPTIONS",
@@ -29,6 +30,7 @@ __all__ = [
     "ImageOptions",
     "ImageTooLargeError",
     "Samples",
+    "TileGrid",
     "UnknownRangeError",
     "decode_image",
     "make_geometry",

@@ -269,7 +269,7 @@ def _too_large(pixels: str, limit: int) -> ImageTooLargeError:
     """The error of an image with so many pixels, in words."""
     return ImageTooLargeError(
         f"it has {pixels} pixels, more than config.data.max_image_pixels={limit}: raise that if "
-        "the file is sound and the memory suffices (about 10 bytes a pixel), or cut it into tiles"
+        "the file is sound and the memory suffices (about 12 bytes a pixel)"
     )
 
 

@@ -19,7 +19,9 @@ class Geometry(NamedTuple):
       levels: number of levels of the pyramid.
       pad_multiple: both sides of the padded image are multiples of it.
       limit: largest height and width of content in all images; None where these are such that
-        whole images fit.
+        whole images or tiles fit.
+      tile: height and width of tiles, if the images are such: a whole tile is resized by the limits
+        above, and smaller images by the same factor. There is one bucket, of whole tiles.
     """
 
     short: int
@@ -27,12 +29,15 @@ class Geometry(NamedTuple):
     levels: int
     pad_multiple: int
     limit: Size | None = None
+    tile: Size | None = None
 
     @property
     def limits(self) -> tuple[Size, ...]:
         """Largest height and width of content in each bucket: landscape and portrait, or one."""
         if self.limit is not None:
             return (self.limit,)
+        if self.tile is not None:
+            return (self.resized(self.tile),)
         short, long = self.short, self.long
         return ((short, long),) if short == long else ((short, long), (long, short))
 
@@ -58,13 +63,18 @@ class Geometry(NamedTuple):
         `GeneralizedRCNNTransform`, kept to the letter: in floating point `385 * (800 / 385)` falls
         short of 800, so a side of 385 pixels becomes 799.
         """
-        scale = min(self.short / min(size), self.long / max(size))
+        limited = self.tile or size
+        scale = min(self.short / min(limited), self.long / max(limited))
         height, width = (max(int(side * scale), 1) for side in size)
         return height, width
 
 
 def make_geometry(
-    image_size: Size, levels: int, pad_multiple: int = 0, limit: Size | None = None
+    image_size: Size,
+    levels: int,
+    pad_multiple: int = 0,
+    limit: Size | None = None,
+    tile: Size | None = None,
 ) -> Geometry:
     """Checks the settings and fills in the default of `pad_multiple`.
 
@@ -72,7 +82,8 @@ def make_geometry(
       image_size: limits of the (short, long) side.
       levels: number of levels of the pyramid.
       pad_multiple: 0 for `padding_multiple(levels)`.
-      limit: see `Geometry`.
+      limit: see `Geometry`, as for the next.
+      tile: height and width of tiles.
 
     Raises:
       ValueError: the settings contradict each other.
@@ -86,7 +97,7 @@ def make_geometry(
             f"pad_multiple = {pad_multiple} must be a multiple of 2^(levels - 1) for "
             f"{levels} levels"
         )
-    return Geometry(short, long, levels, pad_multiple, limit)
+    return Geometry(short, long, levels, pad_multiple, limit, tile)
 
 
 def padding_multiple(levels: int, height_parts: int = 1) -> int:

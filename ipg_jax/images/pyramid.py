@@ -10,7 +10,12 @@ from ipg_jax.types import Size
 
 
 def prepare_image(
-    image: UInt8[np.ndarray, "h w 3"], *, image_size: Size, levels: int, pad_multiple: int = 0
+    image: UInt8[np.ndarray, "h w 3"],
+    *,
+    image_size: Size,
+    levels: int,
+    pad_multiple: int = 0,
+    tile: Size | None = None,
 ) -> tuple[
     tuple[UInt8[np.ndarray, "_ _ 3"], ...], Int32[np.ndarray, " 2"], Float32[np.ndarray, " 2"]
 ]:
@@ -21,12 +26,18 @@ def prepare_image(
       image_size: limits of the (short, long) side of the resized image.
       levels: number of levels of the pyramid.
       pad_multiple: see `make_geometry`.
+      tile: height and width of a whole tile, where the image is a tile of a larger one.
 
     Returns:
       `pyramid`, `image_size` and `scale` as in `Batch`, without the batch axis.
+
+    Raises:
+      ValueError: the sizes contradict each other, or the image is larger than a tile.
     """
-    geometry = make_geometry(image_size, levels, pad_multiple)
+    geometry = make_geometry(image_size, levels, pad_multiple, tile)
     size = (image.shape[0], image.shape[1])
+    if tile is not None and (size[0] > tile[0] or size[1] > tile[1]):
+        raise ValueError(f"the image of {size} (height, width) is larger than the tile of {tile}")
     resized = geometry.resized(size)
     canvas = geometry.canvases[int(geometry.buckets(np.array([size]))[0])]
     return (

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 from etils import epath
-from jaxtyping import Int
+from jaxtyping import Int, Int32, UInt8
 
-from ipg_jax import evaluation, visualize
+from ipg_jax import visualize
 from ipg_jax.files import read_regular
 from ipg_jax.images import decode_image, padding_multiple, prepare_image
 from ipg_jax.inference.inputs import find_inputs
 from ipg_jax.inference.outputs import OutputFolder
+from ipg_jax.inference.tiles import Found, detect_tiles, detect_whole
 from ipg_jax.text import shown
 from ipg_jax.training.runs import PredictRun
 from ipg_jax.training.sharding import image_sharding, replicated
@@ -25,6 +26,9 @@ from ipg_jax.training.trained import read_classes, restore_variables
 from ipg_jax.types import Array, Detections, Pyramid, PyTree
 
 logger = logging.getLogger(__name__)
+
+MOST_CAPTIONS = 3000
+"""Boxes of a picture beyond which none gets a caption: these would take longer than to detect."""
 
 
 def predict(
@@ -86,6 +90,52 @@ def predict(
     return failed
 
 
+class _Finder:
+    """A run's detector on its devices: finds the objects in an image, by tiles if the run says so.
+
+    Attributes:
+      shapes: those of the batches that it has compiled a program for.
+    """
+
+    def __init__(self, run: PredictRun, variables: PyTree):
+        """Compiles nothing yet.
+
+        Args:
+          run: the detector and the devices.
+          variables: `{"params": ..., "batch_stats": ...}`.
+        """
+        self.shapes: set[tuple[int, ...]] = set()
+        self._run = run
+        self._variables = variables
+        levels = run.task.pyramid_levels
+        self._prepare = functools.partial(
+            prepare_image,
+            image_size=run.image_size,
+            levels=levels,
+            pad_multiple=padding_multiple(levels, run.mesh.shape["space"]),
+        )
+
+        @functools.partial(jax.jit, out_shardings=replicated(run.mesh))
+        def predict(variables: PyTree, pyramid: Pyramid, size: Int[Array, "b 2"]) -> Detections:
+            with of_mesh(run.mesh):
+                return run.task.predict(variables, pyramid, size)
+
+        self._predict = predict
+
+    def __call__(self, image: UInt8[np.ndarray, "h w 3"]) -> Found:
+        """Returns the boxes in pixels of the image, RGB."""
+        if self._run.tiles is None:
+            return detect_whole(self._detect, self._prepare, image)
+        return detect_tiles(
+            self._detect, self._prepare, image, self._run.tiles, batch_size=self._run.batch_size
+        )
+
+    def _detect(self, pyramid: Pyramid, size: Int32[np.ndarray, "b 2"]) -> Detections:
+        self.shapes.add(pyramid[0].shape)
+        placed = jax.device_put(pyramid, image_sharding(self._run.mesh))
+        return self._predict(self._variables, placed, size)
+
+
 def _predict_files(
     run: PredictRun,
     variables: PyTree,
@@ -95,15 +145,8 @@ def _predict_files(
     threshold: float,
 ) -> list[str]:
     """Writes what is found in each file; returns those that could not be read."""
-
-    @functools.partial(jax.jit, out_shardings=replicated(run.mesh))
-    def detect(variables: PyTree, pyramid: Pyramid, image_size: Int[Array, "1 2"]) -> Detections:
-        with of_mesh(run.mesh):
-            return run.task.predict(variables, pyramid, image_size)
-
-    levels = run.task.pyramid_levels
+    detect = _Finder(run, variables)
     failed: list[str] = []
-    shapes: set[tuple[int, ...]] = set()
     seconds, timed = 0.0, 0
     for path in files:
         try:
@@ -112,27 +155,18 @@ def _predict_files(
             logger.error("%s: left out: %s", shown(path), error)
             failed.append(path)
             continue
-        begin = time.perf_counter()
-        pyramid, size, scale = prepare_image(
-            image,
-            image_size=run.image_size,
-            levels=levels,
-            pad_multiple=padding_multiple(levels, run.mesh.shape["space"]),
-        )
-        placed = jax.device_put(tuple(x[None] for x in pyramid), image_sharding(run.mesh))
-        found = jax.device_get(detect(variables, placed, size[None]))
-        if pyramid[0].shape in shapes:  # the first of a shape compiles
+        begin, compiled = time.perf_counter(), len(detect.shapes)
+        boxes, scores, labels = detect(image)
+        if len(detect.shapes) == compiled:  # the first of a shape compiles
             seconds, timed = seconds + time.perf_counter() - begin, timed + 1
-        shapes.add(pyramid[0].shape)
-
-        keep = found.valid[0]
-        scores, labels = found.scores[0][keep], found.labels[0][keep]
-        boxes = evaluation.boxes_to_original(
-            found.boxes[0][keep], scale, np.array(image.shape[:2], np.int32)
-        )
         visible = scores >= threshold
         drawn = visualize.draw_boxes(
-            image, boxes[visible].astype(np.float32), labels[visible], class_names, scores[visible]
+            image,
+            boxes[visible].astype(np.float32),
+            labels[visible],
+            class_names,
+            scores[visible],
+            captions="auto" if visible.sum() <= MOST_CAPTIONS else "none",
         )
         picture = folder.add(path, boxes, scores, labels, drawn)
         logger.info("%s: %d objects, %s", shown(path), len(boxes), shown(picture))
@@ -141,6 +175,6 @@ def _predict_files(
             "%.3f s an image (mean of %d, without the %d compiling ones)",
             seconds / timed,
             timed,
-            len(shapes),
+            len(detect.shapes),
         )
     return failed

@@ -91,6 +91,11 @@ SIZES = several(
 )
 ENTRY = Field(tuple, "a name or a pair (name, {option: value})", _is_entry)
 AREA_RANGE = Field(tuple, "a size class (name, from, to)", _is_area_range)
+TILE = several(
+    whole(1, WIDEST),
+    "a pair (height, width) of whole numbers from 1 on, in pixels, such as (512, 512)",
+    lambda x: len(x) == 2,
+)
 TWO = several(
     whole(1),
     "a pair of whole numbers from 1 on, for training and prediction",
@@ -144,6 +149,11 @@ def fields() -> dict[str, Field]:
         "data.repeat_small": real(1.0, 1000.0),
         "data.drop_empty": FLAG,
         "data.max_boxes": optional(whole(1)),
+        "data.tile": optional(TILE),
+        "data.tile_overlap": real(0.0, below=1.0),
+        "data.min_visible": real(0.0, 1.0),
+        "data.empty_tiles": real(0.0, 1.0),
+        "data.tile_cache": whole(0),
         "data.flip": real(0.0, 1.0),
         "data.augmentations": several(
             ENTRY, "a tuple of names of augmentations and pairs (name, {option: value})"
@@ -241,6 +251,16 @@ def fields() -> dict[str, Field]:
         ),
         "eval.scales": optional(SIZES),
         "eval.flips": FLAG,
+        "eval.detected": several(
+            choice("whole", "tiled", "both"),
+            "a tuple of one or more of whole, tiled, both, such as ('whole', 'tiled')",
+            lambda x: x and len(set(x)) == len(x),
+        ),
+        "eval.tile": optional(TILE),
+        "eval.tile_overlap": real(0.0, below=1.0),
+        "eval.merge": choice("nms", "greedy_nmm"),
+        "eval.merge_metric": choice("iou", "ios"),
+        "eval.merge_threshold": real(above=0.0, most=1.0),
         "eval.samples": whole(0),
         "mesh.data": optional(whole(1)),
         "mesh.fsdp": optional(whole(1)),

@@ -15,8 +15,8 @@ from jax.sharding import Mesh
 from jaxtyping import Float64
 from ml_collections import ConfigDict
 
-from ipg_jax import data
-from ipg_jax.images import padding_multiple
+from ipg_jax import data, evaluation
+from ipg_jax.images import TileGrid, padding_multiple
 from ipg_jax.tasks import DetectionTask
 from ipg_jax.text import shown
 from ipg_jax.training.build import (
@@ -44,7 +44,7 @@ from ipg_jax.training.build_checks import (
 )
 from ipg_jax.training.evaluator import Evaluator, View
 from ipg_jax.training.runs import EvalRun, PredictRun, TrainRun
-from ipg_jax.training.sharding import check_batch_size, make_mesh, process_rows
+from ipg_jax.training.sharding import batch_devices, check_batch_size, make_mesh, process_rows
 from ipg_jax.training.steps import make_predict_step
 from ipg_jax.types import Batch
 
@@ -75,6 +75,8 @@ def build_train_run(config: ConfigDict, *, evaluate: bool = True) -> TrainRun:
     data.make_augmentations(config.data.augmentations)  # before the data are read
     source = build_source(config, train=True)
     check_training_data(source)
+    if config.data.tile is not None:
+        source = build_training_tiles(config, source)
     log_repeats(repeats_of(config, source))
     evaluator = None
     if evaluate:
@@ -148,16 +150,33 @@ def build_eval_run(config: ConfigDict, *, class_names: Sequence[str] = ()) -> Ev
     )
 
 
-def build_predict_run(config: ConfigDict) -> PredictRun:
+TILES_PER_DEVICE = 4
+"""Tiles that each device looks at together in prediction; `config.eval.batch_size` overrides it."""
+
+
+def build_predict_run(config: ConfigDict, *, tiles: bool = False, whole: bool = True) -> PredictRun:
     """Returns the prediction that a config describes.
 
+    Args:
+      config: the run's.
+      tiles: whether images are cut into tiles, by the fields of `config.eval`.
+      whole: whether then the whole image is looked at as well.
+
     Raises:
-      ValueError: there are fewer devices than `config.mesh.space`.
+      ValueError: there are fewer devices than `config.mesh.space`, or the size of the tiles is not
+        set, or their batch does not divide over the devices.
     """
     config = checked(config)
-    # One image at a time can be divided by its height alone.
-    space = config.mesh.space
-    mesh = make_mesh(data=1, space=space, devices=jax.local_devices()[:space])
+    space, devices = config.mesh.space, jax.local_devices()
+    cut, batch_size = None, 1
+    if tiles:
+        mesh = make_mesh(space=space, devices=devices)
+        batch_size = config.eval.batch_size or TILES_PER_DEVICE * batch_devices(mesh)
+        check_batch_size(mesh, batch_size, field="config.eval.batch_size")
+        grid = build_eval_grid(config, "--tiles")
+        cut = evaluation.Tiles(grid=grid, merge=build_merge(config), whole=whole)
+    else:  # one image at a time can be divided by its height alone
+        mesh = make_mesh(data=1, space=space, devices=devices[:space])
     task = build_task(config)
     return PredictRun(
         task=task,
@@ -166,6 +185,8 @@ def build_predict_run(config: ConfigDict) -> PredictRun:
         verify_checkpoints=config.verify_checkpoints,
         image_size=tuple(config.image_size),
         image_options=build_image_options(config.data),
+        tiles=cut,
+        batch_size=batch_size,
     )
 
 
@@ -223,10 +244,18 @@ def build_evaluator(
       mesh: the devices.
       samples: how many samples it draws; by default `config.eval.samples`.
     """
+    detected = tuple(config.eval.detected)
+    tiles = None
+    if detected != ("whole",):
+        grid = build_eval_grid(config, f"config.eval.detected={detected}")
+        tiles = build_tiles(config, source, grid)
     return Evaluator(
         task=task,
         mesh=mesh,
         source=source,
+        detected=detected,
+        tiles=tiles,
+        merge=build_merge(config),
         views=build_views(config),
         batch_size=config.eval.batch_size or config.batch_size,
         metric=config.eval.metric,
@@ -245,6 +274,90 @@ def build_area_ranges(config: ConfigDict) -> dict[str, tuple[float, float]] | No
     return {
         name: (float(low) ** 2, float(high) ** 2) for name, low, high in config.eval.area_ranges
     }
+
+
+def build_eval_grid(config: ConfigDict, wanted_by: str) -> TileGrid:
+    """Returns how an evaluation or a prediction cuts images into tiles.
+
+    Args:
+      config: the run's.
+      wanted_by: what asks for tiles, for the message.
+
+    Raises:
+      ValueError: their size is not set.
+    """
+    tile = config.eval.tile or config.data.tile
+    if tile is None:
+        raise ValueError(
+            f"{wanted_by} asks for tiles, and neither config.eval.tile nor config.data.tile says "
+            "of what size: set --config.eval.tile='(512, 512)', say, height and width in pixels"
+        )
+    height, width = tile
+    return TileGrid((height, width), config.eval.tile_overlap)
+
+
+def build_merge(config: ConfigDict) -> evaluation.BoxMerge:
+    """Returns how an evaluation or a prediction merges the boxes of tiles."""
+    c = config.eval
+    return evaluation.BoxMerge(method=c.merge, metric=c.merge_metric, threshold=c.merge_threshold)
+
+
+def build_tiles(
+    config: ConfigDict, source: data.Source, grid: TileGrid, *, empty_tiles: float = 1.0
+) -> data.TiledSource:
+    """Returns the tiles of a source's images.
+
+    Args:
+      config: the run's.
+      source: the images.
+      grid: how they are cut.
+      empty_tiles: share of those without objects that is kept.
+    """
+    return data.TiledSource(
+        source,
+        grid,
+        min_visible=config.data.min_visible,
+        empty_tiles=empty_tiles,
+        seed=config.seed,
+        cache_bytes=config.data.tile_cache * 2**20,
+    )
+
+
+def build_training_tiles(config: ConfigDict, source: data.Source) -> data.TiledSource:
+    """Returns the tiles that a run is trained on, which `config.data` describes; logs their number.
+
+    Raises:
+      ValueError: none is left.
+    """
+    c = config.data
+    height, width = c.tile
+    settings = f"config.data.tile={(height, width)}, config.data.min_visible={c.min_visible}"
+    try:
+        tiles = build_tiles(
+            config,
+            source,
+            TileGrid((height, width), c.tile_overlap),
+            empty_tiles=c.empty_tiles,
+        )
+    except ValueError as error:
+        raise ValueError(f"{settings}, config.data.empty_tiles={c.empty_tiles}: {error}") from error
+    if tiles.records.ignore.all():
+        raise ValueError(
+            f"{settings}: no object is left to train on, as every tile has less of it. Take larger "
+            "tiles, or lower config.data.min_visible"
+        )
+    logger.info(
+        "%s: %d tiles of %d x %d pixels; %d more have no object to learn from and are left out; "
+        "%d regions are ignored, the parts of objects of which less than %g is inside among them",
+        shown(source.name),
+        len(tiles),
+        height,
+        width,
+        tiles.left_out,
+        int(tiles.records.ignore.sum()),
+        c.min_visible,
+    )
+    return tiles
 
 
 def _common(c: ConfigDict, train: bool) -> dict[str, Any]:

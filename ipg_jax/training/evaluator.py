@@ -6,7 +6,8 @@ import dataclasses
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -23,6 +24,9 @@ from ipg_jax.training.steps import PredictStep
 from ipg_jax.types import Batch, Detections, PackedImage, PyTree
 
 logger = logging.getLogger(__name__)
+
+Detected = Literal["whole", "tiled", "both"]
+"""What detections are of: whole images, tiles of them, or both, merged."""
 
 SAMPLE_SIDE = 480
 """Pixels of the short side of a sample picture, at least about this."""
@@ -58,21 +62,44 @@ class ImageCounts(NamedTuple):
     unreadable: int
 
 
+class Scored(NamedTuple):
+    """Detections and what they are worth.
+
+    Attributes:
+      metrics: by the names of `evaluation.METRICS`, COCO's, VOC's and the one that was asked for;
+        each None for data without annotations.
+      results: the detections in COCO's results format.
+    """
+
+    metrics: dict[str, dict[str, Any] | None]
+    results: list[dict[str, Any]]
+
+    def scalars(self, prefix: str = "") -> dict[str, float]:
+        """Returns the figures of all metrics by name, `coco_AP`, ..., behind a prefix."""
+        return {
+            f"{prefix}{kind}_{name}": value
+            for kind, values in self.metrics.items()
+            for name, value in (values or {}).items()
+            if isinstance(value, float)
+        }
+
+
 class Evaluation(NamedTuple):
     """What an evaluation found.
 
     Attributes:
       images: how many images there are.
-      metrics: by the names of `evaluation.METRICS`, COCO's, VOC's and the one that was asked for;
-        each None for data without annotations.
-      results: the detections in COCO's results format.
+      metrics: see `Scored`; of `Evaluator.detected`, these are of the first.
+      results: the same.
       samples: pictures of predictions beside the ground truth, uint8 `[H, W, 3]`.
+      others: what the rest of `Evaluator.detected` has found, by name.
     """
 
     images: ImageCounts
     metrics: dict[str, dict[str, Any] | None]
     results: list[dict[str, Any]]
     samples: list[UInt8[np.ndarray, "_ _ 3"]]
+    others: Mapping[str, Scored] = MappingProxyType({})
 
     @property
     def coco(self) -> dict[str, Any] | None:
@@ -85,13 +112,11 @@ class Evaluation(NamedTuple):
         return self.metrics["voc"]
 
     def scalars(self) -> dict[str, float]:
-        """Returns the figures of all metrics by name, `coco_AP`, ..."""
-        return {
-            f"{kind}_{name}": value
-            for kind, values in self.metrics.items()
-            for name, value in (values or {}).items()
-            if isinstance(value, float)
-        }
+        """Returns the figures by name, `coco_AP`, ..., of the others `tiled_coco_AP`, ..."""
+        scalars = Scored(self.metrics, self.results).scalars()
+        for name, scored in self.others.items():
+            scalars |= scored.scalars(f"{name}_")
+        return scalars
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,7 +124,9 @@ class Evaluator:
     """`evaluator(variables, step)` scores a detector on a data set.
 
     With several views, the detections of each are mapped back to the original image and merged by
-    the task's own suppression. Samples show the first view's.
+    the task's own suppression. The views may also be of tiles, whose detections are mapped back to
+    the image and merged by `merge`, by themselves or together with those of the whole image.
+    Samples show the first view's.
 
     Attributes:
       task: the detector.
@@ -111,6 +138,9 @@ class Evaluator:
       area_ranges: size classes of the metrics that have some; None takes their own.
       max_unreadable: largest share of images that may be missing or unreadable.
       num_samples: how many pictures it draws.
+      detected: what is scored, each by itself.
+      tiles: those of the images of `source`, all of them, for `tiled` and `both`.
+      merge: of the detections of tiles.
       space_to_depth: whether the step reads packed pyramids.
       predict_step: see `steps.make_predict_step`.
     """
@@ -124,6 +154,9 @@ class Evaluator:
     area_ranges: Mapping[str, tuple[float, float]] | None = None
     max_unreadable: float
     num_samples: int
+    detected: Sequence[Detected] = ("whole",)
+    tiles: data.TiledSource | None = None
+    merge: evaluation.BoxMerge = dataclasses.field(default_factory=evaluation.BoxMerge)
     space_to_depth: bool = False
     predict_step: PredictStep
 
@@ -139,31 +172,38 @@ class Evaluator:
         """
         begin = time.perf_counter()
         variables = all_gather(self.mesh, variables)  # once, and not for each batch
-        seen: list[evaluation.DetectionCollector] = []
         samples: list[np.ndarray] = []
-        for number, view in enumerate(self.views):
-            wanted = self.num_samples if number == 0 else 0
-            seen.append(self._detect(variables, view, samples, wanted))
-        merged = evaluation.DetectionCollector.from_views(self.source, seen, self.task.select)
-        results = merged.results()
-        evaluated = len(self.source) - len(merged.missing())
+        collected = self._collect(variables, samples)
         listed = self.source.expected_images
+        evaluated = len(self.source) - len(collected[self.detected[0]].missing())
         images = ImageCounts(listed, evaluated, listed - evaluated)
         logger.info(
-            "evaluation at step %d: %d images in %s, %d view(s), %d of %d annotated unreadable",
+            "evaluation at step %d: %d images (%s) in %s, %d view(s), "
+            "%d of %d annotated unreadable",
             step,
             images.evaluated,
+            ", ".join(self.detected),
             duration(time.perf_counter() - begin),
             len(self.views),
             images.unreadable,
             images.annotated,
         )
         data.check_evaluated(self.source, evaluated, self.max_unreadable)
-        names = dict.fromkeys(("coco", "voc", self.metric))
         if not self.source.records.annotated:
             logger.info("%s has no annotations: there is nothing to score by", self.source.name)
-            return Evaluation(images, dict.fromkeys(names), results, samples)
-        metrics = {
+        scored = {
+            name: Scored(self._metrics(results), results)
+            for name, results in ((name, found.results()) for name, found in collected.items())
+        }
+        self._log(scored)
+        first = scored.pop(self.detected[0])
+        return Evaluation(images, *first, samples=samples, others=MappingProxyType(scored))
+
+    def _metrics(self, results: list[dict[str, Any]]) -> dict[str, dict[str, Any] | None]:
+        names = dict.fromkeys(("coco", "voc", self.metric))
+        if not self.source.records.annotated:
+            return {**names}
+        return {
             name: evaluation.evaluate(
                 name,
                 self.source,
@@ -173,18 +213,74 @@ class Evaluator:
             )
             for name in names
         }
-        logger.info("%s", evaluation.format_metrics(metrics[self.metric]))
-        return Evaluation(images, {**metrics}, results, samples)
+
+    def _log(self, scored: Mapping[str, Scored]) -> None:
+        """Logs a table for each name, and one that compares them."""
+        figures = {
+            name: metrics
+            for name, of_one in scored.items()
+            if (metrics := of_one.metrics[self.metric]) is not None
+        }
+        for name, metrics in figures.items():
+            heading = f"{name}:\n" if len(scored) > 1 else ""
+            logger.info("%s%s", heading, evaluation.format_metrics(metrics))
+        if len(figures) > 1:
+            logger.info("%s", evaluation.format_summaries(figures))
+
+    def _collect(
+        self, variables: PyTree, samples: list[np.ndarray]
+    ) -> dict[str, evaluation.DetectionCollector]:
+        """Returns the detections on the original images, by what they are of."""
+        whole: list[evaluation.DetectionCollector] = []
+        tiled: list[evaluation.DetectionCollector] = []
+        if {"whole", "both"} & {*self.detected}:
+            whole = self._views(variables, self.source, samples)
+        if {"tiled", "both"} & {*self.detected}:
+            assert self.tiles is not None
+            tiled = [
+                evaluation.DetectionCollector.from_tiles(
+                    self.source, view, self.tiles.image_index, self.tiles.windows
+                )
+                for view in self._views(variables, self.tiles, samples)
+            ]
+        join = evaluation.DetectionCollector.from_views
+        collected: dict[str, evaluation.DetectionCollector] = {}
+        for name in self.detected:
+            if name == "whole":
+                one = len(whole) == 1  # which the task's suppression has been through
+                collected[name] = whole[0] if one else join(self.source, whole, self.task.select)
+            else:
+                views = [*whole, *tiled] if name == "both" else tiled
+                collected[name] = join(self.source, views, self.merge.select)
+        return collected
+
+    def _views(
+        self, variables: PyTree, source: data.Source, samples: list[np.ndarray]
+    ) -> list[evaluation.DetectionCollector]:
+        """Returns the detections of each view of the images of `source`.
+
+        Samples of the first view are appended to `samples`, unless there are some.
+        """
+        wanted = 0 if samples else self.num_samples
+        return [
+            self._detect(variables, source, view, samples, wanted if number == 0 else 0)
+            for number, view in enumerate(self.views)
+        ]
 
     def _detect(
-        self, variables: PyTree, view: View, samples: list[np.ndarray], wanted: int
+        self,
+        variables: PyTree,
+        source: data.Source,
+        view: View,
+        samples: list[np.ndarray],
+        wanted: int,
     ) -> evaluation.DetectionCollector:
         """Returns the detections of one view; appends to `samples` until there are `wanted`."""
-        collector = evaluation.DetectionCollector(self.source)
+        collector = evaluation.DetectionCollector(source)
         levels = self.task.pyramid_levels
         rows_here = process_rows(self.mesh, self.batch_size)
         batches = data.eval_batches(
-            self.source,
+            source,
             batch_size=self.batch_size,
             image_size=view.image_size,
             levels=levels,

@@ -99,6 +99,8 @@ def write_evaluation(
 ) -> None:
     """Writes `eval/metrics.json` and `eval/detections.json`.
 
+    Of an evaluation of several (`Evaluator.detected`) these hold the first, and `metrics.json` the
+    figures of the others under their names; their detections are in `detections_tiled.json`, say.
     Of data without annotations, whose results are there to be uploaded, it also writes a copy
     named as COCO's server expects, such as `eval/detections_test-dev2017_<run>_results.json` of
     `image_info_test-dev2017.json`; the workdir gives the run's name.
@@ -106,7 +108,10 @@ def write_evaluation(
     folder = workdir / "eval"
     make_folder(folder)
     evaluation.save_results(folder / "detections.json", found.results)
-    figures = {"step": step, "images": found.images._asdict(), **found.metrics}
+    for name, scored in found.others.items():
+        evaluation.save_results(folder / f"detections_{name}.json", scored.results)
+    others = {name: scored.metrics for name, scored in found.others.items()}
+    figures = {"step": step, "images": found.images._asdict(), **found.metrics, **others}
     write_whole(folder / "metrics.json", json.dumps(figures, indent=2))
     if not source.records.annotated:
         images = epath.Path(source.name).stem.removeprefix("image_info_")

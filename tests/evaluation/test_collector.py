@@ -208,15 +208,32 @@ def test_views_are_joined_in_arrays_of_one_shape(ground_truth):
     assert (joined.results(), joined.missing()) == ([], ["a", "b"])
 
 
-def test_a_single_view_is_taken_as_it_is(ground_truth, make_ground_truth):
+def test_a_single_view_goes_through_the_selection_too(ground_truth, make_ground_truth):
     view = DetectionCollector(ground_truth)
-    rows = [([0, 0, 10, 10], 0.5, 0), ([0, 0, 10, 9], 0.3, 0)]  # which a suppression would join
-    add(view, detections(rows), [0], scale=(1.7, 1.3))
-    assert DetectionCollector.from_views(ground_truth, [view], best_of_class).results() == (
-        view.results()
-    )
+    add(view, detections([([0, 0, 10, 10], 0.5, 0), ([0, 0, 10, 9], 0.3, 0)]), [0])
+    joined = DetectionCollector.from_views(ground_truth, [view], best_of_class)
+    assert joined.results() == view.results()[:1]
     with pytest.raises(ValueError, match="different data sets"):
         DetectionCollector.from_views(make_ground_truth([]), [view], best_of_class)
+
+
+def test_tiles_are_taken_to_their_place_in_the_image(ground_truth, make_ground_truth):
+    # Two tiles of the first image, one of the third, and of the second only one of two was seen.
+    image_index = np.array([0, 0, 2, 1, 1], np.int32)
+    windows = np.array([(0, 0, 50, 40), (30, 20, 80, 60), (5, 0, 55, 40)] + [(0, 0, 50, 40)] * 2)
+    of_tiles = make_ground_truth(*[[]] * 5, image_ids=["v", "w", "x", "y", "z"], size=(40, 50))
+    tiles = DetectionCollector(of_tiles)
+    row = ([10, 0, 60, 20], 0.5, 1)  # beyond the tile, to whose 50 columns it is clipped
+    add(tiles, detections([([2, 4, 20, 30], 0.25, 0)], [row], []), [0, 1, 2])
+    add(tiles, detections([row]), [4])
+    joined = DetectionCollector.from_tiles(
+        ground_truth, tiles, image_index, windows.astype(np.int32)
+    )
+    assert [(r["image_id"], r["category_id"], r["bbox"], r["score"]) for r in joined.results()] == [
+        ("c", 7, [2.0, 4.0, 18.0, 26.0], 0.25),
+        ("c", 10, [40.0, 20.0, 40.0, 20.0], 0.5),
+    ]
+    assert joined.missing() == ["a"]
 
 
 def test_a_file_gives_back_the_same_floats(ground_truth, tmp_path):

@@ -8,8 +8,13 @@ from PIL import Image
 
 from configs.common import default_config
 from ipg_jax.data import Rule
+from ipg_jax.evaluation import BoxMerge, Tiles
+from ipg_jax.images import TileGrid
 from ipg_jax.training.build_runs import (
+    build_predict_run,
     build_source,
+    build_train_run,
+    build_training_tiles,
     check_same_classes,
     check_training_data,
 )
@@ -149,3 +154,53 @@ def test_data_that_are_damaged_are_named_with_their_field(config, tmp_path):
     (tmp_path / "train.json").write_text("[")
     with pytest.raises(ValueError, match=r"^config\.data\.train_annotations: .* not a JSON file"):
         build_source(config, train=True)
+
+
+def test_a_run_on_tiles(config, caplog):
+    """An image of 8 x 12 has the columns 0 to 7, 3 to 10 and 4 to 11; its boxes are 1 to 5."""
+    caplog.set_level("INFO")
+    config.batch_size = 8
+    config.model.backbone = "resnet10"
+    config.data.tile = (8, 8)
+    config.data.tile_overlap = 0.7  # 5.6, that is 5 pixels
+    run = build_train_run(config, evaluate=False)
+    assert run.source.records.image_ids == [f"1[0:8, {x}:{x + 8}]" for x in (0, 3, 4)]
+    assert run.steps_per_epoch == 3 / 8
+    assert run.batch_records(0)[0][0] in run.source.records.image_ids
+    # Of the boxes 3 of 5 columns are in the second tile, and 2 in the third.
+    np.testing.assert_array_equal(run.source.records.ignore, [0, 0, 0, 0, 1, 1])
+    assert "3 tiles of 8 x 8 pixels; 0 more" in caplog.text
+
+    source = build_source(config, train=True)
+    config.data.empty_tiles = 0.0
+    assert len(build_training_tiles(config, source)) == 2
+    assert "2 tiles of 8 x 8 pixels; 1 more have no object to learn from" in caplog.text
+    config.data.tile, config.data.min_visible = (3, 3), 1.0
+    settings = r"config\.data\.tile=\(3, 3\), config\.data\.min_visible=1\.0"
+    with pytest.raises(ValueError, match=settings + r", config\.data\.empty_tiles=0\.0: .*no tile"):
+        build_training_tiles(config, source)
+    config.data.empty_tiles = 1.0
+    with pytest.raises(ValueError, match=settings + ": no object is left"):
+        build_training_tiles(config, source)
+
+
+def test_prediction_on_tiles(config):
+    config.model.backbone = "resnet10"
+    assert (build_predict_run(config).tiles, build_predict_run(config).batch_size) == (None, 1)
+    with pytest.raises(ValueError, match=r"--tiles asks for tiles, and neither config\.eval\.tile"):
+        build_predict_run(config, tiles=True)
+    config.data.tile = (300, 400)  # as in training, unless config.eval says otherwise
+    config.eval.merge_metric = "iou"
+    config.eval.tile_overlap = 0.25
+    run = build_predict_run(config, tiles=True, whole=False)
+    assert run.tiles == Tiles(
+        grid=TileGrid((300, 400), 0.25), merge=BoxMerge(metric="iou"), whole=False
+    )
+    assert run.batch_size == 4 * 8  # on the eight devices of the tests
+    config.eval.tile = (100, 200)
+    config.eval.batch_size = 16
+    run = build_predict_run(config, tiles=True)
+    assert (run.tiles.grid.size, run.tiles.whole, run.batch_size) == ((100, 200), True, 16)
+    config.eval.batch_size = 4
+    with pytest.raises(ValueError, match=r"config\.eval\.batch_size=4 is not a multiple of 8"):
+        build_predict_run(config, tiles=True)

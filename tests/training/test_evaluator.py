@@ -93,6 +93,85 @@ def test_other_metrics_and_classes_to_ignore(evaluate, tiny_config):
     assert len(found.samples) == 1
 
 
+@pytest.mark.parametrize("flips", [False, True])
+def test_whole_images_tiles_and_both_are_scored_each_by_itself(
+    evaluate, tiny_config, tmp_path, caplog, flips
+):
+    caplog.set_level("INFO")
+    with tiny_config.unlocked():
+        tiny_config.eval.detected = ("tiled", "whole", "both")
+        tiny_config.eval.tile = (48, 40)
+        tiny_config.eval.tile_overlap = 0.5  # of 24 rows and 20 columns: digits are no larger
+        tiny_config.data.min_visible = 0.7
+        tiny_config.eval.flips = flips
+    found, shapes, source = evaluate(tiny_config, samples=2)
+    # Scenes of 64 x 64 have tiles from rows 0 and 16 and columns 0, 20 and 24: 60, by eights, of
+    # 48 x 40 pixels that become 64 x 53. The ten scenes take two batches.
+    assert shapes == ([(64, 64)] * 2 * (1 + flips)) + ([(64, 64)] * 8 * (1 + flips))
+    assert found.images == (10, 10, 0)
+    assert found.coco["AP"] == pytest.approx(1.0)
+    assert [*found.others] == ["whole", "both"]
+    for scored in (found, *found.others.values()):
+        assert scored.metrics["coco"]["AP"] == pytest.approx(1.0)
+        assert scored.metrics["voc"]["mAP"] == pytest.approx(1.0)
+        assert len(scored.results) == len(source.records.boxes)
+    assert found.scalars()["both_coco_AP"] == found.scalars()["coco_AP"]
+    assert len(found.samples) == 2
+    write_evaluation(epath.Path(tmp_path), 3, found, source)
+    written = {path.name: json.loads(path.read_text()) for path in (tmp_path / "eval").iterdir()}
+    assert written["metrics.json"]["whole"] == found.others["whole"].metrics
+    assert written["metrics.json"]["coco"] == found.coco
+    assert written["detections_both.json"] == found.others["both"].results
+    assert written["detections.json"] == found.results
+    assert "tiled   whole    both\nAP " in caplog.text
+
+
+def test_detections_of_tiles_are_merged_as_the_config_says(evaluate, tiny_config):
+    with tiny_config.unlocked():
+        tiny_config.eval.detected = ("tiled",)
+        tiny_config.data.tile = (40, 40)
+        tiny_config.data.min_visible = 0.1
+        tiny_config.eval.merge_threshold = 1.0
+        tiny_config.eval.merge = "nms"
+    found, _, source = evaluate(tiny_config)
+    assert len(found.results) > len(source.records.boxes)  # parts beside the wholes
+    assert found.coco["AP"] < 1
+    tiny_config.eval.merge_metric = "iou"
+    assert len(evaluate(tiny_config)[0].results) > len(found.results)
+
+
+def test_objects_larger_than_a_tile_are_found_in_whole_images(evaluate, tiny_config):
+    with tiny_config.unlocked():
+        tiny_config.eval.detected = ("both", "tiled")
+        tiny_config.eval.tile = (14, 14)
+        tiny_config.data.min_visible = 1.0  # the stand-in finds no parts
+    found, _, source = evaluate(tiny_config)
+    assert found.coco["AP"] == pytest.approx(1.0)
+    assert len(found.others["tiled"].results) < len(found.results) == len(source.records.boxes)
+
+
+def test_an_image_without_one_of_its_tiles_is_unreadable(evaluate, tiny_config):
+    with tiny_config.unlocked():
+        tiny_config.eval.detected = ("both", "tiled")
+        tiny_config.eval.tile = (40, 40)
+    found, _, source = evaluate(tiny_config, unreadable=[4])
+    assert found.images == (10, 9, 1)
+    assert source.unreadable == 1
+    assert {result["image_id"] for result in found.results} == {*range(10)} - {4}
+
+
+def test_tiles_of_no_size_are_refused(tiny_config):
+    tiny_config.eval.detected = ("whole", "tiled")
+    with pytest.raises(ValueError, match=r"config\.eval\.detected=\('whole', 'tiled'\) asks for"):
+        build_eval_run(tiny_config)
+    for wrong in ((), ("tiles",), ("whole", "whole")):
+        tiny_config.eval.detected = wrong
+        with pytest.raises(
+            ValueError, match=r"config\.eval\.detected is a tuple of one or more of"
+        ):
+            checked(tiny_config)
+
+
 def test_one_view_changes_nothing(evaluate, tiny_config):
     plain, _, source = evaluate(tiny_config)
     with tiny_config.unlocked():

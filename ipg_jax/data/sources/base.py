@@ -316,7 +316,11 @@ class Source(abc.ABC):
       category_ids: the data set's own id for each label, for results files.
       records: the annotations.
       report: what was wrong with the data.
+      tile: height and width of the tiles, if the images are tiles of larger ones (`TiledSource`);
+        none is larger, and all are resized by the same factor.
     """
+
+    tile: Size | None = None
 
     def __init__(
         self,
@@ -362,11 +366,7 @@ class Source(abc.ABC):
         try:
             return self.load_image(index)
         except (OSError, ValueError) as error:
-            with self._lock:
-                if index not in self._unreadable:
-                    line = f"{self.records.file_names[index]}: {error}"
-                    self._unreadable[index] = shown(line, limit=1000)
-                    logger.warning("%s: left out %s", self.name, self._unreadable[index])
+            self.count_unreadable(index, error)
             return None
 
     def ignoring(self, names: Collection[str]) -> Source:
@@ -410,6 +410,14 @@ class Source(abc.ABC):
         other.class_names = tuple(self.class_names[i] for i in kept)
         other.category_ids = tuple(self.category_ids[i] for i in kept)
         return other
+
+    def count_unreadable(self, index: int, error: OSError | ValueError) -> None:
+        """Counts image `index` in `unreadable`, and logs it the first time."""
+        with self._lock:
+            if index not in self._unreadable:
+                line = f"{self.records.file_names[index]}: {error}"
+                self._unreadable[index] = shown(line, limit=1000)
+                logger.warning("%s: left out %s", self.name, self._unreadable[index])
 
     @property
     def expected_images(self) -> int:
