@@ -3,9 +3,8 @@
     python benchmarks/matching.py
 
 Rows of ground truth are padded to a data set's fullest image, so a scene is given by its objects,
-its rows and the size of the image. `all pairs` is the matcher `iou` with all rows in one chunk,
-where its memory allows: what matching costs without chunks. They take turns, and the median of all
-timed calls counts. Memory is that of XLA's temporaries.
+its rows and the size of the image. Matchers take turns, and the median of all timed calls counts.
+Memory is that of XLA's temporaries.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -22,8 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ipg_jax import ops
-from ipg_jax.ops import matching
-from ipg_jax.tasks.matchers import MATCHERS, receptive_field
+from ipg_jax.tasks.matchers import MATCHERS, Matcher, receptive_field
 
 SCENES = {
     "800x800, 100 objects": (100, 100, (100, 100), 3),
@@ -32,9 +29,6 @@ SCENES = {
     "800x1344 from P2, 2,667 objects": (2667, 2667, (200, 336), 2),
 }
 """Objects, rows, positions of the first level, and that level; five levels of nine anchors."""
-
-MOST_PAIRS = 2**27
-"""Beyond it all pairs at once take too much memory."""
 
 
 def scene(objects: int, rows: int, shape: tuple[int, int], first: int) -> tuple[Any, ...]:
@@ -54,21 +48,13 @@ def scene(objects: int, rows: int, shape: tuple[int, int], first: int) -> tuple[
     return anchors, boxes, jnp.arange(rows) < objects, jnp.zeros(rows, bool), boxes
 
 
-def functions(first: int) -> dict[str, Callable[..., Any]]:
-    """Returns the matchers by name, and `iou` without chunks."""
+def matchers(first: int) -> dict[str, Matcher]:
+    """Returns the matchers by name, for five levels from the first on."""
     options: dict[str, dict[str, Any]] = {
         "iou": {"foreground_iou": 0.5, "background_iou": 0.4},
         "rfla": {"receptive_fields": tuple(map(receptive_field, range(first, first + 5)))},
     }
-
-    def all_pairs(anchors: Any, boxes: Any, valid: Any, ignore: Any, values: Any) -> Any:
-        every = jnp.concatenate([level.reshape(-1, 4) for level in anchors])
-        return matching.best_of_anchors(
-            every, boxes, valid & ~ignore, values, low_quality=True, pairs=2**62
-        )
-
-    matchers = {name: make(**options.get(name, {})) for name, make in MATCHERS.items()}
-    return {"all pairs": all_pairs} | matchers
+    return {name: make(**options.get(name, {})) for name, make in MATCHERS.items()}
 
 
 def main() -> None:
@@ -81,12 +67,12 @@ def main() -> None:
     for title, (objects, rows, shape, first) in list(SCENES.items())[: arguments.scenes]:
         inputs = scene(objects, rows, shape, first)
         anchors = sum(level.shape[0] * level.shape[1] for level in inputs[0])
-        compiled, times = {}, {}
-        for name, function in functions(first).items():
-            if name != "all pairs" or rows * anchors <= MOST_PAIRS:
-                compiled[name] = jax.jit(function).lower(*inputs).compile()
-                jax.block_until_ready(compiled[name](*inputs))
-                times[name] = []
+        compiled: dict[str, Any] = {}
+        times: dict[str, list[float]] = {}
+        for name, matcher in matchers(first).items():
+            compiled[name] = jax.jit(matcher).lower(*inputs).compile()
+            jax.block_until_ready(compiled[name](*inputs))
+            times[name] = []
         for _ in range(arguments.repeats):
             for name, run in compiled.items():
                 start = time.perf_counter()
