@@ -34,7 +34,7 @@ def prepare_image(
     Raises:
       ValueError: the sizes contradict each other, or the image is larger than a tile.
     """
-    geometry = make_geometry(image_size, levels, pad_multiple, tile)
+    geometry = make_geometry(image_size, levels, pad_multiple, tile=tile)
     size = (image.shape[0], image.shape[1])
     if tile is not None and (size[0] > tile[0] or size[1] > tile[1]):
         raise ValueError(f"the image of {size} (height, width) is larger than the tile of {tile}")

@@ -78,6 +78,6 @@ def test_boxes_come_back_to_the_rounding(tmp_path_factory, corners):
         np.testing.assert_array_equal(labels.labels, found.labels)
     annotation = read_annotation(path_of("voc", found, folder / "a.xml"))
     boxes = half_open(np.array(annotation.boxes, float).reshape(-1, 4))
-    assert np.abs(boxes - found.boxes).max(initial=0) <= 2
+    assert np.abs(boxes - found.boxes).max(initial=0) <= 2.5
     assert (boxes[:, 2:] > boxes[:, :2]).all()
     assert (boxes <= [80, 40, 80, 40]).all()
