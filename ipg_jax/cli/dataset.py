@@ -34,13 +34,14 @@ def main(_: list[str]) -> None:
         from ipg_jax.files import make_folder, write_whole
         from ipg_jax.training.build_analysis import build_detector_settings
         from ipg_jax.training.build_checks import checked
-        from ipg_jax.training.build_runs import log_report, open_source
+        from ipg_jax.training.build_runs import build_training_tiles, log_report, open_source
 
     config = checked(CONFIG.value)
-    settings = build_detector_settings(config)
     source = open_source(config, train=DATA.value == "train", verify="none")
     log_report(source)
-    report = analyse(source, settings)
+    if DATA.value == "train" and config.data.tile is not None:
+        source = build_training_tiles(config, source)
+    report = analyse(source, build_detector_settings(config, tile=source.tile))
     print(format_report(report))
     classes = len(source.class_names)
     if classes != config.model.num_classes:

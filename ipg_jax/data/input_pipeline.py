@@ -181,7 +181,7 @@ def train_example(
     Raises:
       ValueError: the image cannot be read, or the size is none.
     """
-    geometry = make_geometry(image_size, 1, 1, _limit(augmentations))
+    geometry = make_geometry(image_size, 1, 1, _limit(augmentations), source.tile)
     images = Images(source, geometry.resized)
     example = images.load(index)
     if example is None:

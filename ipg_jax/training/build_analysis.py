@@ -24,7 +24,7 @@ from ipg_jax.tasks import (
 )
 from ipg_jax.training.build import build_task, fpn_levels
 from ipg_jax.training.build_checks import checked
-from ipg_jax.types import Array
+from ipg_jax.types import Array, Size
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +32,12 @@ SAMPLED = 4000
 """Objects that the anchors are looked at with when a training starts."""
 
 
-def build_detector_settings(config: ConfigDict) -> DetectorSettings:
+def build_detector_settings(config: ConfigDict, *, tile: Size | None = None) -> DetectorSettings:
     """Returns what of the config's detector the objects of a data set must fit.
+
+    Args:
+      config: the run's.
+      tile: height and width of the images in pixels, if they are tiles.
 
     Raises:
       ValueError: a field is out of range; the message names it.
@@ -45,6 +49,7 @@ def build_detector_settings(config: ConfigDict) -> DetectorSettings:
         tuple(config.image_size),
         task.pyramid_levels,
         padding_multiple(task.pyramid_levels, config.mesh.space),
+        tile=tile,
     )
     strides = {int(name[1:]): stride for name, stride in task.model.backbone.strides.items()}
     deepest = max(strides)
@@ -106,7 +111,9 @@ def log_hints(config: ConfigDict, source: Source) -> None:
     """
     if jax.process_index():  # the others have the same data
         return
-    report = analyse(source, build_detector_settings(config), sample=SAMPLED, matched_images=0)
+    report = analyse(
+        source, build_detector_settings(config, tile=source.tile), sample=SAMPLED, matched_images=0
+    )
     lines, warnings = hints(report)
     for line in lines:
         logger.info("%s", line)

@@ -73,10 +73,7 @@ def build_train_run(config: ConfigDict, *, evaluate: bool = True) -> TrainRun:
     task = build_task(config)
     log_fusion_init(config)
     data.make_augmentations(config.data.augmentations)  # before the data are read
-    source = build_source(config, train=True)
-    check_training_data(source)
-    if config.data.tile is not None:
-        source = build_training_tiles(config, source)
+    source = build_training_source(config)
     log_repeats(repeats_of(config, source))
     evaluator = None
     if evaluate:
@@ -513,6 +510,17 @@ def log_report(source: data.Source) -> None:
         logger.info("  %s", line)
 
 
+def build_training_source(config: ConfigDict) -> data.Source:
+    """Returns what a run is trained on: the training data's images, or tiles of them.
+
+    Raises:
+      ValueError: there is no object to learn from; besides the errors of `build_source`.
+    """
+    source = build_source(config, train=True)
+    check_training_data(source)
+    return source if config.data.tile is None else build_training_tiles(config, source)
+
+
 def check_training_data(source: data.Source) -> None:
     """Raises ValueError unless data have annotations, and an object to learn from."""
     check_annotated(source)
@@ -598,7 +606,7 @@ def build_augmented(config: ConfigDict) -> tuple[data.Source, dict[str, Any]]:
     """
     config = checked(config)
     augmentations = data.make_augmentations(config.data.augmentations)
-    return build_source(config, train=True), {
+    return build_training_source(config), {
         "seed": config.seed,
         "image_size": tuple(config.image_size),
         "flip": config.data.flip,
