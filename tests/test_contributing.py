@@ -10,7 +10,7 @@ import pytest
 from ipg_jax.data import AUGMENTATIONS
 from ipg_jax.models import BACKBONES, FUSIONS, NECKS
 from ipg_jax.tasks import MATCHERS
-from ipg_jax.training.build_runs import SOURCES
+from ipg_jax.training.build_data import SOURCES
 
 TEXT = pathlib.Path(__file__).parents[1].joinpath("CONTRIBUTING.md").read_text()
 SECTION = TEXT.partition("\n## Adding things\n")[2].partition("\n## ")[0]

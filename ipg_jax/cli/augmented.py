@@ -22,7 +22,7 @@ def main(_: list[str]) -> None:
     from ipg_jax.analysis.augmented import augmented_page
     from ipg_jax.files import make_folder, write_whole
     from ipg_jax.training import command_line
-    from ipg_jax.training.build_runs import build_augmented
+    from ipg_jax.training.build_data import build_augmented
 
     command_line.start()
     source, settings = build_augmented(CONFIG.value)

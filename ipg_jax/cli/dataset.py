@@ -34,7 +34,7 @@ def main(_: list[str]) -> None:
         from ipg_jax.files import make_folder, write_whole
         from ipg_jax.training.build_analysis import build_detector_settings
         from ipg_jax.training.build_checks import checked
-        from ipg_jax.training.build_runs import build_training_tiles, log_report, open_source
+        from ipg_jax.training.build_data import build_training_tiles, log_report, open_source
 
     config = checked(CONFIG.value)
     source = open_source(config, train=DATA.value == "train", verify="none")

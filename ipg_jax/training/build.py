@@ -1,7 +1,7 @@
 """From a config to its task, optimizer, state and training step.
 
-The modules `build*` are the only ones that read a `ConfigDict`. Of them only `build_runs` imports
-TensorFlow.
+The modules `build*` are the only ones that read a `ConfigDict`. Of them `build_data` imports
+TensorFlow, and `build_runs` and `build_analysis` therefore do.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import pytest
 from configs.common import default_config
 from ipg_jax.training.build import build_task
 from ipg_jax.training.build_analysis import build_detector_settings, log_hints
-from ipg_jax.training.build_runs import open_source
+from ipg_jax.training.build_data import open_source
 
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -24,13 +24,9 @@ from ipg_jax.training.build_checks import (
     warn_of_warmup,
 )
 from ipg_jax.training.build_compat import fields_of
+from ipg_jax.training.build_data import build_augmented
 from ipg_jax.training.build_fields import fields
-from ipg_jax.training.build_runs import (
-    build_augmented,
-    build_eval_run,
-    build_train_run,
-    log_fusion_init,
-)
+from ipg_jax.training.build_runs import build_eval_run, build_train_run, log_fusion_init
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 
@@ -152,7 +148,7 @@ def test_augmentations_are_read_from_a_command_line_and_from_json(tiny_config):
 
 
 def test_wrong_augmentations_are_refused_before_data_are_read(tiny_config, monkeypatch):
-    monkeypatch.setattr("ipg_jax.training.build_runs.build_source", None)
+    monkeypatch.setattr("ipg_jax.training.build_runs.build_training_source", None)
     with tiny_config.unlocked():
         tiny_config.data.augmentations = (("random_crop", {"sizes": (40, 48)}),)
     for build in (build_train_run, build_augmented):

@@ -10,14 +10,13 @@ from configs.common import default_config
 from ipg_jax.data import Rule
 from ipg_jax.evaluation import BoxMerge, Tiles
 from ipg_jax.images import TileGrid
-from ipg_jax.training.build_runs import (
-    build_predict_run,
+from ipg_jax.training.build_data import (
     build_source,
-    build_train_run,
     build_training_tiles,
     check_same_classes,
     check_training_data,
 )
+from ipg_jax.training.build_runs import build_predict_run, build_train_run
 
 CATEGORIES = [{"id": 4, "name": "red"}, {"id": 2, "name": "green"}]
 
