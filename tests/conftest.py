@@ -46,6 +46,7 @@ TRAINING = (
     "build_data",
     "build_fields",
     "build_matchers",
+    "build_predict",
     "build_runs",
     "build_trained",
     "checkpoint",

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import collections
-import concurrent.futures
-import itertools
+import functools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeAlias, TypeVar, overload
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeAlias, overload
 
 import jax
 import numpy as np
@@ -16,24 +15,25 @@ from jax.sharding import Mesh
 from jaxtyping import Float32, Int32, UInt8
 from PIL import Image
 
-from ipg_jax.evaluation import boxes_to_original
+from ipg_jax.evaluation import BoxMerge, Tiles, boxes_to_original
 from ipg_jax.files import read_regular
 from ipg_jax.images import (
     DEFAULT_OPTIONS,
     ImageOptions,
+    TileGrid,
     decode_image,
     padding_multiple,
     pil_to_rgb,
     prepare_image,
 )
+from ipg_jax.inference.ahead import map_ahead
 from ipg_jax.inference.prediction import Prediction
+from ipg_jax.inference.tiles import Found, detect_tiles
 from ipg_jax.tasks import DetectionTask
 from ipg_jax.training.sharding import batch_devices, image_sharding, make_mesh, replicated
 from ipg_jax.training.steps import of_mesh
+from ipg_jax.training.trained import TrainedDetector
 from ipg_jax.types import Array, Detections, Pyramid, PyTree, Size
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 Picture: TypeAlias = np.ndarray | Image.Image | str | os.PathLike[str]
 """A picture: uint8 `[h, w, 3]` in RGB, an image of Pillow's, or a path, local or `gs://`."""
@@ -64,6 +64,9 @@ class Detector:
 
     A program is compiled for each of two shapes, of pictures that are wider than high and of the
     others, when the first of them comes or in `warm_up`. TensorFlow is not needed.
+
+    Attributes:
+      shapes: those of the batches that a program was compiled for.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class Detector:
         image_size: tuple[int, int] = (800, 1333),
         threshold: float = 0.3,
         batch_size: int = 1,
+        tiles: Tiles | None = None,
         image_options: ImageOptions = DEFAULT_OPTIONS,
         mesh: Mesh | None = None,
     ):
@@ -88,7 +92,9 @@ class Detector:
           category_ids: the training data's own id of each label; from 1 on by default.
           image_size: limits of the (short, long) side, in pixels, to which pictures are resized.
           threshold: least score of an object that `predict` returns.
-          batch_size: pictures that the devices look at together.
+          batch_size: pictures, or tiles of one, that the devices look at together.
+          tiles: how pictures are cut into tiles and the boxes of these merged; by default they are
+            looked at as a whole.
           image_options: how files are read.
           mesh: the devices; by default the first of this process.
 
@@ -100,7 +106,7 @@ class Detector:
             raise ValueError(
                 f"there are {len(class_names)} class names, and the task has {task.num_classes}"
             )
-        _check_threshold(threshold)
+        check_threshold(threshold)
         self.mesh = one_device() if mesh is None else mesh
         if batch_size < 1 or batch_size % batch_devices(self.mesh):
             raise ValueError(
@@ -113,6 +119,8 @@ class Detector:
         self.image_size = image_size
         self.threshold = threshold
         self.batch_size = batch_size
+        self.tiles = tiles
+        self.shapes: set[tuple[int, ...]] = set()
         self.image_options = image_options
         self._variables = jax.device_put(variables, replicated(self.mesh))
 
@@ -130,7 +138,6 @@ class Detector:
         path: epath.PathLike,
         *,
         checkpoint: str = "best",
-        mesh: Mesh | None = None,
         **options: Any,
     ) -> Detector:
         """Loads the detector of a training run.
@@ -138,29 +145,39 @@ class Detector:
         Args:
           path: the workdir of the run, local or `gs://`, or `checkpoints/<step>` in it.
           checkpoint: of a workdir: a step, `best` or `latest`.
-          mesh: the devices; by default the first of this process.
-          **options: other arguments of the class, in the place of the run's own: `threshold`,
-            `batch_size`, `image_size`, `image_options`.
+          **options: arguments of the class, in the place of the run's own: `threshold`,
+            `batch_size`, `tiles`, `image_size`, `image_options`, `mesh`.
 
         Raises:
           FileNotFoundError: there is no such run or checkpoint.
           ValueError: a file of the run is damaged; the message names it.
         """
-        from ipg_jax.training.build_trained import load_trained  # needs ml_collections
+        from ipg_jax.training.build_predict import load_trained  # needs ml_collections
 
-        mesh = one_device() if mesh is None else mesh
-        trained = load_trained(path, checkpoint=checkpoint, mesh=mesh)
+        return cls.of(load_trained(path, checkpoint=checkpoint), **options)
+
+    @classmethod
+    def of(cls, trained: TrainedDetector, **options: Any) -> Detector:
+        """Returns the detector of a run that was loaded; `options` as in `load`."""
         arguments: dict[str, Any] = {
             "class_names": [category["name"] for category in trained.categories],
             "category_ids": [category["id"] for category in trained.categories],
             "image_size": trained.image_size,
             "image_options": trained.image_options,
-            "mesh": mesh,
+            "mesh": trained.mesh,
+            "tiles": trained.tiles,
+            "batch_size": trained.batch_size,
         }
         return cls(trained.task, trained.variables, **(arguments | options))
 
     @overload
-    def predict(self, pictures: Picture, *, threshold: float | None = None) -> Prediction: ...
+    def predict(
+        self,
+        pictures: Picture,
+        *,
+        threshold: float | None = None,
+        tiles: Tiles | Size | bool | None = None,
+    ) -> Prediction: ...
 
     @overload
     def predict(
@@ -168,6 +185,7 @@ class Detector:
         pictures: list[Picture] | tuple[Picture, ...],
         *,
         threshold: float | None = None,
+        tiles: Tiles | Size | bool | None = None,
     ) -> list[Prediction]: ...
 
     def predict(
@@ -175,6 +193,7 @@ class Detector:
         pictures: Picture | list[Picture] | tuple[Picture, ...],
         *,
         threshold: float | None = None,
+        tiles: Tiles | Size | bool | None = None,
     ) -> Prediction | list[Prediction]:
         """Returns what is found in a picture, or in each of several.
 
@@ -182,19 +201,27 @@ class Detector:
           pictures: one, or a list of them.
           threshold: least score, instead of the detector's own; 0 for all that
             `task.score_threshold` and `task.max_detections` leave.
+          tiles: how large pictures are cut, instead of the detector's own: a size (height, width)
+            in pixels, with a fifth of overlap and the whole picture looked at as well; all of
+            `evaluation.Tiles`; or False for whole pictures alone.
 
         Raises:
           OSError: a file cannot be read.
-          ValueError: a file is no image, an array is not uint8 `[h, w, 3]`, or the threshold is no
-            score.
+          ValueError: a file is no image, an array is not uint8 `[h, w, 3]`, the threshold is no
+            score, or there are no tiles of that size.
         """
         if not isinstance(pictures, list | tuple):
-            (found,) = self.predict([pictures], threshold=threshold)
+            (found,) = self.predict([pictures], threshold=threshold, tiles=tiles)
             return found
-        return [seen.result() for seen in self.stream(pictures, threshold=threshold)]
+        seen = self.stream(pictures, threshold=threshold, tiles=tiles)
+        return [one.result() for one in seen]
 
     def stream(
-        self, pictures: Iterable[Picture], *, threshold: float | None = None
+        self,
+        pictures: Iterable[Picture],
+        *,
+        threshold: float | None = None,
+        tiles: Tiles | Size | bool | None = None,
     ) -> Iterator[Seen]:
         """Yields what becomes of each picture, in their order, for more than memory holds.
 
@@ -203,17 +230,43 @@ class Detector:
 
         Args:
           pictures: as they come; some more than one batch are taken in advance.
-          threshold: see `predict`, as for the error.
+          threshold: see `predict`, as for the next and the errors.
+          tiles: the same.
         """
         threshold = self.threshold if threshold is None else threshold
-        _check_threshold(threshold)
-        return self._stream(pictures, threshold)
+        check_threshold(threshold)
+        cut = self._tiles(tiles)
+        if cut is not None:
+            return self._stream_tiled(pictures, threshold, cut)
+        return self._stream_whole(pictures, threshold)
 
-    def _stream(self, pictures: Iterable[Picture], threshold: float) -> Iterator[Seen]:
+    def _tiles(self, tiles: Tiles | Size | bool | None) -> Tiles | None:
+        if tiles is None or tiles is True:
+            if tiles and self.tiles is None:
+                raise ValueError("tiles=True, and the detector has no tiles: give their size")
+            return self.tiles
+        if tiles is False or isinstance(tiles, Tiles):
+            return tiles or None
+        return Tiles(grid=TileGrid(tiles, 0.2), merge=BoxMerge(), whole=True)
+
+    def _stream_tiled(
+        self, pictures: Iterable[Picture], threshold: float, tiles: Tiles
+    ) -> Iterator[Seen]:
+        read = functools.partial(read_picture, options=self.image_options)
+        for pixels in map_ahead(read, pictures, 2):
+            if isinstance(pixels, Exception):
+                yield Seen(None, None, pixels)
+                continue
+            found = detect_tiles(
+                self._run, self._prepared, pixels, tiles, batch_size=self.batch_size
+            )
+            yield Seen(pixels, self._prediction(pixels, found, threshold), None)
+
+    def _stream_whole(self, pictures: Iterable[Picture], threshold: float) -> Iterator[Seen]:
         done: dict[int, Seen] = {}
         waiting: dict[Size, list[tuple[int, _Prepared]]] = collections.defaultdict(list)
-        number = following = 0
-        for number, prepared in enumerate(_ahead(self._prepare, pictures, 2 * self.batch_size)):
+        following = 0
+        for number, prepared in enumerate(map_ahead(self._prepare, pictures, 2 * self.batch_size)):
             if isinstance(prepared, Exception):
                 done[number] = Seen(None, None, prepared)
             else:
@@ -239,47 +292,55 @@ class Detector:
         for height, width in sizes:
             self.predict(np.zeros((height, width, 3), np.uint8))
 
+    def _prepared(
+        self, pixels: UInt8[np.ndarray, "h w 3"], *, tile: Size | None = None
+    ) -> tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray]:
+        """What of a picture or a tile goes to the devices (`prepare_image`)."""
+        levels = self.task.pyramid_levels
+        return prepare_image(
+            pixels,
+            image_size=self.image_size,
+            levels=levels,
+            pad_multiple=padding_multiple(levels, self.mesh.shape["space"]),
+            tile=tile,
+        )
+
     def _prepare(self, picture: Picture) -> _Prepared:
         pixels = read_picture(picture, self.image_options)
-        levels = self.task.pyramid_levels
-        multiple = padding_multiple(levels, self.mesh.shape["space"])
-        return _Prepared(
-            pixels,
-            *prepare_image(
-                pixels, image_size=self.image_size, levels=levels, pad_multiple=multiple
-            ),
-        )
+        return _Prepared(pixels, *self._prepared(pixels))
+
+    def _run(self, pyramid: Pyramid, image_size: Int32[np.ndarray, "b 2"]) -> Detections:
+        self.shapes.add(pyramid[0].shape)
+        placed = jax.device_put(pyramid, image_sharding(self.mesh))
+        return self._detect(self._variables, placed, image_size)
 
     def _look_at(self, group: Sequence[tuple[int, _Prepared]], threshold: float) -> dict[int, Seen]:
         """What is found in each of up to `batch_size` pictures of one shape, by their numbers."""
-        numbers, prepared = zip(*group, strict=True)
-        filled = (*prepared, *[prepared[-1]] * (self.batch_size - len(prepared)))
-        pyramid = jax.device_put(
-            tuple(np.stack(level) for level in zip(*(p.pyramid for p in filled), strict=True)),
-            image_sharding(self.mesh),
-        )
-        image_size = np.stack([p.image_size for p in filled])
-        found = jax.device_get(self._detect(self._variables, pyramid, image_size))
-        return {
-            number: Seen(one.pixels, self._prediction(one, row, found, threshold), None)
-            for row, (number, one) in enumerate(zip(numbers, prepared, strict=True))
-        }
+        prepared = [one for _, one in group]
+        filled = [*prepared, *[prepared[-1]] * (self.batch_size - len(prepared))]
+        levels = zip(*(one.pyramid for one in filled), strict=True)
+        pyramid = tuple(np.stack(level) for level in levels)
+        found = jax.device_get(self._run(pyramid, np.stack([one.image_size for one in filled])))
+        seen = {}
+        for row, (number, one) in enumerate(group):
+            boxes, scores, labels, valid = (
+                np.asarray(x[row]) for x in (found.boxes, found.scores, found.labels, found.valid)
+            )
+            size = np.array(one.pixels.shape[:2], np.int32)
+            original = boxes_to_original(boxes[valid], one.scale, size)
+            of_one = Found(original, scores[valid], labels[valid])
+            seen[number] = Seen(one.pixels, self._prediction(one.pixels, of_one, threshold), None)
+        return seen
 
     def _prediction(
-        self, prepared: _Prepared, row: int, found: Detections, threshold: float
+        self, pixels: UInt8[np.ndarray, "h w 3"], found: Found, threshold: float
     ) -> Prediction:
-        boxes, scores, labels, valid = (
-            np.asarray(x[row]) for x in (found.boxes, found.scores, found.labels, found.valid)
-        )
-        keep = valid & (scores >= threshold)
-        height, width = prepared.pixels.shape[:2]
-        original = boxes_to_original(
-            boxes[keep], prepared.scale, np.array([height, width], np.int32)
-        )
+        keep = found.scores >= threshold
+        height, width = pixels.shape[:2]
         return Prediction(
-            boxes=original.astype(np.float32),
-            scores=scores[keep],
-            labels=labels[keep],
+            boxes=found.boxes[keep].astype(np.float32),
+            scores=found.scores[keep],
+            labels=found.labels[keep].astype(np.int32),
             class_names=self.class_names,
             category_ids=self.category_ids,
             size=(height, width),
@@ -323,22 +384,7 @@ def read_picture(
     return picture
 
 
-def _ahead(function: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R | Exception]:
-    """The function's values, or what it raises, computed in threads for some items in advance."""
-    items = iter(items)
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        running = collections.deque(
-            pool.submit(function, item) for item in itertools.islice(items, ahead)
-        )
-        while running:
-            future = running.popleft()
-            running.extend(pool.submit(function, item) for item in itertools.islice(items, 1))
-            error = future.exception()
-            if error is not None and not isinstance(error, Exception):
-                raise error
-            yield future.result() if error is None else error
-
-
-def _check_threshold(threshold: float) -> None:
+def check_threshold(threshold: float) -> None:
+    """Raises ValueError for what is no score."""
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold is a score from 0 to 1, not {threshold}")

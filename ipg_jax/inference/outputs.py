@@ -1,7 +1,8 @@
 """The folder that prediction writes into, where nothing is replaced that it did not write.
 
-It gets `detections.json`, in COCO's format, and pictures `<name>_detections.png`. The JSON lists
-all pictures that were ever written to the folder, which the next run may replace. From a run's
+It gets `detections.json`, in COCO's format, pictures `<name>_detections.png`, and label files
+`<name>.txt`, ... where these are asked for. The JSON lists all pictures and label files that were
+ever written to the folder, which the next run may replace. From a run's
 first image to its end, `detections.jsonl` has a line for each image that is done: what a killed
 process leaves. A run that reads no image changes nothing.
 """
@@ -12,16 +13,15 @@ import itertools
 import json
 import os
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TextIO
 
-import numpy as np
 from etils import epath
-from jaxtyping import Float, Float32, Int, UInt8
 
 from ipg_jax.files import is_remote, read_regular, write_whole
+from ipg_jax.inference.prediction import Prediction
 from ipg_jax.lock import FolderLock
 from ipg_jax.text import shown
-from ipg_jax.visualize import encode_png
 
 MADE_BY = "ipg_jax predict"
 
@@ -102,26 +102,25 @@ class OutputFolder:
     def add(
         self,
         path: str,
-        boxes: Float[np.ndarray, "n 4"],
-        scores: Float32[np.ndarray, " n"],
-        labels: Int[np.ndarray, " n"],
-        picture: UInt8[np.ndarray, "h w 3"],
+        found: Prediction,
+        picture: bytes,
+        labels: Mapping[str, str] = MappingProxyType({}),
     ) -> str:
         """Writes what was found in an image; returns the name of its picture.
 
         Args:
           path: the image.
-          boxes: `xyxy` in pixels of the image.
-          scores: of each box.
-          labels: 0-based classes.
-          picture: the image with what is to be shown of them.
+          found: what is in it.
+          picture: a PNG of the image with what is to be shown of that.
+          labels: contents of label files by their suffix, such as `.txt`.
 
         Raises:
           OSError: it cannot be written, as on a full disk.
         """
-        name = self._free_name(os.path.splitext(os.path.basename(path))[0])
+        stem = os.path.splitext(os.path.basename(path))[0]
+        name = self._free_name(f"{stem}_detections", ".png")
         number = len(self._images) + 1
-        height, width = picture.shape[:2]
+        height, width = found.size
         image = {
             "id": number,
             "file_name": path,
@@ -140,29 +139,37 @@ class OutputFolder:
                 "score": score,
             }
             for i, ((x1, y1, x2, y2), score, label) in enumerate(
-                zip(boxes.tolist(), scores.tolist(), labels.tolist(), strict=True), start=1
+                zip(
+                    found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True
+                ),
+                start=1,
             )
         ]
-        self._log(picture=name)  # first, so that a picture without a line is known as ours
-        self._written.add(name)
-        encoded = encode_png(picture)
-        target = self._folder / name
-        target.unlink(missing_ok=True)  # `_free_name` said that it is ours; links are not followed
-        if is_remote(target):
-            target.write_bytes(encoded)
-        else:
-            with open(target, "xb") as file:
-                file.write(encoded)
+        self._write(name, picture)
+        for suffix, text in labels.items():
+            self._write(self._free_name(stem, suffix), text.encode())
         self._log(image=image, annotations=annotations)
         self._images.append(image)
         self._annotations += annotations
         return name
 
-    def _free_name(self, stem: str) -> str:
-        """A name for a picture that no file has, or a picture of an earlier run."""
+    def _write(self, name: str, data: bytes) -> None:
+        """Writes a file of a name that is free."""
+        self._log(picture=name)  # first, so that a file without a line is known as ours
+        self._written.add(name)
+        target = self._folder / name
+        target.unlink(missing_ok=True)  # `_free_name` said that it is ours; links are not followed
+        if is_remote(target):
+            target.write_bytes(data)
+        else:
+            with open(target, "xb") as file:
+                file.write(data)
+
+    def _free_name(self, stem: str, suffix: str) -> str:
+        """A name that no file has, or one of an earlier run."""
         for number in itertools.count(1):
-            suffix = "_detections.png" if number == 1 else f"_detections_{number}.png"
-            name = _shortened(stem, _LONGEST - len(suffix)) + suffix
+            ending = suffix if number == 1 else f"_{number}{suffix}"
+            name = _shortened(stem, _LONGEST - len(ending)) + ending
             path = self._folder / name
             if name in self._written or os.path.realpath(path) in self._inputs:
                 continue

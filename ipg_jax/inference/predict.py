@@ -1,44 +1,39 @@
-"""Prediction on image files: annotated pictures and one JSON file."""
+"""Prediction on image files: annotated pictures, one JSON file, and label files of other tools."""
 
 from __future__ import annotations
 
-import functools
 import logging
 import time
 from collections.abc import Sequence
 
-import jax
-import numpy as np
 from etils import epath
-from jaxtyping import Int, Int32, UInt8
 
 from ipg_jax import visualize
-from ipg_jax.files import read_regular
-from ipg_jax.images import decode_image, padding_multiple, prepare_image
+from ipg_jax.inference.ahead import map_ahead
+from ipg_jax.inference.detector import Detector, Seen, check_threshold
+from ipg_jax.inference.formats import FORMATS
 from ipg_jax.inference.inputs import find_inputs
 from ipg_jax.inference.outputs import OutputFolder
-from ipg_jax.inference.tiles import Found, detect_tiles, detect_whole
 from ipg_jax.text import shown
-from ipg_jax.training.runs import PredictRun
-from ipg_jax.training.sharding import image_sharding, replicated
-from ipg_jax.training.steps import of_mesh
-from ipg_jax.training.trained import read_classes, restore_variables
-from ipg_jax.types import Array, Detections, Pyramid, PyTree
 
 logger = logging.getLogger(__name__)
 
 MOST_CAPTIONS = 3000
 """Boxes of a picture beyond which none gets a caption: these would take longer than to detect."""
 
+LEGEND_FROM = 12
+"""Boxes of a picture from which on it gets a legend, as some may have no caption."""
+
 
 def predict(
-    run: PredictRun,
-    workdir: epath.PathLike,
+    detector: Detector,
     images: Sequence[epath.PathLike],
     out: epath.PathLike,
     *,
-    checkpoint: str = "best",
     threshold: float = 0.3,
+    captions: visualize.Captions = "auto",
+    line_width: int | None = None,
+    formats: Sequence[str] = (),
 ) -> list[str]:
     """Detects objects in image files; writes annotated PNGs and one COCO-format JSON.
 
@@ -46,135 +41,107 @@ def predict(
     exception or a signal ends the process is not lost (`outputs`).
 
     Args:
-      run: the detector and the devices (`build_runs.build_predict_run`).
-      workdir: folder of the run.
+      detector: the detector.
       images: files to look at, folders of such files, and patterns (`inputs.find_inputs`).
       out: folder for `<name>_detections.png` and `detections.json`; made if need be.
-      checkpoint: a step, `best` or `latest`.
-      threshold: least score of a drawn box; the JSON has all detections.
+      threshold: least score of what is drawn and written to label files; the JSON has all.
+      captions: see `visualize.draw_boxes`, as for the next.
+      line_width: the same.
+      formats: of the label files that are written for each image, by the names of
+        `formats.FORMATS`.
 
     Returns:
       What could not be read, of the files and of `images`; it is reported and left out.
 
     Raises:
-      FileNotFoundError: there is no such checkpoint.
-      ValueError: the workdir's classes are not as many as the model's, or another process is
-        writing predictions to `out`.
+      ValueError: the threshold is no score, a format is unknown, or another process is writing
+        predictions to `out`.
       FileExistsError: `out` holds somebody else's `detections.json`.
       OSError: `out` cannot be made or written to.
     """
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold is a score from 0 to 1, not {threshold}")
-    categories = read_classes(epath.Path(workdir))
-    names = [category["name"] for category in categories]
-    if len(names) != run.task.num_classes:
+    check_threshold(threshold)
+    if unknown := [name for name in formats if name not in FORMATS]:
         raise ValueError(
-            f"{workdir}/classes.json names {len(names)} classes, the model of the run has "
-            f"{run.task.num_classes}: remove this file, and start the training again, which "
-            "writes it"
+            f"the format {unknown[0]!r} is unknown: label files are {', '.join(FORMATS)}"
         )
+    categories = [
+        {"id": number, "name": name}
+        for number, name in zip(detector.category_ids, detector.class_names, strict=True)
+    ]
+
+    def drawn(seen: Seen) -> tuple[Seen, bytes]:
+        """What was seen, and a PNG of the picture with its boxes."""
+        if seen.pixels is None or seen.found is None:
+            return seen, b""
+        best = seen.found[seen.found.scores >= threshold]
+        picture = visualize.draw_boxes(
+            seen.pixels,
+            best.boxes,
+            best.labels,
+            best.class_names,
+            best.scores,
+            captions=captions if len(best) <= MOST_CAPTIONS else "none",
+            line_width=line_width,
+        )
+        if len(best) >= LEGEND_FROM:
+            picture = visualize.add_legend(picture, best.labels, best.class_names)
+        return seen, visualize.encode_png(picture)
+
     with OutputFolder(out, categories) as folder:
         inputs = find_inputs(images, ours=folder.pictures)
         folder.protect(inputs.files)
         for argument, reason in inputs.refused.items():
             logger.error("%s: left out: %s", shown(argument), reason)
         failed = list(inputs.refused)
-        if not inputs.files:
-            return failed
-        _, variables = restore_variables(
-            epath.Path(workdir), checkpoint, run.template, verify=run.verify_checkpoints
-        )
-        failed += _predict_files(run, variables, inputs.files, folder, names, threshold)
+        progress = _Progress(detector, len(inputs.files))
+        stream = detector.stream(inputs.files, threshold=0.0)
+        for path, result in zip(inputs.files, map_ahead(drawn, stream, 2), strict=True):
+            if isinstance(result, Exception):
+                raise result
+            seen, picture = result
+            if seen.found is None:
+                logger.error("%s: left out: %s", shown(path), seen.error)
+                failed.append(path)
+                continue
+            best = seen.found[seen.found.scores >= threshold]
+            labels = {FORMATS[name][0]: FORMATS[name][1](best, path) for name in formats}
+            name = folder.add(path, seen.found, picture, labels)
+            limit = detector.task.max_detections
+            logger.info(
+                "%s: %d drawn (score >= %g), %d kept%s, %s%s",
+                shown(path),
+                len(best),
+                threshold,
+                len(seen.found),
+                " (the limit, config.eval.max_detections)" if len(seen.found) == limit else "",
+                shown(name),
+                progress.tick(),
+            )
     if len(folder):
-        logger.info("wrote %d pictures and detections.json to %s", len(folder), out)
+        logger.info("wrote %d picture(s) and detections.json to %s", len(folder), out)
     return failed
 
 
-class _Finder:
-    """A run's detector on its devices: finds the objects in an image, by tiles if the run says so.
+class _Progress:
+    """Counts images, and tells the speed of those for which nothing was compiled."""
 
-    Attributes:
-      shapes: those of the batches that it has compiled a program for.
-    """
+    def __init__(self, detector: Detector, total: int):
+        self._detector = detector
+        self._total = total
+        self._done = self._timed = 0
+        self._seconds = 0.0
+        self._last = time.perf_counter()
+        self._programs = 0
 
-    def __init__(self, run: PredictRun, variables: PyTree):
-        """Compiles nothing yet.
-
-        Args:
-          run: the detector and the devices.
-          variables: `{"params": ..., "batch_stats": ...}`.
-        """
-        self.shapes: set[tuple[int, ...]] = set()
-        self._run = run
-        self._variables = variables
-        levels = run.task.pyramid_levels
-        self._prepare = functools.partial(
-            prepare_image,
-            image_size=run.image_size,
-            levels=levels,
-            pad_multiple=padding_multiple(levels, run.mesh.shape["space"]),
-        )
-
-        @functools.partial(jax.jit, out_shardings=replicated(run.mesh))
-        def predict(variables: PyTree, pyramid: Pyramid, size: Int[Array, "b 2"]) -> Detections:
-            with of_mesh(run.mesh):
-                return run.task.predict(variables, pyramid, size)
-
-        self._predict = predict
-
-    def __call__(self, image: UInt8[np.ndarray, "h w 3"]) -> Found:
-        """Returns the boxes in pixels of the image, RGB."""
-        if self._run.tiles is None:
-            return detect_whole(self._detect, self._prepare, image)
-        return detect_tiles(
-            self._detect, self._prepare, image, self._run.tiles, batch_size=self._run.batch_size
-        )
-
-    def _detect(self, pyramid: Pyramid, size: Int32[np.ndarray, "b 2"]) -> Detections:
-        self.shapes.add(pyramid[0].shape)
-        placed = jax.device_put(pyramid, image_sharding(self._run.mesh))
-        return self._predict(self._variables, placed, size)
-
-
-def _predict_files(
-    run: PredictRun,
-    variables: PyTree,
-    files: Sequence[str],
-    folder: OutputFolder,
-    class_names: Sequence[str],
-    threshold: float,
-) -> list[str]:
-    """Writes what is found in each file; returns those that could not be read."""
-    detect = _Finder(run, variables)
-    failed: list[str] = []
-    seconds, timed = 0.0, 0
-    for path in files:
-        try:
-            image = decode_image(read_regular(path), options=run.image_options)
-        except (OSError, ValueError) as error:
-            logger.error("%s: left out: %s", shown(path), error)
-            failed.append(path)
-            continue
-        begin, compiled = time.perf_counter(), len(detect.shapes)
-        boxes, scores, labels = detect(image)
-        if len(detect.shapes) == compiled:  # the first of a shape compiles
-            seconds, timed = seconds + time.perf_counter() - begin, timed + 1
-        visible = scores >= threshold
-        drawn = visualize.draw_boxes(
-            image,
-            boxes[visible].astype(np.float32),
-            labels[visible],
-            class_names,
-            scores[visible],
-            captions="auto" if visible.sum() <= MOST_CAPTIONS else "none",
-        )
-        picture = folder.add(path, boxes, scores, labels, drawn)
-        logger.info("%s: %d objects, %s", shown(path), len(boxes), shown(picture))
-    if timed:
-        logger.info(
-            "%.3f s an image (mean of %d, without the %d compiling ones)",
-            seconds / timed,
-            timed,
-            len(detect.shapes),
-        )
-    return failed
+    def tick(self) -> str:
+        """Counts an image; returns how many are done, and how many are done in a second."""
+        now, programs = time.perf_counter(), len(self._detector.shapes)
+        self._done += 1
+        if programs == self._programs:
+            self._seconds += now - self._last
+            self._timed += 1
+        self._last, self._programs = now, programs
+        if self._total == 1:
+            return ""
+        speed = f", {self._timed / self._seconds:.3g} images/s" if self._timed else ""
+        return f" [{self._done}/{self._total}{speed}]"

@@ -41,19 +41,6 @@ class Found(NamedTuple):
     labels: Int[np.ndarray, " n"]
 
 
-def detect_whole(detect: Detect, prepare: Prepare, image: UInt8[np.ndarray, "h w 3"]) -> Found:
-    """Detects objects in an image as it is, in a batch of one.
-
-    Args:
-      detect: the detector.
-      prepare: makes its input of an image.
-      image: RGB.
-    """
-    height, width = image.shape[:2]
-    view = _View((0, 0, width, height), *prepare(image))
-    return _found(detect(*_stacked([view], 1)), [view])
-
-
 def detect_tiles(
     detect: Detect,
     prepare: Prepare,

@@ -11,12 +11,10 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ipg_jax import data, evaluation
-from ipg_jax.images import TileGrid
+from ipg_jax import data
 from ipg_jax.tasks import DetectionTask
 from ipg_jax.training.build import (
     abstract_state,
-    build_image_options,
     build_mesh,
     build_optimizer,
     build_state,
@@ -47,9 +45,10 @@ from ipg_jax.training.build_data import (
     log_repeats,
     repeats_of,
 )
+from ipg_jax.training.build_predict import build_eval_grid, build_merge
 from ipg_jax.training.evaluator import Evaluator, View
-from ipg_jax.training.runs import EvalRun, PredictRun, TrainRun
-from ipg_jax.training.sharding import batch_devices, check_batch_size, make_mesh
+from ipg_jax.training.runs import EvalRun, TrainRun
+from ipg_jax.training.sharding import check_batch_size
 from ipg_jax.training.steps import make_predict_step
 
 logger = logging.getLogger(__name__)
@@ -151,46 +150,6 @@ def build_eval_run(config: ConfigDict, *, class_names: Sequence[str] = ()) -> Ev
     )
 
 
-TILES_PER_DEVICE = 4
-"""Tiles that each device looks at together in prediction; `config.eval.batch_size` overrides it."""
-
-
-def build_predict_run(config: ConfigDict, *, tiles: bool = False, whole: bool = True) -> PredictRun:
-    """Returns the prediction that a config describes.
-
-    Args:
-      config: the run's.
-      tiles: whether images are cut into tiles, by the fields of `config.eval`.
-      whole: whether then the whole image is looked at as well.
-
-    Raises:
-      ValueError: there are fewer devices than `config.mesh.space`, or the size of the tiles is not
-        set, or their batch does not divide over the devices.
-    """
-    config = checked(config)
-    space, devices = config.mesh.space, jax.local_devices()
-    cut, batch_size = None, 1
-    if tiles:
-        mesh = make_mesh(space=space, devices=devices)
-        batch_size = config.eval.batch_size or TILES_PER_DEVICE * batch_devices(mesh)
-        check_batch_size(mesh, batch_size, field="config.eval.batch_size")
-        grid = build_eval_grid(config, "--tiles")
-        cut = evaluation.Tiles(grid=grid, merge=build_merge(config), whole=whole)
-    else:  # one image at a time can be divided by its height alone
-        mesh = make_mesh(data=1, space=space, devices=devices[:space])
-    task = build_task(config)
-    return PredictRun(
-        task=task,
-        mesh=mesh,
-        template=build_template(config, task, mesh),
-        verify_checkpoints=config.verify_checkpoints,
-        image_size=tuple(config.image_size),
-        image_options=build_image_options(config.data),
-        tiles=cut,
-        batch_size=batch_size,
-    )
-
-
 def log_mesh(mesh: Mesh) -> Mesh:
     """Logs the devices and returns the mesh over them."""
     logger.info(
@@ -275,32 +234,6 @@ def build_area_ranges(config: ConfigDict) -> dict[str, tuple[float, float]] | No
     return {
         name: (float(low) ** 2, float(high) ** 2) for name, low, high in config.eval.area_ranges
     }
-
-
-def build_eval_grid(config: ConfigDict, wanted_by: str) -> TileGrid:
-    """Returns how an evaluation or a prediction cuts images into tiles.
-
-    Args:
-      config: the run's.
-      wanted_by: what asks for tiles, for the message.
-
-    Raises:
-      ValueError: their size is not set.
-    """
-    tile = config.eval.tile or config.data.tile
-    if tile is None:
-        raise ValueError(
-            f"{wanted_by} asks for tiles, and neither config.eval.tile nor config.data.tile says "
-            "of what size: set --config.eval.tile='(512, 512)', say, height and width in pixels"
-        )
-    height, width = tile
-    return TileGrid((height, width), config.eval.tile_overlap)
-
-
-def build_merge(config: ConfigDict) -> evaluation.BoxMerge:
-    """Returns how an evaluation or a prediction merges the boxes of tiles."""
-    c = config.eval
-    return evaluation.BoxMerge(method=c.merge, metric=c.merge_metric, threshold=c.merge_threshold)
 
 
 def build_views(config: ConfigDict) -> list[View]:

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from etils import epath
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from ipg_jax.files import read_regular
-from ipg_jax.images import ImageOptions
-from ipg_jax.tasks import DetectionTask
-from ipg_jax.training.build import build_image_options, build_task, build_template
 from ipg_jax.training.build_checks import checked
 from ipg_jax.training.build_compat import fields_of, get_field, has_field, leaves
 from ipg_jax.training.build_fields import fields
-from ipg_jax.training.trained import read_classes, restore_variables
-from ipg_jax.types import PyTree
 
 logger = logging.getLogger(__name__)
 
@@ -146,62 +139,3 @@ def for_trained(given: ConfigDict | None, workdir: epath.PathLike) -> ConfigDict
 
 def _makes_the_model(path: str) -> bool:
     return (path.startswith("model.") and path not in CHANGEABLE) or path in OF_THE_STATE
-
-
-class Trained(NamedTuple):
-    """A detector as a run left it.
-
-    Attributes:
-      task: the detector.
-      variables: `{"params": ..., "batch_stats": ...}`.
-      categories: the classes by label, `{"id": ..., "name": ...}`, as the training data has them.
-      image_size: limits of the (short, long) side of resized images, in pixels.
-      image_options: how the run reads image files.
-    """
-
-    task: DetectionTask
-    variables: PyTree
-    categories: list[dict[str, Any]]
-    image_size: tuple[int, int]
-    image_options: ImageOptions
-
-
-def load_trained(path: epath.PathLike, *, checkpoint: str, mesh: Mesh) -> Trained:
-    """Loads the detector of a run.
-
-    Args:
-      path: the workdir, local or `gs://`, or `checkpoints/<step>` in it.
-      checkpoint: of a workdir: a step, `best` or `latest`.
-      mesh: the devices that the variables are for.
-
-    Raises:
-      FileNotFoundError: there is no such run or checkpoint.
-      ValueError: a file of the run is damaged, or its classes are not as many as the model's.
-    """
-    workdir = epath.Path(path)
-    if workdir.name.isdigit() and workdir.parent.name == "checkpoints":
-        workdir, checkpoint = workdir.parent.parent, workdir.name
-    config = checked(for_trained(None, workdir))
-    task = build_task(config)
-    categories = read_classes(workdir)
-    check_classes(workdir, categories, task)
-    _, variables = restore_variables(
-        workdir,
-        checkpoint,
-        build_template(config, task, mesh),
-        verify=config.verify_checkpoints,
-    )
-    return Trained(
-        task, variables, categories, tuple(config.image_size), build_image_options(config.data)
-    )
-
-
-def check_classes(
-    workdir: epath.PathLike, categories: Sequence[Mapping[str, Any]], task: DetectionTask
-) -> None:
-    """Raises ValueError unless a run's categories are as many as the classes of its model."""
-    if len(categories) != task.num_classes:
-        raise ValueError(
-            f"{workdir}/classes.json names {len(categories)} classes, the model of the run has "
-            f"{task.num_classes}: remove this file, and start the training again, which writes it"
-        )

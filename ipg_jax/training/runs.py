@@ -11,9 +11,6 @@ import optax
 from jax.sharding import Mesh
 
 from ipg_jax.data import Source
-from ipg_jax.evaluation import Tiles
-from ipg_jax.images import ImageOptions
-from ipg_jax.tasks import DetectionTask
 from ipg_jax.training.evaluator import Evaluator
 from ipg_jax.training.state import TrainState
 from ipg_jax.training.steps import TrainStep
@@ -90,28 +87,3 @@ class EvalRun:
     evaluator: Evaluator
     template: TrainState
     verify_checkpoints: bool
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PredictRun:
-    """Prediction, one image at a time, by a run's checkpoints.
-
-    Attributes:
-      task: the detector.
-      mesh: devices of this process, which divide the height of an image, or a batch of tiles.
-      template: the state that checkpoints hold, as `jax.ShapeDtypeStruct`s with their shardings.
-      verify_checkpoints: whether their checksums are compared.
-      image_size: limits of the (short, long) side of the resized images, in pixels.
-      image_options: how image files are read, as in training.
-      tiles: how images are cut into tiles, and boxes merged; None looks at images as they are.
-      batch_size: tiles that all devices look at together; without tiles 1.
-    """
-
-    task: DetectionTask
-    mesh: Mesh
-    template: TrainState
-    verify_checkpoints: bool
-    image_size: tuple[int, int]
-    image_options: ImageOptions
-    tiles: Tiles | None
-    batch_size: int

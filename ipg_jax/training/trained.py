@@ -4,17 +4,45 @@ from __future__ import annotations
 
 import logging
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 from etils import epath
+from jax.sharding import Mesh
 
+from ipg_jax.evaluation import Tiles
 from ipg_jax.files import read_json
+from ipg_jax.images import ImageOptions
+from ipg_jax.tasks import DetectionTask
 from ipg_jax.training.checkpoint import Checkpoints, load_variables
 from ipg_jax.training.state import TrainState
 from ipg_jax.types import PyTree
 from ipg_jax.weights import SUFFIXES, Weights, load_weights
 
 logger = logging.getLogger(__name__)
+
+
+class TrainedDetector(NamedTuple):
+    """A detector as a run left it, and how it looks at images.
+
+    Attributes:
+      task: the detector.
+      variables: `{"params": ..., "batch_stats": ...}`.
+      categories: the classes by label, `{"id": ..., "name": ...}`, as the training data has them.
+      mesh: devices of this process.
+      image_size: limits of the (short, long) side of resized images, in pixels.
+      image_options: how the run reads image files.
+      tiles: how images are cut into tiles, and their boxes merged; None for whole images alone.
+      batch_size: images or tiles that the devices look at together.
+    """
+
+    task: DetectionTask
+    variables: PyTree
+    categories: list[dict[str, Any]]
+    mesh: Mesh
+    image_size: tuple[int, int]
+    image_options: ImageOptions
+    tiles: Tiles | None
+    batch_size: int
 
 
 def read_classes(workdir: epath.Path) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from hypothesis import given
 
 from ipg_jax.evaluation import BoxMerge, Tiles
 from ipg_jax.images import TileGrid, prepare_image
-from ipg_jax.inference.tiles import detect_tiles, detect_whole
+from ipg_jax.inference.tiles import detect_tiles
 from ipg_jax.training.sharding import image_sharding, make_mesh, replicated
 from ipg_jax.types import Detections
 
@@ -123,8 +123,6 @@ def test_objects_beyond_a_tile_are_found_in_the_whole_image():
     np.testing.assert_allclose(boxes[0], large[0], atol=4)  # a pixel of the small image
     np.testing.assert_allclose(boxes[1], large[1], atol=4)
     assert detect.programs == 1  # whole image and tiles have one shape
-    whole = detect_whole(detect, prepare(), image)
-    np.testing.assert_allclose(whole.boxes[whole.labels == 0][0], large[0], atol=4)
 
 
 def test_whole_images_of_another_shape_are_batches_of_their_own():

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ipg_jax.evaluation import BoxMerge, Tiles
+from ipg_jax.images import TileGrid
 from ipg_jax.inference.detector import Detector, read_picture
 from ipg_jax.tasks import DetectionTask
 from ipg_jax.training.sharding import make_mesh
@@ -123,6 +125,26 @@ def test_a_stream_is_as_long_as_one_likes():
     assert next(stream).result().boxes[0].tolist() == [0, 0, 2, 2]
     assert taken <= 8
     stream.close()
+
+
+def test_large_pictures_in_tiles(tmp_path):
+    # Two spots in the far corners of 96 x 128: the whole shows a box around both, tiles show each.
+    image = picture(96, 128, (2, 3, 6, 8)) + picture(96, 128, (120, 90, 125, 95))
+    spots = [[2, 3, 6, 8], [120, 90, 125, 95]]
+    tiles = Tiles(grid=TileGrid((32, 64), 0.0), merge=BoxMerge(), whole=False)
+    detector = make(tiles=tiles, batch_size=4)
+    assert sorted(detector.predict(image).boxes.tolist()) == spots
+    np.testing.assert_allclose(
+        detector.predict(image, tiles=False).boxes, [[2, 3, 125, 95]], atol=3
+    )
+    # A size alone: overlapping, and the whole picture as well, with a box larger than a tile.
+    boxes = make(batch_size=2).predict(image, tiles=(32, 64)).boxes
+    assert (boxes[:, 2] - boxes[:, 0]).max() > 64
+    (tmp_path / "broken.png").write_bytes(b"nothing")
+    seen = list(detector.stream([image, tmp_path / "broken.png", image]))
+    assert [one.error is None for one in seen] == [True, False, True]
+    with pytest.raises(ValueError, match="the detector has no tiles: give their size"):
+        make().predict(image, tiles=True)
 
 
 def test_what_cannot_be_read_comes_with_its_error_or_raises(tmp_path):

@@ -10,18 +10,26 @@ import pytest
 from PIL import Image
 
 from ipg_jax.inference.outputs import MADE_BY, OutputFolder
+from ipg_jax.inference.prediction import Prediction
+from ipg_jax.visualize import encode_png
 
 CATEGORIES = [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}]
 PICTURE = np.zeros((4, 6, 3), np.uint8)
 
 
-def add(folder: OutputFolder, path: str, objects: int = 1) -> str:
+def add(folder: OutputFolder, path: str, objects: int = 1, **labels: str) -> str:
     return folder.add(
         path,
-        boxes=np.tile([1.0, 2.0, 4.0, 3.0], (objects, 1)),
-        scores=np.full(objects, 0.5, np.float32),
-        labels=np.ones(objects, np.int32),
-        picture=PICTURE,
+        Prediction(
+            boxes=np.tile(np.float32([1, 2, 4, 3]), (objects, 1)),
+            scores=np.full(objects, 0.5, np.float32),
+            labels=np.ones(objects, np.int32),
+            class_names=("cat", "dog"),
+            category_ids=(7, 3),
+            size=PICTURE.shape[:2],
+        ),
+        encode_png(PICTURE),
+        {f".{suffix}": text for suffix, text in labels.items()},
     )
 
 
@@ -64,6 +72,18 @@ def test_detections_are_in_the_form_of_coco(tmp_path):
     }
     with Image.open(tmp_path / "new" / "a_detections.png") as picture:
         np.testing.assert_array_equal(np.asarray(picture), PICTURE)
+
+
+def test_label_files_have_the_names_of_the_images_and_replace_nothing(tmp_path):
+    (tmp_path / "a.txt").write_text("mine")
+    for text in ("first", "second"):
+        with OutputFolder(tmp_path, CATEGORIES) as folder:
+            add(folder, "a.jpg", txt=text, xml="<a/>")
+            add(folder, "x/a.jpg", txt=text)
+        assert (tmp_path / "a.txt").read_text() == "mine"
+        assert (tmp_path / "a.xml").read_text() == "<a/>"
+        assert [(tmp_path / f"a_{n}.txt").read_text() for n in (2, 3)] == [text, text]
+    assert not (tmp_path / "a_4.txt").exists()
 
 
 def test_no_two_images_share_a_picture(tmp_path):

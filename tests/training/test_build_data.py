@@ -16,7 +16,8 @@ from ipg_jax.training.build_data import (
     check_same_classes,
     check_training_data,
 )
-from ipg_jax.training.build_runs import build_predict_run, build_train_run
+from ipg_jax.training.build_predict import build_prediction
+from ipg_jax.training.build_runs import build_train_run
 
 CATEGORIES = [{"id": 4, "name": "red"}, {"id": 2, "name": "green"}]
 
@@ -185,21 +186,21 @@ def test_a_run_on_tiles(config, caplog):
 
 def test_prediction_on_tiles(config):
     config.model.backbone = "resnet10"
-    assert (build_predict_run(config).tiles, build_predict_run(config).batch_size) == (None, 1)
+    assert build_prediction(config)[1:] == (1, None)
     with pytest.raises(ValueError, match=r"--tiles asks for tiles, and neither config\.eval\.tile"):
-        build_predict_run(config, tiles=True)
+        build_prediction(config, tiles=True)
     config.data.tile = (300, 400)  # as in training, unless config.eval says otherwise
     config.eval.merge_metric = "iou"
     config.eval.tile_overlap = 0.25
-    run = build_predict_run(config, tiles=True, whole=False)
-    assert run.tiles == Tiles(
+    _, batch_size, tiles = build_prediction(config, tiles=True, whole=False)
+    assert tiles == Tiles(
         grid=TileGrid((300, 400), 0.25), merge=BoxMerge(metric="iou"), whole=False
     )
-    assert run.batch_size == 4 * 8  # on the eight devices of the tests
+    assert batch_size == 4 * 8  # on the eight devices of the tests
     config.eval.tile = (100, 200)
     config.eval.batch_size = 16
-    run = build_predict_run(config, tiles=True)
-    assert (run.tiles.grid.size, run.tiles.whole, run.batch_size) == ((100, 200), True, 16)
+    _, batch_size, tiles = build_prediction(config, tiles=True)
+    assert (tiles.grid.size, tiles.whole, batch_size) == ((100, 200), True, 16)
     config.eval.batch_size = 4
     with pytest.raises(ValueError, match=r"config\.eval\.batch_size=4 is not a multiple of 8"):
-        build_predict_run(config, tiles=True)
+        build_prediction(config, tiles=True)

@@ -20,8 +20,9 @@ from PIL import Image
 from tiny_run import as_flags, make_tiny_config, process_environments
 
 from ipg_jax.data import UnreadableImagesError
+from ipg_jax.inference.detector import Detector
 from ipg_jax.inference.predict import predict
-from ipg_jax.training.build_runs import build_eval_run, build_predict_run, build_train_run
+from ipg_jax.training.build_runs import build_eval_run, build_train_run
 from ipg_jax.training.checkpoint import load_variables
 from ipg_jax.training.evaluate import evaluate
 from ipg_jax.training.metrics import DivergedError
@@ -119,20 +120,28 @@ def test_evaluating_and_predicting_from_the_workdir(
     photos = {path: path.read_bytes() for path in tmp_path.rglob("*.png")}
     images = ["http://host/c.jpg", f"{tmp_path}/?/same.png", tmp_path / "broken.jpg"]
     out = tmp_path / "a"  # beside the photos
-    run = build_predict_run(tiny_config)
+    detector = Detector.load(uninterrupted, checkpoint="6")
     for threshold in (7.0, float("nan")):
         with pytest.raises(ValueError, match="threshold is a score from 0 to 1"):
-            predict(run, uninterrupted, images, out, threshold=threshold)
+            predict(detector, images, out, threshold=threshold)
+    with pytest.raises(ValueError, match="the format 'pdf' is unknown: label files are yolo, voc"):
+        predict(detector, images, out, formats=["pdf"])
     for _ in range(2):  # again, over what is there by then
-        failed = predict(run, uninterrupted, images, out, checkpoint="6")
+        failed = predict(detector, images, out, threshold=0.0, formats=["yolo", "voc"])
     assert failed == ["http://host/c.jpg", str(tmp_path / "broken.jpg")]
     assert "http addresses are not read" in caplog.text
     assert {path.name for path in out.iterdir()} == {
         "same.png",
         "same_detections.png",
         "same_detections_2.png",
+        "same.txt",
+        "same_2.txt",
+        "same.xml",
+        "same_2.xml",
         "detections.json",
     }
+    assert len((out / "same.txt").read_text().splitlines()) == 100
+    assert "same.png: 100 drawn (score >= 0), 100 kept (the limit, config.eval.max" in caplog.text
     assert all(path.read_bytes() == data for path, data in photos.items())
     document = json.loads((out / "detections.json").read_text())
     assert [image["file_name"] for image in document["images"]] == sorted(map(str, photos))
