@@ -21,7 +21,6 @@ def make_tiny_config() -> ConfigDict:
     config.data.scene_size = 64
     config.data.train_scenes = 20
     config.data.eval_scenes = 10
-    config.data.augmentations = ("color_jitter", ("copy_paste", {"factors": (0.9, 1.1)}))
     config.model.backbone = "resnet10"
     config.model.base_channels = 16
     config.model.fpn_levels = (3, 4)
