@@ -27,13 +27,25 @@ from ipg_jax.models import (
     RetinaNetHead,
     RPNHead,
 )
-from ipg_jax.tasks import DetectionTask, Proposals, RetinaNetTask, RoiHeads, TwoStageTask
+from ipg_jax.tasks import (
+    RETINANET_IOU,
+    RPN_IOU,
+    DetectionTask,
+    Proposals,
+    RetinaNetTask,
+    RoiHeads,
+    TwoStageTask,
+)
 from ipg_jax.training.optimizer import make_optimizer, make_schedule
 from ipg_jax.types import PackedImage
 
 Detector = Literal["retinanet", "faster_rcnn"]
 STAGES = (2, 3, 4)
 """Where the guided detectors are guided."""
+
+
+IGNORE_OVERLAP = 0.5
+"""As in the configs, though no object here is to be ignored."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +128,8 @@ def make_task(
             num_convs=size.convs,
             **types,
         )
-        return RetinaNetTask(model=RetinaNet(backbone, fpn, head), **anchors)
+        matcher = dataclasses.replace(RETINANET_IOU, ignore_overlap=IGNORE_OVERLAP)
+        return RetinaNetTask(model=RetinaNet(backbone, fpn, head), matcher=matcher, **anchors)
     rpn = RPNHead(channels=size.channels, **types)
     box_head = BoxHead(
         num_classes=num_classes,
@@ -126,8 +139,12 @@ def make_task(
     )
     return TwoStageTask(
         model=FasterRCNN(backbone, fpn, rpn, (box_head,)),
-        proposals=Proposals(candidates_per_level=size.candidates, per_image=size.candidates),
-        roi_heads=RoiHeads(rois_per_image=size.rois_per_image),
+        proposals=Proposals(
+            matcher=dataclasses.replace(RPN_IOU, ignore_overlap=IGNORE_OVERLAP),
+            candidates_per_level=size.candidates,
+            per_image=size.candidates,
+        ),
+        roi_heads=RoiHeads(rois_per_image=size.rois_per_image, ignore_overlap=IGNORE_OVERLAP),
         **anchors,
     )
 
