@@ -1,38 +1,6 @@
-"""Evaluates a trained detector: `python eval.py --workdir=DIR`.
+"""Evaluates a detector, see `python eval.py --help`; in an installed package `ipg-jax eval`."""
 
-Prints a table per class and writes `eval/metrics.json` and, in COCO's results format,
-`eval/detections.json` into the workdir. The config is that of the run; `--config.a.b=value` changes
-fields that do not make the model, such as `--config.eval.nms=soft_linear`.
-"""
-
-from absl import flags
-
-from ipg_jax.cli import program
-from ipg_jax.cli.flags import parse_with_trained_config
-
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, local or gs://.")
-CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "Which one: a step, best or latest.")
-DISTRIBUTED = flags.DEFINE_bool(
-    "distributed", False, "Join the other hosts of this job (TPU pod, SLURM, Kubernetes)."
-)
-
-
-def main(_: list[str]) -> None:
-    """Runs the command line."""
-    from ipg_jax.training import command_line
-
-    command_line.start(distributed=DISTRIBUTED.value)
-    with command_line.without_start_up_notes():
-        from ipg_jax.training.build_runs import build_eval_run
-        from ipg_jax.training.build_trained import for_trained
-        from ipg_jax.training.evaluate import evaluate, trained_class_names
-
-    workdir = command_line.home(WORKDIR.value)
-    config = for_trained(flags.FLAGS.config, workdir)
-    run = build_eval_run(config, class_names=trained_class_names(workdir))
-    evaluate(run, workdir, CHECKPOINT.value)
-
+import ipg_jax.cli.eval as command
 
 if __name__ == "__main__":
-    flags.mark_flag_as_required("workdir")
-    program.run(main, parse_with_trained_config)
+    command.run()

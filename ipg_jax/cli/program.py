@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 from absl import app, flags
 
+from ipg_jax.cli.config_files import with_config_files
 from ipg_jax.errors import RunStoppedError
 
 USER_ERROR = 2
@@ -19,8 +20,11 @@ Main = Callable[[list[str]], None]
 Parse = Callable[[list[str]], list[str]]
 
 
-def run(main: Main, parse: Parse = flags.FLAGS, *, positional: bool = False) -> None:
+def run(main: Main, module: str, parse: Parse = flags.FLAGS, *, positional: bool = False) -> None:
     """Parses the flags, runs the program and exits.
+
+    A value of `--config` that names one of the package's configs stands for its file
+    (`configs.with_config_files`).
 
     An error that is the user's (`is_users`) ends the process in one line, `error: ...`, and with
     the exit code 2; the flag `--traceback`, which is defined here, shows where it was raised. Any
@@ -28,9 +32,13 @@ def run(main: Main, parse: Parse = flags.FLAGS, *, positional: bool = False) -> 
 
     Args:
       main: the program, which gets its name and the arguments that are no flags.
+      module: that of the program, whose docstring and flags `--help` shows.
       parse: from all arguments to these.
       positional: whether there may be arguments that are no flags.
     """
+    for flag in flags.FLAGS.get_key_flags_for_module(module):
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+    sys.modules["__main__"].__doc__ = sys.modules[module].__doc__
     flags.DEFINE_bool(
         "traceback",
         False,
@@ -41,7 +49,7 @@ def run(main: Main, parse: Parse = flags.FLAGS, *, positional: bool = False) -> 
     def parse_flags(arguments: list[str]) -> list[str]:
         with users_errors_in_one_line():
             try:
-                return parse(arguments)
+                return parse(with_config_files(arguments))
             except (AttributeError, KeyError) as error:
                 if _raised_in(error, "ml_collections", "configs"):
                     said = " ".join(_message(error).split())

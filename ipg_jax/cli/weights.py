@@ -1,7 +1,7 @@
 """Shows what a file of weights holds, and writes it in this package's layout.
 
-    python -m ipg_jax.cli.weights resnet50.pth
-    python -m ipg_jax.cli.weights detector.pth --config=configs/NAME.py --out=detector.safetensors
+    ipg-jax weights resnet50.pth
+    ipg-jax weights detector.pth --config=configs/NAME.py --out=detector.safetensors
 
 With a config, the weights are also put into its model, as `config.init_from` would.
 """
@@ -89,5 +89,10 @@ def main(arguments: list[str]) -> None:
         print(f"wrote {OUT.value}")
 
 
+def run() -> None:
+    """Parses the flags and shows the weights."""
+    program.run(main, __name__, positional=True)
+
+
 if __name__ == "__main__":
-    program.run(main, positional=True)
+    run()

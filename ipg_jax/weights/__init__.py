@@ -3,7 +3,7 @@
     weights = load_weights("resnet50.pth")
     variables = initialize(task.init(rng), weights, class_names=source.class_names)
 
-`python -m ipg_jax.cli.weights --help` shows what a file holds and converts it.
+`ipg-jax weights --help` shows what a file holds and converts it.
 """
 
 from ipg_jax.weights.classes import COCO_CLASSES, match_classes

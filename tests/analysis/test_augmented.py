@@ -126,18 +126,25 @@ def test_a_user_s_augmentation_is_shown_and_one_that_needs_options_is_not(source
 
 
 def test_the_command_line_writes_it(tmp_path):
-    command = [sys.executable, "-m", "ipg_jax.cli.augmented", "--config=configs/digits_ipg.py"]
+    command = [sys.executable, "-m", "ipg_jax.cli.inspect", "--config=digits_ipg"]
     changes = ["--config.data.train_scenes=3", "--config.data.augmentations=(('mosaic', {}),)"]
     result = subprocess.run(
-        [*command, *changes, "--images=1", "--epochs=1", f"--out={tmp_path}/new"],
+        [
+            *command,
+            *changes,
+            "--augmented",
+            "--images=1",
+            "--epochs=1",
+            f"--html={tmp_path}/new/a.html",
+        ],
         cwd=ROOT,
         env=os.environ,
         capture_output=True,
         text=True,
     )
     assert result.returncode == 0, result.stderr
-    assert result.stdout == f"wrote {tmp_path}/new/augmented.html\n"
-    page = Page((tmp_path / "new" / "augmented.html").read_text())
+    assert result.stdout == f"wrote {tmp_path}/new/a.html\n"
+    page = Page((tmp_path / "new" / "a.html").read_text())
     assert "mosaic" in page.texts["code"]
     # Of the image, all together, the mosaic and the nine others.
     assert len(page.images) == 12

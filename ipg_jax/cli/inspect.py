@@ -1,9 +1,12 @@
 """Looks at a data set before anything is trained on it: sizes, classes, anchors, limits, pictures.
 
-    python -m ipg_jax.analysis.dataset --config=configs/NAME.py [--html=FILE] [--json=FILE]
+    ipg-jax inspect --config=hit_uav_ipg --config.data.root=hit_uav --html=page.html
+    ipg-jax inspect --config=hit_uav_ipg --config.data.root=hit_uav --augmented --html=a.html
 
 The numbers are those of the annotations and of the config's detector; no image is opened for them,
-unless its size is not annotated. The page has pictures.
+unless its size is not annotated. The page has pictures. With --augmented it is of what the config's
+augmentations make of training images, and there are no numbers. In a clone the program is also
+`python -m ipg_jax.analysis.dataset`.
 """
 
 import json
@@ -21,12 +24,49 @@ DATA = flags.DEFINE_enum("data", "train", ["train", "eval"], "Which data of the 
 JSON = flags.DEFINE_string("json", None, "File for the numbers, local or gs://.")
 HTML = flags.DEFINE_string("html", None, "File for a page with charts and pictures, the same.")
 
+AUGMENTED = flags.DEFINE_bool(
+    "augmented", False, "Show what the config's augmentations make of its images; needs --html."
+)
+IMAGES = flags.DEFINE_integer("images", 3, "With --augmented: how many images.", 1, 100)
+EPOCHS = flags.DEFINE_integer(
+    "epochs", 3, "With --augmented: how often each, with all augmentations.", 1, 100
+)
+
 
 def main(_: list[str]) -> None:
     """Runs the command line."""
     from ipg_jax.training import command_line
 
     command_line.start()
+    if AUGMENTED.value:
+        write_augmented()
+    else:
+        look()
+
+
+def write_augmented() -> None:
+    """Writes the page of augmentations."""
+    if HTML.value is None:
+        raise flags.Error("--augmented needs --html, the page to write")
+    from ipg_jax.training import command_line
+
+    with command_line.without_start_up_notes():
+        from ipg_jax.analysis.augmented import augmented_page
+        from ipg_jax.files import make_folder, write_whole
+        from ipg_jax.training.build_data import build_augmented
+
+    source, settings = build_augmented(CONFIG.value)
+    page = augmented_page(source, **settings, num_images=IMAGES.value, epochs=EPOCHS.value)
+    path = epath.Path(command_line.home(HTML.value))
+    make_folder(path.parent)
+    write_whole(path, page.encode())
+    print(f"wrote {path}")
+
+
+def look() -> None:
+    """Prints the numbers, and writes them and the page of the data set if these are asked for."""
+    from ipg_jax.training import command_line
+
     with command_line.without_start_up_notes():
         from ipg_jax.analysis.page import write_page
         from ipg_jax.analysis.report import analyse
@@ -57,6 +97,11 @@ def main(_: list[str]) -> None:
         print(f"wrote {path}")
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """Parses the flags and looks at the data."""
     flags.mark_flag_as_required("config")
-    program.run(main)
+    program.run(main, __name__)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,66 @@
+"""`ipg-jax COMMAND ...`: all programs of the package under one name."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pathlib
+import sys
+
+from ipg_jax.cli.config_files import config_files
+
+COMMANDS = {
+    "train": "train a detector, or go on with a run",
+    "eval": "evaluate a trained detector",
+    "predict": "detect objects in images",
+    "inspect": "look at a data set before training: sizes, anchors, augmentations, pictures",
+    "weights": "show or convert a file of weights",
+    "configs": "list the configs that come with the package",
+}
+
+
+def main() -> None:
+    """Runs the command that the first argument names."""
+    name, *rest = sys.argv[1:] or ["--help"]
+    if name in ("--help", "-h", "--helpshort", "help"):
+        print(usage())
+    elif name == "configs":
+        print(list_configs())
+    elif name in COMMANDS:
+        sys.argv = [f"ipg-jax {name}", *rest]
+        importlib.import_module(f"ipg_jax.cli.{name}").run()
+    else:
+        print(f"error: {name!r} is no command of ipg-jax\n\n{usage()}", file=sys.stderr)
+        sys.exit(2)
+
+
+def usage() -> str:
+    """Returns what there is to run."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name.ljust(width)}  {text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: ipg-jax COMMAND ...",
+            "",
+            *lines,
+            "",
+            "ipg-jax COMMAND --help says what it takes. For example:",
+            "",
+            "  ipg-jax train --config=digits_ipg --workdir=runs/digits",
+            "  ipg-jax predict --workdir=runs/digits --out=found photos/",
+        ]
+    )
+
+
+def list_configs() -> str:
+    """Returns a line for each config: its name and the first line of its docstring."""
+    texts = {}
+    for name, path in config_files().items():
+        document = ast.get_docstring(ast.parse(pathlib.Path(path).read_text())) or ""
+        texts[name] = document.partition("\n")[0]
+    width = max(map(len, texts))
+    return "\n".join(f"{name.ljust(width)}  {text}" for name, text in texts.items())
+
+
+if __name__ == "__main__":
+    main()
