@@ -97,7 +97,7 @@ def test_an_override_by_an_old_name_says_the_new_one(tmp_path):
 
 def test_fields_that_are_not_set_can_be_overridden():
     program = (
-        "import json, train; from absl import app; app.run(lambda _: print("
+        "import json, ipg_jax.cli.train as train; from absl import app; app.run(lambda _: print("
         "train.CONFIG.value.to_json()))"
     )
     flags = {

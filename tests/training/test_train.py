@@ -120,7 +120,18 @@ def test_evaluating_and_predicting_from_the_workdir(
     photos = {path: path.read_bytes() for path in tmp_path.rglob("*.png")}
     images = ["http://host/c.jpg", f"{tmp_path}/?/same.png", tmp_path / "broken.jpg"]
     out = tmp_path / "a"  # beside the photos
+    caplog.set_level("INFO")
     detector = Detector.load(uninterrupted, checkpoint="6")
+    scenes = tiny_eval_run.evaluator.source
+    first = detector.predict(scenes.load_image(0), threshold=0.0)
+    evaluated = [x for x in after.results if x["image_id"] == scenes.records.image_ids[0]]
+    assert len(first) == len(evaluated) == 100
+    for ours, theirs in zip(first.to_coco(evaluated[0]["image_id"]), evaluated, strict=True):
+        assert ours["score"] == pytest.approx(theirs["score"], abs=1e-5)
+    np.testing.assert_allclose(
+        first.boxes[:10, :2], [x["bbox"][:2] for x in evaluated[:10]], atol=1e-2
+    )
+
     for threshold in (7.0, float("nan")):
         with pytest.raises(ValueError, match="threshold is a score from 0 to 1"):
             predict(detector, images, out, threshold=threshold)
