@@ -95,6 +95,18 @@ def test_an_override_by_an_old_name_says_the_new_one(tmp_path):
     assert error.startswith("config.model.head_convs is now config.model.retinanet_head.convs")
 
 
+def test_the_config_is_printed_as_it_would_be_used():
+    result = run("train.py", "--config=digits_ipg:stages=2", "--print_config", "--config.seed=5")
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert "--config.seed=5" in lines
+    assert "--config.model.fusion_stages=(2,)" in lines
+    assert "--config.num_epochs=12.0" in lines
+    given = [line for line in lines if not line.endswith("=None")]
+    again = run("train.py", "--config=retinanet_ipg", "--print_config", *given)
+    assert again.stdout == result.stdout, again.stderr
+
+
 def test_fields_that_are_not_set_can_be_overridden():
     program = (
         "import json, ipg_jax.cli.train as train; from absl import app; app.run(lambda _: print("

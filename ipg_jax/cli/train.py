@@ -12,7 +12,7 @@ is what a run waits for.
 import sys
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from ipg_jax.cli import program
 
@@ -23,6 +23,18 @@ DISTRIBUTED = flags.DEFINE_bool(
 )
 STOPPED_CODE = flags.DEFINE_integer(
     "stopped_code", 0, "Exit code of a run that SIGTERM stopped before its end.", 0, 255
+)
+PROFILE = flags.DEFINE_string(
+    "profile",
+    None,
+    "Write a trace of these steps, such as 20:25, into the workdir's folder profile/, for "
+    "TensorBoard or Perfetto.",
+)
+PRINT_CONFIG = flags.DEFINE_bool(
+    "print_config",
+    False,
+    "Print all fields of the config as they would be used, one a line (None: not set), and stop. "
+    "Needs no --workdir.",
 )
 BENCHMARK_INPUT = flags.DEFINE_bool(
     "benchmark_input",
@@ -40,6 +52,10 @@ def main(_: list[str]) -> None:
     """Runs the command line."""
     from ipg_jax.training import command_line
 
+    if PRINT_CONFIG.value:
+        print(format_config(CONFIG.value))
+        return
+    profile = parse_steps(PROFILE.value)
     command_line.start(distributed=DISTRIBUTED.value)
     with command_line.without_start_up_notes():
         from ipg_jax.training.benchmark import measure_and_print
@@ -51,16 +67,39 @@ def main(_: list[str]) -> None:
         measure_and_print(run, BENCHMARK_SECONDS.value)
         return
     assert WORKDIR.value is not None  # by the validator
-    if not train(build_train_run(CONFIG.value), command_line.home(WORKDIR.value)):
+    workdir = command_line.home(WORKDIR.value)
+    if not train(build_train_run(CONFIG.value), workdir, profile=profile):
         sys.exit(STOPPED_CODE.value)
+
+
+def format_config(config: ConfigDict) -> str:
+    """Returns a line for each field of a config, as a command line would set it."""
+    from ipg_jax.training.build_checks import checked
+    from ipg_jax.training.build_compat import leaves
+
+    return "\n".join(f"--config.{path}={value}" for path, value in leaves(checked(config)))
+
+
+def parse_steps(text: str | None) -> tuple[int, int] | None:
+    """Returns the steps that `first:last` names.
+
+    Raises:
+      ValueError: the text is of another form.
+    """
+    if text is None:
+        return None
+    first, colon, last = text.partition(":")
+    if not (first.isdecimal() and colon and last.isdecimal()):
+        raise ValueError(f"--profile={text} is not of the form first:last, such as 20:25")
+    return int(first), int(last)
 
 
 def run() -> None:
     """Parses the flags and trains."""
     flags.mark_flag_as_required("config")
     flags.register_multi_flags_validator(
-        ["workdir", "benchmark_input"],
-        lambda values: values["benchmark_input"] or values["workdir"] is not None,
-        "--workdir must have a value, unless there is --benchmark_input",
+        ["workdir", "benchmark_input", "print_config"],
+        lambda values: any(values.values()),
+        "--workdir must have a value, unless there is --benchmark_input or --print_config",
     )
     program.run(main, __name__)

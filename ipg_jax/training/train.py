@@ -18,6 +18,7 @@ from ipg_jax.training.checkpoint import Checkpoints, config_digest
 from ipg_jax.training.metrics import DivergedError, MetricWriter, Progress, duration, log_progress
 from ipg_jax.training.preemption import StopSignal
 from ipg_jax.training.prefetch import prefetch_to_device
+from ipg_jax.training.profiler import StepProfiler
 from ipg_jax.training.runs import TrainRun
 from ipg_jax.training.same_run import check_same_run
 from ipg_jax.training.sharding import all_gather, replicated, shard_batch
@@ -34,7 +35,9 @@ from ipg_jax.weights import initialize
 logger = logging.getLogger(__name__)
 
 
-def train(run: TrainRun, workdir: epath.PathLike) -> bool:
+def train(
+    run: TrainRun, workdir: epath.PathLike, *, profile: tuple[int, int] | None = None
+) -> bool:
     """Trains, or goes on with the run that `workdir` holds.
 
     The batches, and with them the whole run, are a function of the config alone: a run that was
@@ -46,6 +49,7 @@ def train(run: TrainRun, workdir: epath.PathLike) -> bool:
     Args:
       run: what to train, on what and how (`build_runs.build_train_run`).
       workdir: folder of the run (see the README for what it holds); made if need be.
+      profile: first and last step, counted from 1, of which a trace is written to `profile/`.
 
     Returns:
       Whether the run is at its end: False if a signal stopped it before.
@@ -142,9 +146,11 @@ def train(run: TrainRun, workdir: epath.PathLike) -> bool:
 
         # -------------------------------------------------------------- loop
         stop = stack.enter_context(StopSignal())
+        profiler = stack.enter_context(StepProfiler(workdir / "profile", profile))
         logger.info("compiling the training step, which takes minutes for large models")
         for step in range(start + 1, run.num_steps + 1):
             batch = next(placed)
+            profiler.before(step)
             state, metrics = run.train_step(state, batch, key)
             # One step is in flight while its predecessor is looked at: the device never waits for
             # the host, and a bad loss is seen at once.
@@ -153,6 +159,9 @@ def train(run: TrainRun, workdir: epath.PathLike) -> bool:
             if step == start + 1:
                 finish(step)
                 logger.info("first step after %s", duration(time.perf_counter() - begin))
+            if profiler.due(step):
+                finish(step)
+                profiler.after(step)
 
             last = step == run.num_steps
             stopping = stop.requested or checkpoints.reached_preemption(step)

@@ -29,6 +29,18 @@ def uninterrupted(tmp_path_factory) -> pathlib.Path:
     return workdir
 
 
+def test_a_trace_is_written_of_the_steps_that_are_asked_for(tmp_path, caplog):
+    caplog.set_level("INFO")
+    assert train(make_run(num_steps=6), tmp_path, profile=(3, 4))
+    traces = list((tmp_path / "profile").rglob("*.xplane.pb"))
+    assert len(traces) == 1
+    assert caplog.text.count("wrote a trace to") == 1
+    with pytest.raises(ValueError, match="--profile=4:3 is not first:last"):
+        train(make_run(num_steps=7), tmp_path, profile=(4, 3))
+    assert train(make_run(num_steps=8), tmp_path, profile=(2, 9))  # what of it is still to be done
+    assert len(list((tmp_path / "profile").rglob("*.xplane.pb"))) == 2
+
+
 def test_checkpoints_are_written_before_they_are_evaluated(uninterrupted):
     assert steps(uninterrupted) == [6, 8]
     evaluated = [record["step"] for record in figures(uninterrupted) if "eval/coco_AP" in record]
