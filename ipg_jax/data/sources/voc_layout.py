@@ -57,7 +57,9 @@ class VocLayout:
             if not tf.io.gfile.isdir(os.path.join(folder, name)):
                 raise FileNotFoundError(
                     f"there is no {shown(lists[name])}, nor a folder "
-                    f"{shown(os.path.join(folder, name))} of images and XML files"
+                    f"{shown(os.path.join(folder, name))} of images and XML files: VOC's layout is "
+                    "JPEGImages, Annotations and lists of names ImageSets/Main/*.txt, a flat one a "
+                    "folder of images and XML files for each split"
                 )
         if unlisted and len(unlisted) < len(lists):
             raise ValueError(
