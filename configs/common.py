@@ -217,7 +217,7 @@ def default_config() -> ConfigDict:
     config.optimizer.warmup_factor = 1 / 3
     config.optimizer.accumulation = 1  # micro-batches per step
     # If set, the decay of an average of parameters and norms' statistics that is evaluated in
-    # their place
+    # their place; less in the first steps
     config.optimizer.ema_decay = placeholder(float)
 
     config.eval = ConfigDict()

@@ -99,7 +99,8 @@ def make_train_step(
       accumulation: micro-batches per step.
       num_images: over how many images of a micro-batch `loss_fn` takes its mean; by default all
         micro-batches have equally many.
-      ema_decay: of the average of variables, for a state that keeps one.
+      ema_decay: of the average of variables, for a state that keeps one; in step `t`, from 0 on, at
+        most `(1 + t) / (10 + t)`, as TensorFlow's `ExponentialMovingAverage` has it.
 
     Raises:
       ValueError: (of the step) the state keeps an average, and there is no `ema_decay`.
@@ -156,9 +157,12 @@ def make_train_step(
         if ema is not None:
             if ema_decay is None:
                 raise ValueError("the state keeps an average of its variables: pass ema_decay=")
+            # The first steps count for less: a short run would else evaluate what it began with.
+            count = state.step.astype(jnp.float32)
+            decay = jnp.minimum(ema_decay, (1 + count) / (10 + count))
             # In this form what does not change, as a frozen norm, is its own average to the bit.
             ema = jax.tree.map(
-                lambda old, new: old + (1 - ema_decay) * (new - old),
+                lambda old, new: old + (1 - decay).astype(new.dtype) * (new - old),
                 ema,
                 {"params": params, "batch_stats": batch_stats},
             )
