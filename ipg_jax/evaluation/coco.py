@@ -93,7 +93,9 @@ def evaluate_coco(
                 within = of_class.position < limit
                 recall[:, k, a, m] = hits[:, within].sum(axis=1) / of_class.objects[a]
             for t in range(len(IOU_THRESHOLDS)):
-                precision[t, :, k, a] = _precision(hits[t], misses[t], int(of_class.objects[a]))
+                precision[t, :, k, a] = precision_at_recalls(
+                    hits[t], misses[t], int(of_class.objects[a])
+                )
 
     # Precision is [iou, recall, class, size], recall [iou, class, size, limit]; -1 stands where
     # there is no object.
@@ -141,7 +143,7 @@ def _image_order(image_ids: Sequence[ImageId]) -> Int64[np.ndarray, " i"]:
     return order
 
 
-def _precision(
+def precision_at_recalls(
     hits: Bool[np.ndarray, " n"], misses: Bool[np.ndarray, " n"], objects: int
 ) -> Float64[np.ndarray, " r"]:
     """COCO's precision at each of `RECALLS`: the best at this recall or a higher one, else 0.
