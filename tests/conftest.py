@@ -47,6 +47,7 @@ TRAINING = (
     "build_fields",
     "build_matchers",
     "build_predict",
+    "build_report",
     "build_runs",
     "build_trained",
     "checkpoint",

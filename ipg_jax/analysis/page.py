@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from etils import epath
-from PIL import Image
 
 from ipg_jax import visualize
 from ipg_jax.analysis.charts import bar_chart
-from ipg_jax.analysis.pictures import Album, Picture
+from ipg_jax.analysis.elements import document, figures, note, row, section, table
+from ipg_jax.analysis.pictures import Album
 from ipg_jax.analysis.proposal import COVERED
 from ipg_jax.analysis.report import CROWDING, DatasetReport
 from ipg_jax.analysis.tables import (
-    Table,
     class_table,
     level_table,
     match_table,
@@ -36,27 +33,6 @@ IMAGES = 4
 
 MOST_CLASSES = 100
 """Classes with crops on the page, those with the most objects."""
-
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1f2937; max-width: 1280px;
-  margin: 2em auto; padding: 0 1.5em; }
-h1 { font-size: 1.6em; } h2 { font-size: 1.25em; margin: 2em 0 .5em;
-  border-bottom: 1px solid #d1d5db; } h3 { font-size: 1em; margin: 1.2em 0 .4em; }
-table { border-collapse: collapse; font-size: 14px; margin: .8em 0; }
-td, th { padding: 2px 12px; text-align: right; border-bottom: 1px solid #e5e7eb; }
-td:first-child, th:first-child { text-align: left; padding-left: 0; }
-svg text { font: 13px system-ui, sans-serif; fill: #1f2937; }
-.warning { background: #fef3c7; border-left: 4px solid #f59e0b; padding: .4em 1em; }
-.crops { display: flex; flex-wrap: wrap; gap: 10px; }
-figure { margin: 0; } figcaption { font-size: 13px; color: #4b5563; text-align: center; }
-.images { display: grid; grid-template-columns: 1fr 1fr; gap: 16px; }
-.images img { width: 100%; } .images figcaption { text-align: left; }
-.images.single { grid-template-columns: 1fr; }
-.row { display: flex; flex-wrap: wrap; gap: 0 48px; align-items: center; }
-.key { display: inline-block; width: .8em; height: .8em; margin-right: .35em; }
-.legend span { margin-right: 1.2em; white-space: nowrap; }
-.note { color: #4b5563; }
-"""
 
 
 def write_page(path: epath.PathLike, source: Source, report: DatasetReport) -> None:
@@ -82,65 +58,42 @@ def page(source: Source, report: DatasetReport) -> str:
     lines = "<br>".join(map(html.escape, summary(report)))
     parts = [
         f"<h1>{name}</h1><p>{lines}</p>{warnings}",
-        _section(
+        section(
             "Sizes after the resize",
-            _row(_table(size_table(report)), _size_chart(report)),
-            _note(
+            row(table(size_table(report)), _size_chart(report)),
+            note(
                 "A size is the square root of a box's area, in pixels. Forced are objects that no "
                 "anchor overlaps enough to be positive: the matcher takes their best, whatever the "
                 "IoU."
             ),
         ),
-        _section(
+        section(
             "Anchors",
-            _row(_table(level_table(report)), _table(settings_table(report))),
+            row(table(level_table(report)), table(settings_table(report))),
             f"<p>{html.escape(verdict(report))}</p>",
         ),
-        _section(
+        section(
             "Matches",
-            _table(match_table(report)),
-            _note(
+            table(match_table(report)),
+            note(
                 f"Anchors that the matcher makes positive, on {report.matched_images} images: "
                 "where objects crowd, an anchor goes to one of them."
             ),
         ),
-        _section(
+        section(
             "Classes",
-            _row(_table(class_table(report)), _class_chart(report)),
-            _note("Sizes in pixels of the original images, then of the resized ones."),
+            row(table(class_table(report)), _class_chart(report)),
+            note("Sizes in pixels of the original images, then of the resized ones."),
         ),
-        _section("Objects an image", _crowding_chart(report)),
-        _section("The smallest objects", _figures("crops", album.smallest(SMALLEST))),
-        _section(
-            "The most crowded image", _legend(source), _figures("images single", album.densest())
+        section("Objects an image", _crowding_chart(report)),
+        section("The smallest objects", figures("crops", album.smallest(SMALLEST))),
+        section(
+            "The most crowded image", _legend(source), figures("images single", album.densest())
         ),
-        _section("Images at random", _figures("images", album.random(IMAGES))),
-        _section("Objects of each class", *_crops_by_class(album, report)),
+        section("Images at random", figures("images", album.random(IMAGES))),
+        section("Objects of each class", *_crops_by_class(album, report)),
     ]
-    return (
-        '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
-        f"<title>{name}</title><style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
-    )
-
-
-def _section(title: str, *parts: str) -> str:
-    return f"<h2>{html.escape(title)}</h2>{''.join(parts)}"
-
-
-def _row(*parts: str) -> str:
-    return f'<div class="row">{"".join(parts)}</div>'
-
-
-def _note(text: str) -> str:
-    return f'<p class="note">{html.escape(text)}</p>'
-
-
-def _table(table: Table) -> str:
-    header = "".join(f"<th>{html.escape(cell)}</th>" for cell in table.header)
-    rows = "".join(
-        f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in table.rows
-    )
-    return f"<table><tr>{header}</tr>{rows}</table>"
+    return document(shown(report.name), *parts)
 
 
 def _size_chart(report: DatasetReport) -> str:
@@ -194,21 +147,4 @@ def _crops_by_class(album: Album, report: DatasetReport) -> Iterable[str]:
         crops = album.of_class(label, CROPS)
         if crops:
             name = html.escape(shown(report.classes[label].name))
-            yield f"<h3>{name}</h3>{_figures('crops', crops)}"
-
-
-def _figures(kind: str, pictures: Sequence[Picture]) -> str:
-    if not pictures:
-        return _note("There is no such image, or it cannot be read.")
-    figures = "".join(
-        f'<figure><img src="{_data_uri(p)}" alt="{html.escape(p.title)}" '
-        f'title="{html.escape(p.title)}"><figcaption>{html.escape(p.caption)}</figcaption></figure>'
-        for p in pictures
-    )
-    return f'<div class="{kind}">{figures}</div>'
-
-
-def _data_uri(picture: Picture) -> str:
-    encoded = io.BytesIO()
-    Image.fromarray(picture.pixels).save(encoded, format="JPEG", quality=88, subsampling=0)
-    return f"data:image/jpeg;base64,{base64.b64encode(encoded.getvalue()).decode()}"
+            yield f"<h3>{name}</h3>{figures('crops', crops)}"

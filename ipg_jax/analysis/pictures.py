@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
-from PIL import Image
+from jaxtyping import Float64, UInt8
+from PIL import Image, ImageDraw
 
 from ipg_jax import visualize
 from ipg_jax.data import Records, Source
@@ -126,7 +126,10 @@ class Album:
 
 
 def crop(
-    image: UInt8[np.ndarray, "h w 3"], box: np.ndarray, label: int
+    image: UInt8[np.ndarray, "h w 3"],
+    box: np.ndarray,
+    label: int,
+    others: Float64[np.ndarray, "n 4"] | None = None,
 ) -> UInt8[np.ndarray, "s s 3"]:
     """Cuts an object out with what is around it, and frames it; what is beyond the image is grey.
 
@@ -134,6 +137,7 @@ def crop(
       image: RGB.
       box: `xyxy` in its pixels.
       label: of the object, for the colour.
+      others: more boxes, which get thin white frames.
     """
     center = (box[:2] + box[2:]) / 2
     side = max(LEAST_CROP, int(np.ceil(CONTEXT * max(box[2:] - box[:2]))))
@@ -144,8 +148,14 @@ def crop(
     top, left = max(-y, 0), max(-x, 0)
     window[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
     zoom = CROP_SIDE / side
-    shifted = zoom * (box - np.array([x, y, x, y]))
-    return _framed(_resized(window, (CROP_SIDE, CROP_SIDE)), shifted[None], np.array([label]))
+    origin = np.array([x, y, x, y])
+    picture = _resized(window, (CROP_SIDE, CROP_SIDE))
+    if others is not None and len(others):
+        drawn = Image.fromarray(picture)
+        for x0, y0, x1, y1 in np.round(zoom * (others - origin)).astype(int).tolist():
+            ImageDraw.Draw(drawn).rectangle((x0, y0, x1, y1), outline="white")
+        picture = np.asarray(drawn)
+    return _framed(picture, zoom * (box - origin)[None], np.array([label]))
 
 
 def _framed(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray) -> np.ndarray:

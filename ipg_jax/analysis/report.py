@@ -238,9 +238,9 @@ def analyse(
     judged = objects if sample is None else objects.sample(sample)
     searched = judged.sample(SEARCHED)
     overlaps = best_overlaps(judged.boxes, judged.canvas, detector.anchors.layout)
-    size_class = _size_class(judged.side)
+    size_class = size_class_of(judged.side)
     assigned = assign(objects, detector.anchors.layout, detector.match, images=matched_images)
-    assigned_class = _size_class(assigned.side)
+    assigned_class = size_class_of(assigned.side)
     return DatasetReport(
         name=source.name,
         images=len(records),
@@ -288,12 +288,13 @@ def _spread(values: Float64[np.ndarray, " n"]) -> Spread:
     return Spread(*np.percentile(values, (5, 50, 95)).tolist())
 
 
-def _size_class(side: Float64[np.ndarray, " n"]) -> np.ndarray:
+def size_class_of(side: Float64[np.ndarray, " n"]) -> np.ndarray:
+    """Returns the index in `EDGES` of each size, the square root of an area in pixels."""
     return np.searchsorted(EDGES, side, side="right") - 1
 
 
 def _histogram(side: Float64[np.ndarray, " n"]) -> tuple[int, ...]:
-    return tuple(np.bincount(_size_class(side), minlength=len(EDGES)).tolist())
+    return tuple(np.bincount(size_class_of(side), minlength=len(EDGES)).tolist())
 
 
 def _classes(names: Sequence[str], objects: NetworkObjects) -> tuple[ClassNumbers, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from ipg_jax.analysis.proposal import COVERED, Proposal
@@ -132,8 +133,13 @@ def percentiles(spread: Spread) -> str:
 
 
 def size_label(report: DatasetReport, k: int) -> str:
-    """The name of a size class."""
-    low, *high = report.edges[k : k + 2]
+    """The name of a size class of a report."""
+    return range_label(report.edges, k)
+
+
+def range_label(edges: Sequence[float], k: int) -> str:
+    """The name of the class from one of some edges to the next."""
+    low, *high = edges[k : k + 2]
     return f"{low:g}-{high[0]:g}" if high else f"{low:g}-"
 
 

@@ -81,7 +81,7 @@ def evaluate_coco(
         objects,
         found,
         num_classes=num_classes,
-        image_order=_image_order(ground_truth.records.image_ids),
+        image_order=image_order(ground_truth.records.image_ids),
         forgiven=in_regions(found, regions),
         limit=limits[-1],
         area_ranges=ranges,
@@ -134,7 +134,7 @@ def _crowded_images(objects: IndexedObjects, num_classes: int, limit: int) -> in
     return len(np.unique(pairs[counts > limit] // num_classes))
 
 
-def _image_order(image_ids: Sequence[ImageId]) -> Int64[np.ndarray, " i"]:
+def image_order(image_ids: Sequence[ImageId]) -> Int64[np.ndarray, " i"]:
     """The rank of each image among the data set's sorted ids, by which pycocotools breaks ties."""
     order = np.empty(len(image_ids), np.int64)
     # A data set may have ids of both types, which Python does not order: numbers come first.

@@ -6,6 +6,7 @@ import collections
 import json
 import logging
 import math
+import sys
 import time
 from collections.abc import Mapping
 
@@ -114,6 +115,29 @@ class MetricWriter:
         )
         if text != written:
             write_whole(self._path, text)
+
+
+def read_scalars(workdir: epath.PathLike) -> dict[str, tuple[list[int], list[float]]]:
+    """Returns the steps and values of each scalar in a run's `metrics.jsonl`, by its name.
+
+    Values that were not finite are NaN; lines that are damaged are left out.
+
+    Args:
+      workdir: folder of the run; without metrics there are no scalars.
+    """
+    path = epath.Path(workdir) / "metrics.jsonl"
+    scalars: dict[str, tuple[list[int], list[float]]] = {}
+    for line in read_regular(path).splitlines() if path.exists() else ():
+        if _is_kept(line, sys.maxsize, True) is None:
+            continue
+        record = json.loads(line)
+        step = record.pop("step")
+        for name, value in record.items():
+            if value is None or type(value) in (int, float):
+                steps, values = scalars.setdefault(name, ([], []))
+                steps.append(step)
+                values.append(math.nan if value is None else float(value))
+    return scalars
 
 
 def _is_kept(line: bytes, step: int, evaluated: bool) -> bool | None:

@@ -1,12 +1,12 @@
 """The page of a data set: one file, which needs nothing else."""
 
 import base64
-import html.parser
 import io
 
 import numpy as np
 import pytest
 from listed_source import ListedSource, settings
+from page_reader import Reader
 from PIL import Image
 
 from ipg_jax.analysis.charts import bar_chart
@@ -14,34 +14,6 @@ from ipg_jax.analysis.page import page, write_page
 from ipg_jax.analysis.pictures import CROP_SIDE, Album, crop
 from ipg_jax.analysis.report import analyse
 from ipg_jax.visualize import class_color
-
-
-class Reader(html.parser.HTMLParser):
-    """Collects texts and images, and checks that every tag is closed."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.open: list[str] = []
-        self.images: list[dict] = []
-        self.text: list[str] = []
-        self.feed(text)
-        assert self.open == []
-
-    def handle_starttag(self, tag, attributes):
-        if tag == "img":
-            self.images.append(dict(attributes))
-        elif tag not in ("meta", "br"):
-            self.open.append(tag)
-        assert not {"src", "href"} & dict(attributes).keys() or tag == "img"
-
-    def handle_startendtag(self, tag, attributes):
-        assert tag in ("rect",)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text.append(data)
 
 
 @pytest.fixture

@@ -1,0 +1,53 @@
+"""Writes the report of a trained run: one HTML page that needs no other file and no network.
+
+    python -m ipg_jax.analysis.run --workdir=DIR [--out=FILE]
+
+The page has the curves of the run, AP by class and size, the best threshold of each class, the
+errors by kind and size, and pictures of the worst. It reads the workdir's `eval/`, which a training
+with evaluations and `eval.py` write, and the images. The best thresholds go into `thresholds.json`
+beside the page. `--config.a.b=value` changes fields of the run's config, such as where the data
+are.
+"""
+
+import json
+
+from absl import flags
+from etils import epath
+
+from ipg_jax.cli import program
+from ipg_jax.cli.flags import parse_with_trained_config
+
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, local or gs://.")
+OUT = flags.DEFINE_string("out", None, "File of the page; None for report/index.html of the run.")
+
+
+def main(_: list[str]) -> None:
+    """Runs the command line."""
+    from ipg_jax.training import command_line
+
+    command_line.start()
+    with command_line.without_start_up_notes():
+        from ipg_jax.analysis.errors import curves, judge, thresholds_json
+        from ipg_jax.analysis.run_page import run_page
+        from ipg_jax.files import make_folder, write_whole
+        from ipg_jax.training.build_report import open_evaluated, read_run
+        from ipg_jax.training.build_trained import for_trained
+
+    assert WORKDIR.value is not None
+    workdir = epath.Path(command_line.home(WORKDIR.value))
+    config = for_trained(flags.FLAGS.config, workdir)
+    run = read_run(workdir, config)
+    source = open_evaluated(workdir, config)
+    path = epath.Path(command_line.home(OUT.value)) if OUT.value else workdir / "report/index.html"
+    judged = judge(source, run.results)
+    text = run_page(source, run, judged)
+    make_folder(path.parent)
+    best = {"step": run.step, **thresholds_json(curves(judged))}
+    write_whole(path.parent / "thresholds.json", json.dumps(best, indent=2))
+    write_whole(path, text)
+    print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("workdir")
+    program.run(main, parse_with_trained_config)

@@ -1,0 +1,71 @@
+"""From a run's folder and config to what its report shows."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from ipg_jax import data
+from ipg_jax.analysis.run_page import RunFigures
+from ipg_jax.files import read_json
+from ipg_jax.training.build import build_task
+from ipg_jax.training.build_checks import checked
+from ipg_jax.training.build_data import check_annotated, log_report, open_source
+from ipg_jax.training.evaluate import trained_class_names
+from ipg_jax.training.metrics import read_scalars
+
+_REMEDY = "remove it, and python eval.py --workdir=... writes it again"
+
+
+def read_run(workdir: epath.PathLike, config: ConfigDict) -> RunFigures:
+    """Returns what a run's folder holds of its training and its last evaluation.
+
+    Args:
+      workdir: folder of the run.
+      config: the run's.
+
+    Raises:
+      FileNotFoundError: the run was not evaluated yet.
+      ValueError: a file of the run is damaged, or its evaluation had no annotations.
+    """
+    workdir, config = epath.Path(workdir), checked(config)
+    folder = workdir / "eval"
+    for name in ("metrics.json", "detections.json"):
+        if not (folder / name).exists():
+            raise FileNotFoundError(
+                f"no {folder / name}: python eval.py --workdir={workdir} evaluates a checkpoint"
+            )
+    metrics = read_json(folder / "metrics.json", dict, _REMEDY)
+    if not metrics.get("coco"):
+        raise ValueError(
+            f"{folder / 'metrics.json'} has no figures: the data were not annotated, or {_REMEDY}"
+        )
+    variables = jax.eval_shape(build_task(config).init, jax.random.key(0))
+    parameters = {
+        name: sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(part))
+        for name, part in variables["params"].items()
+    }
+    return RunFigures(
+        name=workdir.name,
+        history=read_scalars(workdir),
+        step=metrics["step"],
+        metrics=metrics["coco"],
+        results=read_json(folder / "detections.json", list, _REMEDY),
+        parameters=parameters,
+        image_size=tuple(config.image_size),
+    )
+
+
+def open_evaluated(workdir: epath.PathLike, config: ConfigDict) -> data.Source:
+    """Returns the data that a run is evaluated on, with the classes that it was trained with.
+
+    Raises:
+      OSError: a file that names the data cannot be read; the message begins with the field.
+      ValueError: the data have no annotations or lack classes of the run.
+    """
+    source = open_source(config, train=False, class_names=trained_class_names(workdir))
+    log_report(source)
+    check_annotated(source)
+    return source

@@ -1,0 +1,142 @@
+"""The page of a run: one file, whose figures are those of the evaluation."""
+
+import base64
+import io
+import json
+
+import numpy as np
+import pytest
+from listed_source import ListedSource
+from page_reader import Reader
+from PIL import Image
+
+from ipg_jax.analysis.charts import Line, line_chart
+from ipg_jax.analysis.errors import judge
+from ipg_jax.analysis.pictures import CROP_SIDE, crop
+from ipg_jax.analysis.run_page import RunFigures, run_page
+from ipg_jax.evaluation import evaluate_coco
+
+NAMES = ("<cat>", "dog & co")
+
+
+def detection(image, box, label, score):
+    x0, y0, x1, y1 = box
+    return {
+        "image_id": image,
+        "category_id": label,
+        "bbox": [x0, y0, x1 - x0, y1 - y0],
+        "score": score,
+    }
+
+
+def figures_of(source, results, history=None):
+    return RunFigures(
+        name="run<1>",
+        history=history or {},
+        step=1200,
+        metrics=evaluate_coco(source, results),
+        results=results,
+        parameters={"backbone": 1_000_000, "head": 234_567},
+        image_size=(512, 640),
+    )
+
+
+@pytest.fixture
+def source():
+    objects = [((10, 10, 16, 16), 0), ((50, 20, 90, 80), 1), ((0, 0, 40, 9), 2, True)]
+    return ListedSource(objects, [((60, 60, 63, 63), 0)], [], class_names=NAMES)
+
+
+def test_it_shows_what_was_missed_and_what_is_wrong(source):
+    results = [
+        detection(0, (10, 10, 16, 16), 0, 0.9),
+        detection(0, (50, 20, 90, 80), 0, 0.8),  # the dog, taken for a cat
+        detection(0, (150, 50, 170, 70), 0, 0.95),
+        detection(0, (2, 2, 8, 8), 0, 0.99),  # in the region to ignore
+        detection(0, (50, 20, 90, 80), 1, 0.3),
+        detection(2, (50, 20, 90, 80), 1, 0.6),  # before the right one: F1 is best with both
+    ]
+    steps = [10, 20, 30]
+    history = {
+        "train/loss": (steps, [2.0, float("nan"), 1.0]),
+        "train/unreadable_images": (steps, [0.0, 0.0, 0.0]),
+        "train/images_per_second": (steps, [3.0, 5.0, 4.0]),
+        "eval/coco_AP": (steps, [0.1, 0.2, 0.3]),
+        "eval/coco_AP50": ([30], [0.5]),
+    }
+    text = run_page(source, figures_of(source, results, history), judge(source, results))
+    assert "http" not in text
+    assert "url(" not in text
+    found = Reader(text)
+    assert "run<1>" in found.text
+    assert {"loss", "COCO's AP", "images per second", "4", "1.23 M"} <= set(found.text)
+    assert "unreadable images" not in found.text  # always 0
+    captions = [t for t in found.text if t.startswith(("<cat> ", "dog & co "))]
+    # The cat of 3 pixels; then the sure false positives by size, 20 to 49 pixels.
+    assert captions == [
+        "<cat> 3x3",
+        "<cat> 20x20, 0.95, background",
+        "dog & co 40x60, 0.60, background",
+    ]
+    for image in found.images:
+        kind, _, data = image["src"].partition(",")
+        assert kind == "data:image/jpeg;base64"
+        assert Image.open(io.BytesIO(base64.b64decode(data))).size == (CROP_SIDE, CROP_SIDE)
+    assert [image["title"] for image in found.images] == ["<1>.png", "<0>.png", "<2>.png"]
+
+
+def test_a_run_that_found_nothing_has_a_page(source):
+    found = Reader(run_page(source, figures_of(source, []), judge(source, [])))
+    assert "The run's metrics.jsonl holds no curve." in found.text
+    assert "There are none." in found.text  # no false positives
+    assert len(found.images) == 3  # all objects are missed
+    broken = ListedSource([((10, 10, 16, 16), 0)], class_names=NAMES, unreadable=[0])
+    found = Reader(run_page(broken, figures_of(broken, []), judge(broken, [])))
+    assert found.images == []
+    empty = ListedSource([], class_names=NAMES)
+    Reader(run_page(empty, figures_of(empty, []), judge(empty, [])))
+
+
+def test_lines_go_through_their_points():
+    nan = float("nan")
+    line = Line("a<b", np.array([0.0, 1, 2, 3, 4]), np.array([0.0, 1, nan, 1, 0.5]), "red", mark=4)
+    chart = line_chart([line], x_label="x<y", x_range=(0.0, 4.0), y_range=(0.0, 1.0))
+    assert "a&lt;b" in chart
+    assert "x&lt;y" in chart
+    # From 58 to 388 pixels, and from 222 up to 28: the legend has a row of 18.
+    assert 'd="M58.0 222.0L140.5 28.0M305.5 28.0L388.0 125.0"' in chart
+    assert 'cx="388.0" cy="125.0"' in chart
+    ticks = [0, 1, 2, 3, 4]
+    assert all(f">{tick}</text>" in chart for tick in ticks)
+    assert "<svg" in line_chart([], x_label="")
+    constant = line_chart([Line("", np.array([5.0]), np.array([2.0]))], x_label="")
+    assert "M223.0 116.0" in constant  # in the middle: 10 to 222 pixels
+    assert "nan" not in constant + chart
+
+
+def test_others_have_white_frames():
+    image = np.zeros((100, 200, 3), np.uint8)
+    picture = crop(image, np.array([80.0, 40, 100, 60]), 1, np.array([[70.0, 30, 110, 70]]))
+    # 60 x 60 pixels from (60, 20), enlarged by 2.4: the other box is from 24 to 120.
+    assert (picture[24, 24:121] == 255).all()
+    assert (picture[24:121, 120] == 255).all()
+    assert (picture[:24] == 0).all()
+    assert (picture[30:40, 30:40] == 0).all()
+
+
+def test_the_scalars_of_a_run(tmp_path):
+    from ipg_jax.training.metrics import read_scalars
+
+    assert read_scalars(tmp_path) == {}
+    lines = [
+        {"step": 1, "train/loss": 2.0},
+        {"step": 2, "train/loss": None, "eval/coco_AP": 0.5},
+        {"loss": 1.0},
+    ]
+    text = "\n".join(map(json.dumps, lines)) + '\n{"step": 3, "trai'
+    (tmp_path / "metrics.jsonl").write_text(text)
+    scalars = read_scalars(tmp_path)
+    assert scalars["eval/coco_AP"] == ([2], [0.5])
+    steps, values = scalars["train/loss"]
+    assert steps == [1, 2]
+    np.testing.assert_array_equal(values, [2.0, np.nan])
