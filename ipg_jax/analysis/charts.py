@@ -102,7 +102,7 @@ def line_chart(
     """
     width, height = PLOT
     rows_of_legend = _legend_rows(lines, width)
-    left, right, top, bottom = 58, width - 12, 10 + 18 * len(rows_of_legend), height - 38
+    left, right, top, bottom = 62, width - 12, 10 + 18 * len(rows_of_legend), height - 38
     x0, x1 = x_range or _range([line.x for line in lines])
     y0, y1 = y_range or _range([line.y for line in lines], zero=True)
 
@@ -152,6 +152,45 @@ def line_chart(
                 f"{title}</circle>"
             )
     return f'<svg viewBox="0 0 {width} {height}" role="img">{"".join(parts)}</svg>'
+
+
+def interval_chart(
+    labels: Sequence[str],
+    intervals: Sequence[tuple[float, float, float]],
+    notes: Sequence[str],
+    *,
+    width: int = WIDTH,
+) -> str:
+    """Values with their intervals above and below 0, a row for each label.
+
+    Args:
+      labels: of the rows.
+      intervals: value, low and high end of each.
+      notes: texts behind them.
+      width: of the chart in pixels.
+    """
+    left = 16 + 7 * max((len(label) for label in labels), default=0)
+    right = width - 16 - 7 * max((len(note) for note in notes), default=0)
+    low, high = _range([np.array([x for row in intervals for x in (*row, 0.0)], np.float64)])
+
+    def px(x: float) -> float:
+        return left + (right - left) * (x - low) / (high - low)
+
+    height = _ROW * len(labels)
+    rows = [f'<path d="M{px(0):.1f} 0V{height}" stroke="#9ca3af"/>']
+    for i, (label, ends, note) in enumerate(zip(labels, intervals, notes, strict=True)):
+        y, (value, first, last) = _ROW * i + 11, ends
+        color = _COLORS[0] if first > 0 else _COLORS[3] if last < 0 else "#6b7280"
+        rows.append(
+            f'<text x="{left - 8}" y="{y + 4}" text-anchor="end">{html.escape(label)}</text>'
+            f'<path d="M{px(first):.1f} {y}H{px(last):.1f}" stroke="{color}" stroke-width="2"/>'
+            f'<circle cx="{px(value):.1f}" cy="{y}" r="4" fill="{color}"></circle>'
+            f'<text x="{right + 10}" y="{y + 4}">{html.escape(note)}</text>'
+        )
+    return (
+        f'<div class="scroll"><svg viewBox="0 0 {width} {height}" width="{width}" '
+        f'height="{height}" role="img">{"".join(rows)}</svg></div>'
+    )
 
 
 def _legend_rows(lines: Sequence[Line], width: int) -> list[list[tuple[int, Line]]]:

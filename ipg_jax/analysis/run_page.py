@@ -63,6 +63,9 @@ class RunFigures(NamedTuple):
       results: the detections, in COCO's results format.
       parameters: how many the model has, by part.
       image_size: limits of the (short, long) side of its images, in pixels.
+      class_names: what it was trained with.
+      evaluated: how many images the evaluation saw; None if the run does not say.
+      max_detections: how many of an image the detector keeps at most.
     """
 
     name: str
@@ -72,6 +75,26 @@ class RunFigures(NamedTuple):
     results: Sequence[Result]
     parameters: Mapping[str, int]
     image_size: tuple[int, int]
+    class_names: Sequence[str]
+    evaluated: int | None
+    max_detections: int
+
+
+def check_comparable(first: RunFigures, other: RunFigures) -> None:
+    """Raises ValueError unless two runs have the same classes and saw equally many images."""
+    if list(first.class_names) != list(other.class_names):
+        names = [", ".join(map(shown, run.class_names)) for run in (first, other)]
+        raise ValueError(
+            f"--compare={shown(other.name)}: it was trained with the classes\n  {names[1]}\n"
+            f"{shown(first.name)} with\n  {names[0]}"
+        )
+    counts = first.evaluated, other.evaluated
+    if None not in counts and counts[0] != counts[1]:
+        raise ValueError(
+            f"--compare={shown(other.name)}: it was evaluated on {counts[1]} images, and "
+            f"{shown(first.name)} on {counts[0]}: python eval.py evaluates a run on other data "
+            "(--config.data...)"
+        )
 
 
 def run_page(source: Source, run: RunFigures, judged: Judged, comparison: str = "") -> str:
@@ -128,7 +151,7 @@ def _headline(run: RunFigures) -> str:
     """The figures that one looks for first."""
     values = [(name, percent(run.metrics.get(name))) for name in ("AP", "AP50", "AP75")]
     values += [
-        (name, percent(value))
+        (name.replace("_", " "), percent(value))
         for name, value in run.metrics.items()
         if name.startswith("AP_") and value is not None
     ]

@@ -1,15 +1,16 @@
 """Writes the report of a trained run: one HTML page that needs no other file and no network.
 
-    python -m ipg_jax.analysis.run --workdir=DIR [--out=FILE]
+    python -m ipg_jax.analysis.run --workdir=DIR [--out=FILE] [--compare=DIR ...]
 
 The page has the curves of the run, AP by class and size, the best threshold of each class, the
 errors by kind and size, and pictures of the worst. It reads the workdir's `eval/`, which a training
 with evaluations and `eval.py` write, and the images. The best thresholds go into `thresholds.json`
 beside the page. `--config.a.b=value` changes fields of the run's config, such as where the data
-are.
+are. `--compare` says of other runs on the same data whether their AP differs by more than chance.
 """
 
 import json
+import os
 
 from absl import flags
 from etils import epath
@@ -19,6 +20,9 @@ from ipg_jax.cli.flags import parse_with_trained_config
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, local or gs://.")
 OUT = flags.DEFINE_string("out", None, "File of the page; None for report/index.html of the run.")
+COMPARE = flags.DEFINE_multi_string(
+    "compare", [], "Folder of another run on the same data to compare with; may be repeated."
+)
 
 
 def main(_: list[str]) -> None:
@@ -27,8 +31,10 @@ def main(_: list[str]) -> None:
 
     command_line.start()
     with command_line.without_start_up_notes():
+        from ipg_jax.analysis.compare import compare, run_hits
+        from ipg_jax.analysis.comparison import comparison_section, verdicts
         from ipg_jax.analysis.errors import curves, judge, thresholds_json
-        from ipg_jax.analysis.run_page import run_page
+        from ipg_jax.analysis.run_page import check_comparable, run_page
         from ipg_jax.files import make_folder, write_whole
         from ipg_jax.training.build_report import open_evaluated, read_run
         from ipg_jax.training.build_trained import for_trained
@@ -37,10 +43,24 @@ def main(_: list[str]) -> None:
     workdir = epath.Path(command_line.home(WORKDIR.value))
     config = for_trained(flags.FLAGS.config, workdir)
     run = read_run(workdir, config)
+    runs = [run]
+    for folder in COMPARE.value:
+        other = epath.Path(command_line.home(folder))
+        runs.append(read_run(other, for_trained(None, other)))
+        check_comparable(run, runs[-1])
     source = open_evaluated(workdir, config)
+    comparison = ""
+    if len(runs) > 1:
+        names = [one.name for one in runs]
+        if len({*names}) < len(names):
+            names = [os.fspath(workdir), *COMPARE.value]
+        hits = [run_hits(source, one.results, max_detections=one.max_detections) for one in runs]
+        compared = compare(source.class_names, hits)
+        comparison = comparison_section(names, compared)
+        print("\n".join(verdicts(names, compared)))
     path = epath.Path(command_line.home(OUT.value)) if OUT.value else workdir / "report/index.html"
     judged = judge(source, run.results)
-    text = run_page(source, run, judged)
+    text = run_page(source, run, judged, comparison)
     make_folder(path.parent)
     best = {"step": run.step, **thresholds_json(curves(judged))}
     write_whole(path.parent / "thresholds.json", json.dumps(best, indent=2))

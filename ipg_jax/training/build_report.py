@@ -42,7 +42,8 @@ def read_run(workdir: epath.PathLike, config: ConfigDict) -> RunFigures:
         raise ValueError(
             f"{folder / 'metrics.json'} has no figures: the data were not annotated, or {_REMEDY}"
         )
-    variables = jax.eval_shape(build_task(config).init, jax.random.key(0))
+    task = build_task(config)
+    variables = jax.eval_shape(task.init, jax.random.key(0))
     parameters = {
         name: sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(part))
         for name, part in variables["params"].items()
@@ -55,6 +56,9 @@ def read_run(workdir: epath.PathLike, config: ConfigDict) -> RunFigures:
         results=read_json(folder / "detections.json", list, _REMEDY),
         parameters=parameters,
         image_size=tuple(config.image_size),
+        class_names=trained_class_names(workdir),
+        evaluated=(metrics.get("images") or {}).get("evaluated"),
+        max_detections=task.max_detections,
     )
 
 

@@ -10,10 +10,12 @@ from listed_source import ListedSource
 from page_reader import Reader
 from PIL import Image
 
-from ipg_jax.analysis.charts import Line, line_chart
+from ipg_jax.analysis.charts import Line, interval_chart, line_chart
+from ipg_jax.analysis.compare import Comparison, Estimate, compare, run_hits
+from ipg_jax.analysis.comparison import comparison_section, verdicts
 from ipg_jax.analysis.errors import judge
 from ipg_jax.analysis.pictures import CROP_SIDE, crop
-from ipg_jax.analysis.run_page import RunFigures, run_page
+from ipg_jax.analysis.run_page import RunFigures, check_comparable, run_page
 from ipg_jax.evaluation import evaluate_coco
 
 NAMES = ("<cat>", "dog & co")
@@ -38,6 +40,9 @@ def figures_of(source, results, history=None):
         results=results,
         parameters={"backbone": 1_000_000, "head": 234_567},
         image_size=(512, 640),
+        class_names=source.class_names,
+        evaluated=len(source),
+        max_detections=100,
     )
 
 
@@ -103,14 +108,14 @@ def test_lines_go_through_their_points():
     chart = line_chart([line], x_label="x<y", x_range=(0.0, 4.0), y_range=(0.0, 1.0))
     assert "a&lt;b" in chart
     assert "x&lt;y" in chart
-    # From 58 to 388 pixels, and from 222 up to 28: the legend has a row of 18.
-    assert 'd="M58.0 222.0L140.5 28.0M305.5 28.0L388.0 125.0"' in chart
+    # From 62 to 388 pixels, and from 222 up to 28: the legend has a row of 18.
+    assert 'd="M62.0 222.0L143.5 28.0M306.5 28.0L388.0 125.0"' in chart
     assert 'cx="388.0" cy="125.0"' in chart
     ticks = [0, 1, 2, 3, 4]
     assert all(f">{tick}</text>" in chart for tick in ticks)
     assert "<svg" in line_chart([], x_label="")
     constant = line_chart([Line("", np.array([5.0]), np.array([2.0]))], x_label="")
-    assert "M223.0 116.0" in constant  # in the middle: 10 to 222 pixels
+    assert "M225.0 116.0" in constant  # in the middle: 10 to 222 pixels
     assert "nan" not in constant + chart
 
 
@@ -140,3 +145,46 @@ def test_the_scalars_of_a_run(tmp_path):
     steps, values = scalars["train/loss"]
     assert steps == [1, 2]
     np.testing.assert_array_equal(values, [2.0, np.nan])
+
+
+def test_runs_that_cannot_be_compared(source):
+    first = figures_of(source, [])
+    check_comparable(first, first)
+    check_comparable(first, first._replace(evaluated=None))
+    with pytest.raises(ValueError, match=r"--compare=run<1>: .* on 4 images, and run<1> on 3"):
+        check_comparable(first, first._replace(evaluated=4))
+    with pytest.raises(ValueError, match="trained with the classes\n  cat\n"):
+        check_comparable(first, first._replace(class_names=["cat"]))
+
+
+def test_the_section_of_a_comparison(source):
+    right = [detection(0, (10, 10, 16, 16), 0, 0.9), detection(0, (50, 20, 90, 80), 1, 0.8)]
+    every = [*right, detection(1, (60, 60, 63, 63), 0, 0.7)]
+    hits = [run_hits(source, results) for results in (every, every, right)]
+    found = compare(source.class_names, hits, resamples=100)
+    names = ("new", "same", "<old>")
+    same, old = verdicts(names, found)
+    unlike = "cannot be told apart: the difference is"
+    assert same == f"AP of same and new {unlike} +0.0 points (+0.0 to +0.0)."
+    # Of the cats, one of two: recall stops at 1/2, which 51 of 101 points reach; the dog is found.
+    assert old.startswith(f"AP of <old> and new {unlike} -24.8 points (")
+    text = comparison_section(names, found)
+    reader = Reader(text)
+    assert {"100.0", "75.2", "-24.8", "+0.0"} <= set(reader.text)
+    assert "AP50 of <old> above that of new" in reader.text
+    better = Comparison(
+        {"AP": [Estimate(0.5, 0.4, 0.6)] * 2, "AP50": [Estimate(0.5, 0.4, 0.6)] * 2},
+        {"AP": [Estimate(0.02, 0.01, 0.03)], "AP50": [Estimate(0.02, 0.01, 0.03)]},
+    )
+    assert verdicts(("a", "b"), better) == [
+        "AP of b is above that of a: the difference is +2.0 points (+1.0 to +3.0)."
+    ]
+
+
+def test_intervals_are_drawn_to_scale():
+    chart = interval_chart(["a", "<b>"], [(1.0, -1.0, 3.0), (2.0, 1.0, 4.0)], ["", ""], width=256)
+    # From -1 at 16 + 3 * 7 = 37 to 4 at 256 - 16 = 240: 40.6 pixels each.
+    assert 'd="M77.6 0V44"' in chart
+    assert 'd="M37.0 11H199.4" stroke="#6b7280"' in chart  # 0 is within
+    assert 'd="M118.2 33H240.0" stroke="#2563eb"' in chart
+    assert "&lt;b&gt;" in chart
