@@ -14,6 +14,7 @@ COMMANDS = {
     "eval": "evaluate a trained detector",
     "predict": "detect objects in images",
     "inspect": "look at a data set before training: sizes, anchors, augmentations, pictures",
+    "report": "write a page on a trained run: its errors, thresholds, comparison with others",
     "weights": "show or convert a file of weights",
     "configs": "list the configs that come with the package",
 }

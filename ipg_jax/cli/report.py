@@ -1,12 +1,14 @@
 """Writes the report of a trained run: one HTML page that needs no other file and no network.
 
-    python -m ipg_jax.analysis.run --workdir=DIR [--out=FILE] [--compare=DIR ...]
+    ipg-jax report --workdir=runs/digits
+    ipg-jax report --workdir=runs/guided --compare=runs/plain --out=page.html
 
 The page has the curves of the run, AP by class and size, the best threshold of each class, the
 errors by kind and size, and pictures of the worst. It reads the workdir's `eval/`, which a training
 with evaluations and `eval.py` write, and the images. The best thresholds go into `thresholds.json`
 beside the page. `--config.a.b=value` changes fields of the run's config, such as where the data
 are. `--compare` says of other runs on the same data whether their AP differs by more than chance.
+In a clone the program is also `python -m ipg_jax.analysis.run`.
 """
 
 import json
@@ -18,7 +20,7 @@ from etils import epath
 from ipg_jax.cli import program
 from ipg_jax.cli.flags import parse_with_trained_config
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, local or gs://.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, local or gs://.", required=True)
 OUT = flags.DEFINE_string("out", None, "File of the page; None for report/index.html of the run.")
 COMPARE = flags.DEFINE_multi_string(
     "compare", [], "Folder of another run on the same data to compare with; may be repeated."
@@ -42,12 +44,12 @@ def main(_: list[str]) -> None:
     assert WORKDIR.value is not None
     workdir = epath.Path(command_line.home(WORKDIR.value))
     config = for_trained(flags.FLAGS.config, workdir)
-    run = read_run(workdir, config)
-    runs = [run]
+    first = read_run(workdir, config)
+    runs = [first]
     for folder in COMPARE.value:
         other = epath.Path(command_line.home(folder))
         runs.append(read_run(other, for_trained(None, other)))
-        check_comparable(run, runs[-1])
+        check_comparable(first, runs[-1])
     source = open_evaluated(workdir, config)
     comparison = ""
     if len(runs) > 1:
@@ -59,15 +61,19 @@ def main(_: list[str]) -> None:
         comparison = comparison_section(names, compared)
         print("\n".join(verdicts(names, compared)))
     path = epath.Path(command_line.home(OUT.value)) if OUT.value else workdir / "report/index.html"
-    judged = judge(source, run.results)
-    text = run_page(source, run, judged, comparison)
+    judged = judge(source, first.results)
+    text = run_page(source, first, judged, comparison)
     make_folder(path.parent)
-    best = {"step": run.step, **thresholds_json(curves(judged))}
+    best = {"step": first.step, **thresholds_json(curves(judged))}
     write_whole(path.parent / "thresholds.json", json.dumps(best, indent=2))
     write_whole(path, text)
     print(f"wrote {path}")
 
 
+def run() -> None:
+    """Parses the flags and writes the report."""
+    program.run(main, __name__, parse_with_trained_config)
+
+
 if __name__ == "__main__":
-    flags.mark_flag_as_required("workdir")
-    program.run(main, parse_with_trained_config)
+    run()
