@@ -67,6 +67,10 @@ def bar_chart(
     )
 
 
+_LEAST_STEP = 0.5
+"""Pixels between points of a line: curves of a large data set have a point for each detection."""
+
+
 class Line(NamedTuple):
     """A line of a chart.
 
@@ -134,11 +138,9 @@ def line_chart(
         f"{html.escape(x_label)}</text>"
     )
     for line in lines:
-        path, pen = "", "M"
-        for x, y in zip(line.x.tolist(), line.y.tolist(), strict=True):
-            if math.isfinite(y):
-                path += f"{pen}{px(x):.1f} {py(y):.1f}"
-            pen = "L" if math.isfinite(y) else "M"
+        path = _path(
+            [(px(x), py(y)) for x, y in zip(line.x.tolist(), line.y.tolist(), strict=True)]
+        )
         title = f"<title>{html.escape(line.name)}</title>"
         if path:
             parts.append(
@@ -152,6 +154,19 @@ def line_chart(
                 f"{title}</circle>"
             )
     return f'<svg viewBox="0 0 {width} {height}" role="img">{"".join(parts)}</svg>'
+
+
+def _path(points: Sequence[tuple[float, float]]) -> str:
+    """A line through points, broken where one is not finite, without those that none would see."""
+    parts: list[str] = []
+    pen, drawn = "M", (math.inf, math.inf)
+    for k, (x, y) in enumerate(points):
+        if not math.isfinite(y):
+            pen = "M"
+        elif pen == "M" or k == len(points) - 1 or math.dist(drawn, (x, y)) >= _LEAST_STEP:
+            parts.append(f"{pen}{x:.1f} {y:.1f}")
+            pen, drawn = "L", (x, y)
+    return "".join(parts)
 
 
 def interval_chart(
