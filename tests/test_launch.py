@@ -111,7 +111,8 @@ def parse(command: list[str]) -> tuple[dict, str, bool]:
     """Config, workdir and `--distributed` of a command, by train.py's own flags."""
     assert command[1] == "train.py"
     program = (
-        "import json, ipg_jax.cli.train as train; from absl import app; app.run(lambda _: print(json.dumps("
+        "import json, ipg_jax.cli.train as train; from absl import app; "
+        "app.run(lambda _: print(json.dumps("
         "[json.loads(train.CONFIG.value.to_json()), train.WORKDIR.value, train.DISTRIBUTED.value,"
         " train.STOPPED_CODE.value])))"
     )
