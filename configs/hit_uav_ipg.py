@@ -6,6 +6,8 @@
 `hit_uav` is the data set's folder in VOC's format, with JPEGImages, Annotations and ImageSets
 (Suo et al., "HIT-UAV: A high-altitude infrared thermal dataset for Unmanned Aerial Vehicle-based
 object detection", 2023, CC BY 4.0): 900 images of 640 x 512 for training, 250 to test on.
+To expect: not measured for these 4,000 steps. 2,400 (`--config.num_steps=2400`) gave VOC mAP at 0.5
+33.3 on the test split: people 71.7, cars 47.7, bicycles 12.8, other vehicles 0.9.
 """
 
 from ml_collections import ConfigDict
