@@ -114,11 +114,12 @@ def test_the_average_is_of_all_that_is_evaluated():
     state = TrainState.create(variables, optimizer, ema=True)
     for _ in range(2):
         state, _ = step(state, {"x": np.float32([3, 5])}, jax.random.key(0))
-    # The parameter goes 2, -2, -6, and its average 2, 1, -0.75; the mean 0, 4, 4, and 0, 1, 1.75.
+    # The decays of these steps are 1 / 10 and 2 / 11. The parameter goes 2, -2, -6, and its average
+    # 2, -1.6, -5.2; the mean 0, 4, 4, and its average 0, 3.6, 43.2 / 11.
     assert state.variables["params"] == {"scale": -6}
     average = jax.tree.map(float, state.eval_variables)
-    assert average["params"] == {"scale": -0.75}
-    assert average["batch_stats"] == {"mean": 1.75, "frozen": frozen}
+    assert average["params"] == {"scale": pytest.approx(-5.2)}
+    assert average["batch_stats"] == {"mean": pytest.approx(43.2 / 11), "frozen": frozen}
 
 
 def test_an_average_needs_its_decay():
