@@ -186,6 +186,9 @@ def default_config() -> ConfigDict:
     # l1 | smooth_l1 (of encoded boxes) | giou | diou | ciou | nwd (of decoded ones)
     config.model.retinanet_head.box_loss = "l1"
     config.model.retinanet_head.class_loss = "focal"  # focal | quality_focal | varifocal
+    # Losses are divided by the number of positive anchors of each image, or of the batch, where an
+    # object counts as much among many as alone: image | batch
+    config.model.retinanet_head.average = "image"
     config.model.retinanet_head.candidates_per_level = 1000  # (box, class) pairs that enter NMS
 
     config.model.rpn = ConfigDict()  # of faster_rcnn and cascade_rcnn, as the next

@@ -1,7 +1,14 @@
 """Tasks: a detector with its targets, losses and post-processing (see `DetectionTask`)."""
 
 from ipg_jax.tasks.base import DetectionTask
-from ipg_jax.tasks.dense_losses import BOX_LOSSES, CLASS_LOSSES, BoxLoss, ClassLoss
+from ipg_jax.tasks.dense_losses import (
+    AVERAGES,
+    BOX_LOSSES,
+    CLASS_LOSSES,
+    Average,
+    BoxLoss,
+    ClassLoss,
+)
 from ipg_jax.tasks.matchers import MATCHERS, RETINANET_IOU, RPN_IOU, IouMatcher, Matcher
 from ipg_jax.tasks.postprocess import NMS_CHOICES, Nms, select_detections
 from ipg_jax.tasks.proposals import Proposals, Rois
@@ -10,6 +17,7 @@ from ipg_jax.tasks.roi_heads import CASCADE_RCNN, FASTER_RCNN, CascadeStage, Roi
 from ipg_jax.tasks.two_stage import TwoStageTask
 
 __all__ = [
+    "AVERAGES",
     "BOX_LOSSES",
     "CASCADE_RCNN",
     "CLASS_LOSSES",
@@ -18,6 +26,7 @@ __all__ = [
     "NMS_CHOICES",
     "RETINANET_IOU",
     "RPN_IOU",
+    "Average",
     "BoxLoss",
     "CascadeStage",
     "ClassLoss",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Literal, TypeAlias, get_args
 
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
@@ -21,6 +21,8 @@ ClassLoss = Literal["focal", "quality_focal", "varifocal"]
 
 BOX_LOSSES: tuple[str, ...] = get_args(BoxLoss)
 CLASS_LOSSES: tuple[str, ...] = get_args(ClassLoss)
+Average: TypeAlias = Literal["image", "batch"]
+AVERAGES: tuple[str, ...] = get_args(Average)
 
 
 def box_errors(

@@ -17,8 +17,10 @@ from ipg_jax.models import DenseOutputs, RetinaNet
 from ipg_jax.tasks.base import DetectionTask, LossAndUpdates
 from ipg_jax.tasks.candidates import Candidates, level_candidates
 from ipg_jax.tasks.dense_losses import (
+    AVERAGES,
     BOX_LOSSES,
     CLASS_LOSSES,
+    Average,
     BoxLoss,
     ClassLoss,
     box_errors,
@@ -34,7 +36,9 @@ class RetinaNetTask(DetectionTask):
 
     Semantics follow by default torchvision's `RetinaNet`, with the box loss `giou` its version 2.
     Both losses are summed over an image's anchors and divided by the number of its positive anchors
-    (at least 1), then averaged over the images of the batch.
+    (at least 1), then averaged over the images of the batch; or, with `average="batch"`, summed
+    over the anchors of all images and divided by the number of all positive ones (at least one an
+    image), as mmdetection does: then an object counts as much among many as alone.
 
     Attributes (besides those of `DetectionTask`):
       matcher: which anchors are positive and negative.
@@ -43,6 +47,7 @@ class RetinaNetTask(DetectionTask):
       focal_gamma: exponent of the same.
       box_loss: which loss of the boxes.
       nwd_constant: of the box loss `nwd`, a length in pixels.
+      average: what positive anchors a loss is divided by, those of the image or of the batch.
       candidates_per_level: how many of a level's best (anchor, class) pairs enter NMS.
     """
 
@@ -53,11 +58,16 @@ class RetinaNetTask(DetectionTask):
     focal_gamma: float = 2.0
     box_loss: BoxLoss = "l1"
     nwd_constant: float = 12.7
+    average: Average = "image"
     candidates_per_level: int = 1000
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, known in (("box_loss", BOX_LOSSES), ("class_loss", CLASS_LOSSES)):
+        for name, known in (
+            ("box_loss", BOX_LOSSES),
+            ("class_loss", CLASS_LOSSES),
+            ("average", AVERAGES),
+        ):
             if getattr(self, name) not in known:
                 raise ValueError(
                     f"{name} is one of {', '.join(known)}, not {getattr(self, name)!r}"
@@ -88,10 +98,13 @@ class RetinaNetTask(DetectionTask):
             in_axes=(0, None, 0),
         )(outputs, anchors, batch)
         images = jnp.maximum(batch.weight.sum(), 1.0)
+        mean_positives = (positives * batch.weight).sum() / images
+        divisor = positives if self.average == "image" else mean_positives
+        share = batch.weight / jnp.maximum(divisor, 1.0) / images
         metrics = {
-            "loss_class": (class_loss * batch.weight).sum() / images,
-            "loss_box": (box_loss * batch.weight).sum() / images,
-            "positive_anchors": (positives * batch.weight).sum() / images,
+            "loss_class": (class_loss * share).sum(),
+            "loss_box": (box_loss * share).sum(),
+            "positive_anchors": mean_positives,
         }
         loss = metrics["loss_class"] + metrics["loss_box"]
         # A model without batch norm has no updates to give.
@@ -142,7 +155,7 @@ class RetinaNetTask(DetectionTask):
         *,
         shapes: tuple[tuple[int, int], ...],
     ) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]:
-        """Returns class loss, box loss and number of positive anchors of one image."""
+        """Returns the sums of class and box loss and the number of positive anchors of an image."""
         # Anchors of one kind after another: the positions of the feature map, of which there are
         # many, come last, where accelerators want the long axes.
         kinds = self._anchors_per_position
@@ -184,6 +197,4 @@ class RetinaNetTask(DetectionTask):
                 gamma=self.focal_gamma,
             )
             box_loss += jnp.where(positive[part].reshape(shape), error, 0.0).sum()
-        num_positive = positive.sum().astype(jnp.float32)
-        normalizer = jnp.maximum(num_positive, 1.0)
-        return class_loss / normalizer, box_loss / normalizer, num_positive
+        return class_loss, box_loss, positive.sum().astype(jnp.float32)

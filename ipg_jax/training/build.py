@@ -110,6 +110,7 @@ def build_task(config: ConfigDict) -> DetectionTask:
             matcher=matcher,
             box_loss=model.retinanet_head.box_loss,
             class_loss=model.retinanet_head.class_loss,
+            average=model.retinanet_head.average,
             nwd_constant=model.nwd_constant,
             candidates_per_level=model.retinanet_head.candidates_per_level,
             **common,

@@ -73,6 +73,7 @@ ADDED: dict[str, Any] = {
     "model.retinanet_head.channels": 256,
     "model.retinanet_head.norm": "none",
     "model.retinanet_head.class_loss": "focal",
+    "model.retinanet_head.average": "image",
     "model.retinanet_head.candidates_per_level": 1000,
     "model.box_head.convs": 0,
     "model.box_head.conv_channels": 256,

@@ -24,6 +24,7 @@ from ipg_jax.kernels import Implementation
 from ipg_jax.layers import NORMS, Remat
 from ipg_jax.models import BACKBONES, FUSIONS, NECKS
 from ipg_jax.tasks import (
+    AVERAGES,
     BOX_LOSSES,
     CASCADE_RCNN,
     CLASS_LOSSES,
@@ -208,6 +209,7 @@ def fields() -> dict[str, Field]:
         "model.retinanet_head.norm": choice("none", "group_norm"),
         "model.retinanet_head.box_loss": choice(*BOX_LOSSES),
         "model.retinanet_head.class_loss": choice(*CLASS_LOSSES),
+        "model.retinanet_head.average": choice(*AVERAGES),
         "model.retinanet_head.candidates_per_level": whole(1),
         "model.rpn.convs": whole(0, 64),
         "model.rpn.candidates": TWO,

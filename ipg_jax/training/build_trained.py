@@ -29,6 +29,7 @@ CHANGEABLE = (
     "model.nwd_constant",
     "model.retinanet_head.box_loss",
     "model.retinanet_head.class_loss",
+    "model.retinanet_head.average",
     "model.retinanet_head.candidates_per_level",
     "model.rpn.candidates",
     "model.rpn.proposals",

@@ -177,6 +177,22 @@ def test_more_tries_cut_fewer_objects():
     assert cut_objects(30) < 0.5 * cut_objects(1)
 
 
+def test_crops_by_class_show_the_rare_among_many():
+    """One object of class 1 far from 24 of class 0: every other window is around it, not 1 in 25."""
+    many = [(x, y, x + 4, y + 4) for x in range(0, 40, 8) for y in range(0, 40, 8)][:24]
+    example = make_example(100, 100, [*many, (90, 90, 96, 96)])
+    labels = np.array([0] * 24 + [1], example.objects.labels.dtype)
+    example = example._replace(objects=dataclasses.replace(example.objects, labels=labels))
+
+    def shown(by_class: bool) -> int:
+        crop = RandomCrop(size=(20, 20), by_class=by_class)
+        crops = (crop(example, np.random.default_rng(seed), IMAGES) for seed in range(60))
+        return sum(1 in found.objects.labels for found in crops)
+
+    assert shown(False) < 10
+    assert 20 <= shown(True) <= 40
+
+
 def test_crops_elsewhere_than_at_objects_and_of_objects_larger_than_they():
     corner = make_example(100, 100, [(0, 0, 4, 4)])
     anywhere = [

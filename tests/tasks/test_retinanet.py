@@ -114,6 +114,24 @@ def test_batch_loss_is_the_mean_of_the_images():
     assert got["loss"] == pytest.approx((singles[0]["loss"] + singles[1]["loss"]) / 2, rel=1e-4)
 
 
+def test_an_object_counts_as_much_among_many_as_alone_by_the_batchs_average():
+    """Sums of losses over a sum of positives: each image's mean weighs by its positives."""
+    batch = make_batch(images=3).replace(weight=np.array([1, 1, 0], np.float32))
+    one, other = (
+        losses(jax.tree.map(lambda x: x[i : i + 1], batch)) for i in range(2)  # noqa: B023
+    )
+    positives = [single["positive_anchors"] for single in (one, other)]
+    assert positives[0] != positives[1]
+    task = dataclasses.replace(make_task(), average="batch")
+    _, got = jax.jit(task.loss)(fresh_variables(), batch)
+    for name in ("loss_class", "loss_box", "loss"):
+        want = np.average([one[name], other[name]], weights=positives)
+        assert float(got[name]) == pytest.approx(want, rel=1e-4)
+    assert float(got["positive_anchors"]) == np.mean(positives)
+    _, blank = jax.jit(task.loss)(fresh_variables(), batch.replace(valid=np.zeros_like(batch.valid)))
+    assert np.isfinite(float(blank["loss"])) and blank["positive_anchors"] == 0
+
+
 def test_images_of_weight_zero_count_for_nothing():
     batch = make_batch(images=2)
     first = losses(jax.tree.map(lambda x: x[:1], batch))

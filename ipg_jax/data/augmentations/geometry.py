@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Integer
 
 from ipg_jax.data.augmentations.base import SHARE, Augmentation, Example, Images, cut, option
 from ipg_jax.data.crop import Window
-from ipg_jax.fields import is_ascending_pair, real, several, whole
+from ipg_jax.fields import FLAG, is_ascending_pair, real, several, whole
 from ipg_jax.types import Size
 
 LONGEST = 2**16
@@ -115,7 +115,9 @@ class RandomCrop(Augmentation):
       min_visible: least share of a box's area that must be inside.
       around_object: how often a window is placed around an object, drawn from those of the image;
         the others lie anywhere.
-      tries: of how many windows the best is taken.
+      by_class: whether a class of the image is drawn first, and then an object of it, so that
+        windows show the rare among many.
+      tries: of how many windows the best is taken. The more, the fewer windows show dense objects.
     """
 
     size: tuple[int, int] = option(
@@ -128,6 +130,7 @@ class RandomCrop(Augmentation):
     )
     min_visible: float = option(SHARE, MIN_VISIBLE)
     around_object: float = option(SHARE, 1.0)
+    by_class: bool = option(FLAG, False)
     tries: int = option(whole(1, 1000), 10)
 
     @property
@@ -145,9 +148,12 @@ class RandomCrop(Augmentation):
                 example.image.shape[:2], example.size, self.size, strict=True
             )
         ]
-        objects = example.objects.boxes[~example.objects.ignore]
-        windows = np.array([self._place(example, objects, sides, rng) for _ in range(self.tries)])
-        x0, y0, x1, y1 = windows[np.argmin(_objects_cut(windows, objects))].tolist()
+        counted = ~example.objects.ignore
+        boxes, labels = example.objects.boxes[counted], example.objects.labels[counted]
+        windows = np.array(
+            [self._place(example, boxes, labels, sides, rng) for _ in range(self.tries)]
+        )
+        x0, y0, x1, y1 = windows[np.argmin(_objects_cut(windows, boxes))].tolist()
         height, width = (min(pair) for pair in zip(example.size, self.size, strict=True))
         return cut(example, (x0, y0, x1, y1), (height, width), min_visible=self.min_visible)
 
@@ -155,6 +161,7 @@ class RandomCrop(Augmentation):
         self,
         example: Example,
         boxes: Float[np.ndarray, "n 4"],
+        labels: Integer[np.ndarray, " n"],
         sides: list[int],
         rng: np.random.Generator,
     ) -> Window:
@@ -162,6 +169,8 @@ class RandomCrop(Augmentation):
         height, width = example.image.shape[:2]
         left, top, right, bottom = 0.0, 0.0, float(width), float(height)
         if len(boxes) and rng.random() < self.around_object:
+            if self.by_class:
+                boxes = boxes[labels == rng.choice(np.unique(labels))]
             left, top, right, bottom = boxes[rng.integers(len(boxes))].tolist()
         y0 = _start(top, bottom, sides[0], height, rng)
         x0 = _start(left, right, sides[1], width, rng)
