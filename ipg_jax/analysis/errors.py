@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float64, Int64
 from pycocotools import mask
 
 from ipg_jax.evaluation import GroundTruth
-from ipg_jax.evaluation.coco import precision_at_recalls
+from ipg_jax.evaluation.coco import image_order, precision_at_recalls
 from ipg_jax.evaluation.ground_truth import (
     IndexedObjects,
     IndexedResults,
@@ -64,7 +64,7 @@ class Judged(NamedTuple):
 
     Attributes:
       class_names: of the labels.
-      found: `n` detections, best first.
+      found: `n` detections, best first; equal scores rank as in the evaluation.
       outcome: int64 `[n]`, an `Outcome` each.
       partner: int64 `[n]`, the object that a detection found, or that its error is about; -1 for
         none.
@@ -107,7 +107,8 @@ def judge(ground_truth: GroundTruth, results: Sequence[Result]) -> Judged:
     every, regions = index_objects(ground_truth)
     objects, crowds = every.of(~every.ignore), every.of(every.ignore)
     found = index_results(ground_truth, results)
-    found = found.of(np.argsort(-found.score, kind="stable"))
+    order = image_order(ground_truth.records.image_ids)
+    found = found.of(np.lexsort((order[found.image], -found.score)))
     outcome = np.full(len(found.score), int(Outcome.BACKGROUND))
     partner = np.full(len(found.score), -1)
     for rows, those in by_image(found.image, objects.image):

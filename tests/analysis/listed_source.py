@@ -50,11 +50,12 @@ class ListedSource(Source):
         size: tuple[int, int] = (100, 200),
         class_names: Sequence[str] = ("cat", "dog"),
         unreadable: Sequence[int] = (),
+        image_ids: Sequence[int] | None = None,
     ):
         rows = [row for objects in images for row in objects]
         report = DataReport("listed")
         records = build_records(
-            image_ids=list(range(len(images))),
+            image_ids=list(range(len(images)) if image_ids is None else image_ids),
             file_names=[f"<{i}>.png" for i in range(len(images))],
             sizes=np.full((len(images), 2), size),
             image_index=np.repeat(np.arange(len(images)), list(map(len, images))),
