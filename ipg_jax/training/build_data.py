@@ -328,6 +328,9 @@ def batch_settings(config: ConfigDict, source: data.Source) -> dict[str, Any]:
 def build_augmented(config: ConfigDict) -> tuple[data.Source, dict[str, Any]]:
     """Returns the training data of a config, and the arguments of `data.train_example`.
 
+    Images have the size of `config.image_size`, also where training takes those of
+    `config.data.train_sizes`.
+
     Raises:
       ValueError: the config does not fit the data; the message names the field.
     """

@@ -41,6 +41,17 @@ def settings(image_size=(100, 200), anchors=RETINANET, **limits):
     )
 
 
+def detection(image, box, label, score):
+    """A result in COCO's format; the box is `xyxy`."""
+    x0, y0, x1, y1 = box
+    return {
+        "image_id": image,
+        "category_id": label,
+        "bbox": [x0, y0, x1 - x0, y1 - y0],
+        "score": score,
+    }
+
+
 class ListedSource(Source):
     """Images of one size; each has a list of objects `(box, label[, ignore])`."""
 

@@ -8,17 +8,12 @@ import hypothesis
 import numpy as np
 import pytest
 from hypothesis import strategies as st
-from listed_source import ListedSource
+from listed_source import ListedSource, detection
 
-from ipg_jax.analysis.errors import (
-    Outcome,
-    confusion,
-    curves,
-    judge,
-    thresholds,
-    thresholds_json,
-    tide,
-)
+from ipg_jax.analysis.confusion import confusion
+from ipg_jax.analysis.curves import curves, thresholds, thresholds_json
+from ipg_jax.analysis.errors import Outcome, judge
+from ipg_jax.analysis.tide import tide
 from ipg_jax.evaluation import evaluate_coco
 
 CASES = json.loads((pathlib.Path(__file__).parents[1] / "golden" / "tide.json").read_text())
@@ -28,15 +23,7 @@ BOX = (0, 0, 10, 10)
 
 def results(*found):
     """COCO results of rows `(image, box, label, score)`, boxes as `xyxy`."""
-    return [
-        {
-            "image_id": image,
-            "category_id": label,
-            "bbox": [box[0], box[1], box[2] - box[0], box[3] - box[1]],
-            "score": score,
-        }
-        for image, box, label, score in found
-    ]
+    return [detection(*row) for row in found]
 
 
 def outcomes(objects, *found):
