@@ -2,41 +2,27 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import html
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
-from PIL import Image
 
 from ipg_jax import data
+from ipg_jax.analysis.elements import document, figures, note, section
+from ipg_jax.analysis.pictures import Picture
+from ipg_jax.text import shown
 from ipg_jax.visualize import add_legend, draw_boxes
 
 WIDTH = 390
 """Pixels of the page that an image of the run's size takes."""
 
-STYLE = """
-body { margin: 2rem; font: 15px/1.5 system-ui, sans-serif; color: #18181b; background: #fafafa; }
-h2 { margin: 2.5rem 0 0; }
-h3 { margin: 1.5rem 0 0; font-size: 1rem; }
-code { background: #e4e4e7; padding: 0 .3em; border-radius: 3px; }
-p { margin: .2rem 0 .6rem; max-width: 60rem; color: #52525b; }
-.row { display: flex; flex-wrap: wrap; gap: 10px; align-items: flex-start; }
-figure { margin: 0; }
-figure img { display: block; cursor: zoom-in; }
-figure img.large { width: auto; cursor: zoom-out; }
-figcaption { max-width: 24rem; font-size: 12px; color: #71717a; }
-"""
-
-ENLARGE = """
+_ENLARGE = """<script>
 document.addEventListener("click", event => {
   if (event.target.tagName === "IMG") event.target.classList.toggle("large");
 });
-"""
+</script>"""
 
 
 def augmented_page(
@@ -71,19 +57,22 @@ def augmented_page(
     def row(settings: Mapping[str, Any], epochs: int = 1) -> str:
         return _row(source, indices, settings, epochs)
 
-    parts = [_section("The images", "As they are in the data, in the run's size.", row(plain))]
-    together = row(plain | {"flip": flip, "augmentations": augmentations}, epochs)
     what = ", ".join([f"config.data.flip={flip:g}", *(_named(one, names) for one in augmentations)])
-    parts.append(
-        _section("All together", f"In the first epochs: <code>{html.escape(what)}</code>", together)
-    )
-    parts.append(_section("Each of the run", "Alone, and applied to every image.", ""))
-    shown = {"flip": row(plain | {"flip": 1.0})} if flip else {}
+    parts = [
+        section("The images", note("As they are in the data, in the run's size."), row(plain)),
+        section(
+            "All together",
+            f"<p>In the first epochs: <code>{html.escape(what)}</code></p>",
+            row(plain | {"flip": flip, "augmentations": augmentations}, epochs),
+        ),
+        section("Each of the run", note("Alone, and applied to every image.")),
+    ]
+    if flip:
+        parts.append(_part("flip", row(plain | {"flip": 1.0})))
     for one in augmentations:
         always = dataclasses.replace(one, probability=1.0)
-        shown[_named(one, names)] = row(plain | {"augmentations": (always,)})
-    parts += [_part(name, pictures) for name, pictures in shown.items()]
-    parts.append(_section("Others", "Known by name, with their defaults.", ""))
+        parts.append(_part(_named(one, names), row(plain | {"augmentations": (always,)})))
+    parts.append(section("Others", note("Known by name, with their defaults.")))
     for name, kind in data.AUGMENTATIONS.items():
         if kind in map(type, augmentations):
             continue
@@ -94,15 +83,16 @@ def augmented_page(
             one = kind(**options)
         except TypeError:  # one of the user's, with options that must be given
             continue
-        note = f"{name}, size={options['size']}" if "size" in options else name
-        parts.append(_part(note, row(plain | {"augmentations": (one,)})))
-    title = html.escape(f"Augmentations on {source.name}")
-    return (
-        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title>\n'
-        f"<style>{STYLE}</style>\n<h1>{title}</h1>\n"
+        title = f"{name}, size={options['size']}" if "size" in options else name
+        parts.append(_part(title, row(plain | {"augmentations": (one,)})))
+    title = f"Augmentations on {shown(source.name)}"
+    return document(
+        title,
+        f"<h1>{html.escape(title)}</h1>",
         f"<p>Seed {seed}; config.image_size={image_size}. Boxes have the colours of their classes; "
-        "regions to ignore are grey and crossed out. A click enlarges a picture.</p>\n"
-        f"{''.join(parts)}<script>{ENLARGE}</script>\n</html>\n"
+        "regions to ignore are grey and crossed out. A click enlarges a picture.</p>",
+        *parts,
+        _ENLARGE,
     )
 
 
@@ -117,20 +107,20 @@ def _row(
     source: data.Source, indices: Sequence[int], settings: Mapping[str, Any], epochs: int
 ) -> str:
     """Pictures of the images in these epochs; what cannot be read is said in words."""
-    figures = []
+    pictures, notes = [], []
     zoom = min(1.0, WIDTH / max(settings["image_size"]))
     for index in indices:
         for epoch in range(epochs):
             try:
                 example = data.train_example(source, index, epoch=epoch, **settings)
             except ValueError as error:
-                figures.append(f"<p>{html.escape(str(error))}</p>")
+                notes.append(note(str(error)))
                 break
-            figures.append(_figure(source, index, example, zoom))
-    return f'<div class="row">{"".join(figures)}</div>\n'
+            pictures.append(_picture(source, index, example, zoom))
+    return (figures("samples", pictures) if pictures else "") + "".join(notes)
 
 
-def _figure(source: data.Source, index: int, example: data.Example, zoom: float) -> str:
+def _picture(source: data.Source, index: int, example: data.Example, zoom: float) -> Picture:
     """One picture, which is shown `zoom` times as large as the network sees it."""
     objects = example.objects
     drawn = draw_boxes(
@@ -142,18 +132,9 @@ def _figure(source: data.Source, index: int, example: data.Example, zoom: float)
     counts = f"objects: {len(objects.boxes) - ignored}" + (
         f", to ignore: {ignored}" * (ignored > 0)
     )
-    caption = html.escape(f"{source.records.file_names[index]}, {height} x {width}, {counts}")
-    return (
-        f'<figure><img alt="{caption}" width="{max(round(zoom * width), 1)}" '
-        f'src="{_data_uri(drawn)}">'
-        f"<figcaption>{caption}</figcaption></figure>\n"
-    )
-
-
-def _data_uri(image: UInt8[np.ndarray, "h w 3"]) -> str:
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "JPEG", quality=88, subsampling=0)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    name = shown(source.records.file_names[index])
+    caption = f"{name}, {height} x {width}, {counts}"
+    return Picture(drawn, caption, name, max(round(zoom * width), 1))
 
 
 def _named(one: data.Augmentation, names: Mapping[type[data.Augmentation], str]) -> str:
@@ -167,9 +148,5 @@ def _named(one: data.Augmentation, names: Mapping[type[data.Augmentation], str])
     return f"{name} ({', '.join(options)})" if options else name
 
 
-def _section(title: str, note: str, content: str) -> str:
-    return f"<h2>{html.escape(title)}</h2>\n<p>{note}</p>\n{content}"
-
-
 def _part(title: str, pictures: str) -> str:
-    return f"<h3><code>{html.escape(title)}</code></h3>\n{pictures}"
+    return f"<h3><code>{html.escape(title)}</code></h3>{pictures}"

@@ -31,11 +31,12 @@ def comparison_section(names: Sequence[str], comparison: Comparison) -> str:
     charts = []
     for k, name in enumerate(names[1:]):
         drawn = [
-            (figure.removeprefix("AP50/"), estimates[k])
+            ("all" if figure == "AP50" else figure.removeprefix("AP50/"), estimates[k])
             for figure, estimates in comparison.differences.items()
-            if figure.startswith("AP50/") and estimates[k].value is not None
+            if figure.startswith("AP50") and estimates[k].value is not None
         ]
-        drawn = [("all", comparison.differences["AP50"][k]), *drawn]
+        if not drawn:
+            continue
         chart = interval_chart(
             [shown(label, limit=16) for label, _ in drawn],
             [_points(estimate) for _, estimate in drawn],

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from PIL import Image
 
+from ipg_jax import visualize
 from ipg_jax.analysis.pictures import Picture
 from ipg_jax.analysis.tables import Table
 
@@ -32,6 +33,11 @@ figcaption { font-size: 13px; color: #4b5563; text-align: center; overflow-wrap:
 .images { display: grid; grid-template-columns: 1fr 1fr; gap: 16px; }
 .images img { width: 100%; } .images figcaption { text-align: left; }
 .images.single { grid-template-columns: 1fr; }
+.samples { display: flex; flex-wrap: wrap; gap: 10px; align-items: flex-start; }
+.samples img { display: block; cursor: zoom-in; }
+.samples img.large { width: auto; cursor: zoom-out; }
+.samples figcaption { max-width: 24rem; text-align: left; }
+code { background: #e5e7eb; padding: 0 .3em; border-radius: 3px; }
 .row { display: flex; flex-wrap: wrap; gap: 0 48px; align-items: center; }
 .key { display: inline-block; width: .8em; height: .8em; margin-right: .35em; }
 .legend span { margin-right: 1.2em; white-space: nowrap; }
@@ -85,16 +91,25 @@ def table(table: Table) -> str:
     return f'<div class="scroll"><table><tr>{header}</tr>{rows}</table></div>'
 
 
+def class_css(label: int) -> str:
+    """The colour of a class as CSS has it."""
+    return "#{:02x}{:02x}{:02x}".format(*visualize.class_color(label))
+
+
 def figures(kind: str, pictures: Sequence[Picture]) -> str:
-    """Pictures with their captions: `crops`, `images` or `images single`."""
+    """Pictures with their captions: `crops`, `images`, `images single` or `samples`."""
     if not pictures:
         return note("There is no such image, or it cannot be read.")
-    shown = "".join(
-        f'<figure><img src="{_data_uri(p)}" alt="{html.escape(p.title)}" '
-        f'title="{html.escape(p.title)}"><figcaption>{html.escape(p.caption)}</figcaption></figure>'
-        for p in pictures
+    return f'<div class="{kind}">{"".join(map(_figure, pictures))}</div>'
+
+
+def _figure(picture: Picture) -> str:
+    title = html.escape(picture.title)
+    width = "" if picture.width is None else f' width="{picture.width}"'
+    return (
+        f'<figure><img src="{_data_uri(picture)}" alt="{title}" title="{title}"{width}>'
+        f"<figcaption>{html.escape(picture.caption)}</figcaption></figure>"
     )
-    return f'<div class="{kind}">{shown}</div>'
 
 
 def _data_uri(picture: Picture) -> str:

@@ -7,9 +7,8 @@ from collections.abc import Iterable
 
 from etils import epath
 
-from ipg_jax import visualize
 from ipg_jax.analysis.charts import bar_chart
-from ipg_jax.analysis.elements import document, figures, note, row, section, table
+from ipg_jax.analysis.elements import class_css, document, figures, note, row, section, table
 from ipg_jax.analysis.pictures import Album
 from ipg_jax.analysis.proposal import COVERED
 from ipg_jax.analysis.report import CROWDING, DatasetReport
@@ -135,8 +134,7 @@ def _legend(source: Source) -> str:
         names.append("to ignore")
     spans = []
     for label, name in enumerate(names):
-        color = "#{:02x}{:02x}{:02x}".format(*visualize.class_color(label))
-        key = f'<i class="key" style="background:{color}"></i>'
+        key = f'<i class="key" style="background:{class_css(label)}"></i>'
         spans.append(f"<span>{key}{html.escape(shown(name))}</span> ")
     return f'<p class="legend">{"".join(spans)}</p>'
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import collections
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float64, UInt8
+from jaxtyping import Float64, Int64, UInt8
 from PIL import Image, ImageDraw
 
 from ipg_jax import visualize
-from ipg_jax.data import Records, Source
+from ipg_jax.data import Source
 from ipg_jax.text import shown
 
 CROP_SIDE = 144
@@ -26,6 +27,9 @@ LEAST_CROP = 24
 IMAGE_SIDE = 1280
 """Pixels of the long side of an image on the page, about."""
 
+MOST_UNREADABLE = 16
+"""Images that cannot be read after which no more are tried: folders may be gone, or far away."""
+
 LINE = 2
 """Pixels of the width of frames, which surround what they mark."""
 
@@ -37,11 +41,13 @@ class Picture(NamedTuple):
       pixels: RGB.
       caption: what it shows.
       title: more about it, such as the name of the file.
+      width: of it on the page, in pixels; None leaves that to the page.
     """
 
     pixels: UInt8[np.ndarray, "_ _ 3"]
     caption: str
     title: str
+    width: int | None = None
 
 
 class Album:
@@ -61,22 +67,14 @@ class Album:
 
     def smallest(self, limit: int) -> list[Picture]:
         """The smallest objects, no more than two of an image."""
-        records = self._source.records
-        boxes = records.boxes[self._counted]
-        order = self._counted[np.argsort(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))]
-        chosen: list[int] = []
-        uses: dict[int, int] = {}
-        for row in order[: 50 * limit].tolist():
-            image = _image_of(records, row)
-            uses[image] = uses.get(image, 0) + 1
-            if uses[image] <= 2:
-                chosen.append(row)
-        return self._crops(chosen, limit)
+        boxes = self._source.records.boxes[self._counted]
+        order = np.argsort(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))
+        return self._crops(self._counted[order], limit, same_image=2)
 
     def of_class(self, label: int, limit: int) -> list[Picture]:
         """Objects of a class at random."""
         mine = self._counted[self._source.records.labels[self._counted] == label]
-        return self._crops(self._rng.permutation(mine)[: 2 * limit].tolist(), limit)
+        return self._crops(self._rng.permutation(mine), limit)
 
     def densest(self) -> list[Picture]:
         """The image with the most objects, or none if it cannot be read."""
@@ -84,20 +82,16 @@ class Album:
         if not len(self._counted):
             return []
         image = np.repeat(np.arange(len(records)), np.diff(records.offsets))[self._counted]
-        return self._images([int(np.bincount(image).argmax())], 1)
+        return self._images(np.array([np.bincount(image).argmax()]), 1)
 
     def random(self, limit: int) -> list[Picture]:
         """Images at random that have objects."""
-        records = self._source.records
-        full = np.flatnonzero(np.diff(records.offsets))
-        return self._images(self._rng.permutation(full)[: 2 * limit].tolist(), limit)
+        full = np.flatnonzero(np.diff(self._source.records.offsets))
+        return self._images(self._rng.permutation(full), limit)
 
-    def _images(self, indices: Sequence[int], limit: int) -> list[Picture]:
+    def _images(self, indices: np.ndarray, limit: int) -> list[Picture]:
         found: list[Picture] = []
-        for index in indices:
-            image = self._load(index) if len(found) < limit else None
-            if image is None:
-                continue
+        for index, _, image in readable(indices, indices, self._load, limit):
             objects = self._source.records.objects(index)
             height, width = image.shape[:2]
             zoom = IMAGE_SIDE / max(height, width)
@@ -109,20 +103,76 @@ class Album:
             found.append(Picture(pixels, caption, name))
         return found
 
-    def _crops(self, rows: Sequence[int], limit: int) -> list[Picture]:
+    def _crops(self, rows: np.ndarray, limit: int, same_image: int | None = None) -> list[Picture]:
+        records = self._source.records
+        image = np.searchsorted(records.offsets, rows, side="right") - 1
         found: list[Picture] = []
-        for row in rows:
-            index = _image_of(self._source.records, row)
-            image = self._load(index) if len(found) < limit else None
-            if image is None:
-                continue
-            records = self._source.records
+        for row, index, pixels in readable(rows, image, self._load, limit, same_image):
             box, label = records.boxes[row].astype(np.float64), int(records.labels[row])
-            width, height = box[2:] - box[:2]
-            caption = f"{shown(self._source.class_names[label], limit=14)} {width:.0f}x{height:.0f}"
-            title = shown(records.file_names[index])
-            found.append(Picture(crop(image, box, label), caption, title))
+            found.append(crop_picture(self._source, index, pixels, box, label))
         return found
+
+
+def readable(
+    rows: Int64[np.ndarray, " n"],
+    image: Int64[np.ndarray, " n"],
+    load: Callable[[int], np.ndarray | None],
+    limit: int,
+    same_image: int | None = None,
+) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Yields what can be shown: rows, their images' indices, and these images.
+
+    It gives up after `MOST_UNREADABLE` images that cannot be read.
+
+    Args:
+      rows: what to show, the most wanted first.
+      image: index of each one's image.
+      load: returns the image of an index; None if it cannot be read.
+      limit: of rows.
+      same_image: of rows of one image; None for any number.
+    """
+    uses: collections.Counter[int] = collections.Counter()
+    unreadable: set[int] = set()
+    for row, index in zip(rows.tolist(), image.tolist(), strict=True):
+        if uses.total() == limit or len(unreadable) == MOST_UNREADABLE:
+            return
+        if index in unreadable or uses[index] == same_image:
+            continue
+        pixels = load(index)
+        if pixels is None:
+            unreadable.add(index)
+        else:
+            uses[index] += 1
+            yield row, index, pixels
+
+
+def crop_picture(
+    source: Source,
+    index: int,
+    image: UInt8[np.ndarray, "h w 3"],
+    box: Float64[np.ndarray, " 4"],
+    label: int,
+    others: Float64[np.ndarray, "n 4"] | None = None,
+    text: str = "",
+) -> Picture:
+    """Returns the crop of an object with its class and size below it.
+
+    Args:
+      source: the data.
+      index: of the image.
+      image: RGB.
+      box: `xyxy` in its pixels.
+      label: of the object.
+      others: see `crop`.
+      text: more to write below it.
+    """
+    width, height = box[2:] - box[:2]
+    name = shown(source.class_names[label], limit=14)
+    return Picture(
+        crop(image, box, label, others),
+        f"{name} {width:.0f}x{height:.0f}{text}",
+        shown(source.records.file_names[index]),
+    )
 
 
 def crop(
@@ -141,15 +191,22 @@ def crop(
     """
     center = (box[:2] + box[2:]) / 2
     side = max(LEAST_CROP, int(np.ceil(CONTEXT * max(box[2:] - box[:2]))))
-    x, y = np.round(center - side / 2).astype(int)
-    height, width = image.shape[:2]
-    window = np.full((side, side, 3), 128, np.uint8)
-    inside = image[max(y, 0) : min(y + side, height), max(x, 0) : min(x + side, width)]
-    top, left = max(-y, 0), max(-x, 0)
-    window[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
     zoom = CROP_SIDE / side
-    origin = np.array([x, y, x, y])
-    picture = _resized(window, (CROP_SIDE, CROP_SIDE))
+    corner = np.round(center - side / 2).astype(int)
+    picture = np.full((CROP_SIDE, CROP_SIDE, 3), 128, np.uint8)
+    # Only what is inside the image is cut out: the window of a large object may be far larger.
+    size = np.array(image.shape[1::-1])
+    first, last = np.clip(corner, 0, size), np.clip(corner + side, 0, size)
+    if (first < last).all():
+        (x0, y0), (x1, y1) = first, last
+        left, top = np.minimum(np.round(zoom * (first - corner)).astype(int), CROP_SIDE - 1)
+        right, bottom = np.maximum(
+            np.round(zoom * (last - corner)).astype(int), (left + 1, top + 1)
+        )
+        picture[top:bottom, left:right] = _resized(
+            image[y0:y1, x0:x1], (int(bottom - top), int(right - left))
+        )
+    origin = np.tile(corner, 2)
     if others is not None and len(others):
         drawn = Image.fromarray(picture)
         for x0, y0, x1, y1 in np.round(zoom * (others - origin)).astype(int).tolist():
@@ -166,10 +223,6 @@ def _framed(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray) -> np.ndar
 
 def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The picture in another size; pixels stay visible where it grows."""
-    grows = size[0] >= image.shape[0]
+    grows = size[0] * size[1] >= image.shape[0] * image.shape[1]
     how = Image.Resampling.NEAREST if grows else Image.Resampling.BOX
     return np.asarray(Image.fromarray(image).resize(size[::-1], how))
-
-
-def _image_of(records: Records, row: int) -> int:
-    return int(np.searchsorted(records.offsets, row, side="right") - 1)

@@ -48,6 +48,10 @@ def write_augmented() -> None:
     """Writes the page of augmentations."""
     if HTML.value is None:
         raise flags.Error("--augmented needs --html, the page to write")
+    if JSON.value is not None or DATA.value == "eval":
+        raise flags.Error(
+            "--augmented shows training data and gives no numbers: leave out --json and --data=eval"
+        )
     from ipg_jax.training import command_line
 
     with command_line.without_start_up_notes():

@@ -8,7 +8,6 @@ errors by kind and size, and pictures of the worst. It reads the workdir's `eval
 with evaluations and `eval.py` write, and the images. The best thresholds go into `thresholds.json`
 beside the page. `--config.a.b=value` changes fields of the run's config, such as where the data
 are. `--compare` says of other runs on the same data whether their AP differs by more than chance.
-In a clone the program is also `python -m ipg_jax.analysis.run`.
 """
 
 import json
@@ -35,8 +34,10 @@ def main(_: list[str]) -> None:
     with command_line.without_start_up_notes():
         from ipg_jax.analysis.compare import compare, run_hits
         from ipg_jax.analysis.comparison import comparison_section, verdicts
-        from ipg_jax.analysis.errors import curves, judge, thresholds_json
-        from ipg_jax.analysis.run_page import check_comparable, run_page
+        from ipg_jax.analysis.curves import curves, thresholds_json
+        from ipg_jax.analysis.errors import judge
+        from ipg_jax.analysis.run_figures import check_comparable
+        from ipg_jax.analysis.run_page import run_page
         from ipg_jax.files import make_folder, write_whole
         from ipg_jax.training.build_report import open_evaluated, read_run
         from ipg_jax.training.build_trained import for_trained
@@ -62,9 +63,10 @@ def main(_: list[str]) -> None:
         print("\n".join(verdicts(names, compared)))
     path = epath.Path(command_line.home(OUT.value)) if OUT.value else workdir / "report/index.html"
     judged = judge(source, first.results)
-    text = run_page(source, first, judged, comparison)
+    of_classes = curves(judged)
+    text = run_page(source, first, judged, of_classes, comparison)
     make_folder(path.parent)
-    best = {"step": first.step, **thresholds_json(curves(judged))}
+    best = {"step": first.step, **thresholds_json(of_classes)}
     write_whole(path.parent / "thresholds.json", json.dumps(best, indent=2))
     write_whole(path, text)
     print(f"wrote {path}")

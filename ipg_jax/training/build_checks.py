@@ -66,6 +66,7 @@ EVAL_DATA = {
     "tfds": "eval_split",
     "coco": "eval_annotations",
     "voc": "eval_split",
+    "yolo": "eval_split",
     "digits": "eval_scenes",
 }
 """By source, the field of `config.data` without which there is nothing to evaluate on."""

@@ -16,7 +16,7 @@ from ipg_jax import data
 from ipg_jax.images import TileGrid, padding_multiple
 from ipg_jax.text import shown
 from ipg_jax.training.build import build_image_options, space_to_depth
-from ipg_jax.training.build_checks import checked
+from ipg_jax.training.build_checks import checked, eval_data_field
 from ipg_jax.training.sharding import process_rows
 from ipg_jax.types import Batch
 
@@ -208,11 +208,14 @@ def open_source(
 
     Raises:
       OSError: a file that names the data cannot be read; the message begins with the field.
-      ValueError: `config.data.source` is unknown, the data is damaged, or has no such classes.
+      ValueError: `config.data.source` is unknown, there are no data to evaluate on, or the data is
+        damaged or has no such classes.
     """
     c = config.data.copy_and_resolve_references()
     if c.source not in SOURCES:
         raise ValueError(f"config.data.source is one of {', '.join(SOURCES)}, not {c.source!r}")
+    if not train and not c[field := eval_data_field(config)]:
+        raise ValueError(f"config.data.{field} is not set: it names the data to evaluate on")
     c.verify = verify or c.verify
     class_names, ignored = tuple(class_names or c.class_names or ()), tuple(c.ignore_classes)
     if both := set(class_names) & set(ignored):
@@ -324,6 +327,9 @@ def batch_settings(config: ConfigDict, source: data.Source) -> dict[str, Any]:
 
 def build_augmented(config: ConfigDict) -> tuple[data.Source, dict[str, Any]]:
     """Returns the training data of a config, and the arguments of `data.train_example`.
+
+    Images have the size of `config.image_size`, also where training takes those of
+    `config.data.train_sizes`.
 
     Raises:
       ValueError: the config does not fit the data; the message names the field.

@@ -8,7 +8,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from ipg_jax import data
-from ipg_jax.analysis.run_page import RunFigures
+from ipg_jax.analysis.run_figures import RunFigures
 from ipg_jax.files import read_json
 from ipg_jax.training.build import build_task
 from ipg_jax.training.build_checks import checked

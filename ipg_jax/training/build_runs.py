@@ -30,7 +30,6 @@ from ipg_jax.training.build_checks import (
     check_initial,
     check_no_decay,
     checked,
-    eval_data_field,
     has_eval_data,
     warn_of_large_batch,
     warn_of_warmup,
@@ -139,9 +138,6 @@ def build_eval_run(config: ConfigDict, *, class_names: Sequence[str] = ()) -> Ev
     mesh = log_mesh(build_mesh(config))
     check_eval_batch_size(config, mesh)
     task = build_task(config)
-    field = eval_data_field(config)
-    if not config.data[field]:
-        raise ValueError(f"config.data.{field} is not set: it names the data to evaluate on")
     source = build_source(config, train=False, class_names=class_names)
     return EvalRun(
         evaluator=build_evaluator(config, task, source, mesh, samples=0),

@@ -6,9 +6,9 @@ import collections
 import json
 import logging
 import math
-import sys
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -128,9 +128,9 @@ def read_scalars(workdir: epath.PathLike) -> dict[str, tuple[list[int], list[flo
     path = epath.Path(workdir) / "metrics.jsonl"
     scalars: dict[str, tuple[list[int], list[float]]] = {}
     for line in read_regular(path).splitlines() if path.exists() else ():
-        if _is_kept(line, sys.maxsize, True) is None:
+        record = _record(line)
+        if record is None:
             continue
-        record = json.loads(line)
         step = record.pop("step")
         for name, value in record.items():
             if value is None or type(value) in (int, float):
@@ -140,13 +140,21 @@ def read_scalars(workdir: epath.PathLike) -> dict[str, tuple[list[int], list[flo
     return scalars
 
 
-def _is_kept(line: bytes, step: int, evaluated: bool) -> bool | None:
-    """Returns whether a line of `metrics.jsonl` is of the time until `step`; None if damaged."""
+def _record(line: bytes) -> dict[str, Any] | None:
+    """Returns what a line of `metrics.jsonl` holds; None if it is damaged."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):  # also of bytes that are no UTF-8
         return None
     if not isinstance(record, dict) or type(record.get("step")) is not int:
+        return None
+    return record
+
+
+def _is_kept(line: bytes, step: int, evaluated: bool) -> bool | None:
+    """Returns whether a line of `metrics.jsonl` is of the time until `step`; None if damaged."""
+    record = _record(line)
+    if record is None:
         return None
     if record["step"] == step and not evaluated:
         return not any(name.startswith("eval/") for name in record)

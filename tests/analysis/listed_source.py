@@ -41,6 +41,17 @@ def settings(image_size=(100, 200), anchors=RETINANET, **limits):
     )
 
 
+def detection(image, box, label, score):
+    """A result in COCO's format; the box is `xyxy`."""
+    x0, y0, x1, y1 = box
+    return {
+        "image_id": image,
+        "category_id": label,
+        "bbox": [x0, y0, x1 - x0, y1 - y0],
+        "score": score,
+    }
+
+
 class ListedSource(Source):
     """Images of one size; each has a list of objects `(box, label[, ignore])`."""
 
@@ -50,11 +61,12 @@ class ListedSource(Source):
         size: tuple[int, int] = (100, 200),
         class_names: Sequence[str] = ("cat", "dog"),
         unreadable: Sequence[int] = (),
+        image_ids: Sequence[int] | None = None,
     ):
         rows = [row for objects in images for row in objects]
         report = DataReport("listed")
         records = build_records(
-            image_ids=list(range(len(images))),
+            image_ids=list(range(len(images)) if image_ids is None else image_ids),
             file_names=[f"<{i}>.png" for i in range(len(images))],
             sizes=np.full((len(images), 2), size),
             image_index=np.repeat(np.arange(len(images)), list(map(len, images))),

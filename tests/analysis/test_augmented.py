@@ -1,17 +1,14 @@
 """The page of augmentations holds the pictures that it should, and nothing from elsewhere."""
 
-import base64
 import dataclasses
-import io
 import os
 import pathlib
 import subprocess
 import sys
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from PIL import Image
+from page_reader import Reader
 
 from ipg_jax import data
 from ipg_jax.analysis.augmented import augmented_page
@@ -19,32 +16,6 @@ from ipg_jax.fields import real
 from ipg_jax.visualize import class_color
 
 ROOT = pathlib.Path(__file__).parents[2]
-
-
-class Page(HTMLParser):
-    """The texts of a page by their tags, and its pictures."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.texts: dict[str, list[str]] = {}
-        self.images: list[tuple[str, np.ndarray]] = []
-        self.links: list[str] = []
-        self.tag = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.tag = tag
-        for name, value in attributes:
-            if name in ("src", "href"):
-                self.links.append(value)
-                kind, _, code = value.partition(",")
-                assert kind == "data:image/jpeg;base64"
-                picture = Image.open(io.BytesIO(base64.b64decode(code, validate=True)))
-                self.images.append((dict(attributes)["alt"], np.asarray(picture)))
-
-    def handle_data(self, text):
-        if text.strip():
-            self.texts.setdefault(self.tag, []).append(text.strip())
 
 
 @pytest.fixture
@@ -60,12 +31,11 @@ CONFIGURED = (
 
 
 def test_a_page_shows_all_together_each_alone_and_all_others(source):
-    text = augmented_page(
-        source, **SETTINGS, flip=0.5, augmentations=CONFIGURED, num_images=2, epochs=3
+    page = Reader(
+        augmented_page(
+            source, **SETTINGS, flip=0.5, augmentations=CONFIGURED, num_images=2, epochs=3
+        )
     )
-    page = Page(text)
-    assert "http" not in text
-    assert "url(" not in text
     assert page.texts["h2"] == ["The images", "All together", "Each of the run", "Others"]
     together, *alone = page.texts["code"]
     others = [name for name in data.AUGMENTATIONS if name not in ("random_crop", "color_jitter")]
@@ -73,24 +43,19 @@ def test_a_page_shows_all_together_each_alone_and_all_others(source):
     assert together == ", ".join(["config.data.flip=0.5", *configured])
     assert alone == ["flip", *configured, *others]
     # Below each picture is a legend, whose height goes by the number of classes.
-    sizes = [caption.split(", ")[1] for caption, _ in page.images]
-    assert all(
-        image.shape[1] == int(size.split(" x ")[1])
-        for size, (_, image) in zip(sizes, page.images, strict=True)
-    )
-    shapes = [tuple(map(int, size.split(" x "))) for size in sizes]
+    captions, pictures = page.texts["figcaption"], page.pixels()
+    shapes = [tuple(map(int, text.split(", ")[1].split(" x "))) for text in captions]
+    assert [picture.shape[1] for picture in pictures] == [width for _, width in shapes]
+    assert [image["width"] for image in page.images] == [str(width) for _, width in shapes]
     assert len(shapes) == 2 + 2 * 3 + 2 * len(alone)
     assert shapes[:2] == [(64, 64)] * 2
     assert set(shapes[2:8]) | set(shapes[10:12]) == {(32, 48)}
-    assert all("objects: " in caption for caption, _ in page.images)
-    first = data.train_example(source, _index(source, page.images[0][0]), **SETTINGS, flip=0.0)
+    assert all("objects: " in caption for caption in captions)
+    index = source.records.file_names.index(page.images[0]["title"])
+    first = data.train_example(source, index, **SETTINGS, flip=0.0)
     x0, y0, x1, _ = first.objects.boxes[0].astype(int)
-    above = page.images[0][1][max(y0 - 1, 0), (x0 + x1) // 2].astype(int)
+    above = pictures[0][max(y0 - 1, 0), (x0 + x1) // 2].astype(int)
     assert np.abs(above - class_color(int(first.objects.labels[0]))).max() < 80  # by JPEG
-
-
-def _index(source, caption: str) -> int:
-    return source.records.file_names.index(caption.partition(",")[0])
 
 
 def test_names_are_escaped_and_what_cannot_be_read_is_said(source):
@@ -104,9 +69,9 @@ def test_names_are_escaped_and_what_cannot_be_read_is_said(source):
         return load(index)
 
     source.load_image = load_image
-    page = Page(augmented_page(source, **SETTINGS, flip=0.0, augmentations=(), num_images=4))
+    page = Reader(augmented_page(source, **SETTINGS, flip=0.0, augmentations=(), num_images=4))
     assert "b" not in page.texts
-    assert any("<b>" in caption for caption, _ in page.images)
+    assert any("<b>" in caption for caption in page.texts["figcaption"])
     assert any("is unreadable" in text for text in page.texts["p"])
 
 
@@ -120,31 +85,27 @@ def test_a_user_s_augmentation_is_shown_and_one_that_needs_options_is_not(source
 
     monkeypatch.setitem(data.AUGMENTATIONS, "darken", Darken)
     settings = {**SETTINGS, "flip": 0.0, "num_images": 1}
-    page = Page(augmented_page(source, **settings, augmentations=(Darken(least=0.5),)))
+    page = Reader(augmented_page(source, **settings, augmentations=(Darken(least=0.5),)))
     assert "darken (least=0.5)" in page.texts["code"]
-    assert "darken" not in Page(augmented_page(source, **settings, augmentations=())).texts["code"]
+    assert (
+        "darken" not in Reader(augmented_page(source, **settings, augmentations=())).texts["code"]
+    )
 
 
 def test_the_command_line_writes_it(tmp_path):
-    command = [sys.executable, "-m", "ipg_jax.cli.inspect", "--config=digits_ipg"]
-    changes = ["--config.data.train_scenes=3", "--config.data.augmentations=(('mosaic', {}),)"]
-    result = subprocess.run(
-        [
-            *command,
-            *changes,
-            "--augmented",
-            "--images=1",
-            "--epochs=1",
-            f"--html={tmp_path}/new/a.html",
-        ],
-        cwd=ROOT,
-        env=os.environ,
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stdout == f"wrote {tmp_path}/new/a.html\n"
-    page = Page((tmp_path / "new" / "a.html").read_text())
-    assert "mosaic" in page.texts["code"]
+    command = [
+        *(sys.executable, "-m", "ipg_jax.cli.inspect", "--config=digits_ipg"),
+        *("--config.data.train_scenes=3", "--config.data.augmentations=(('mosaic', {}),)"),
+        *("--augmented", "--images=1", "--epochs=1", f"--html={tmp_path}/new/a.html"),
+    ]
+    page, refused = tmp_path / "new" / "a.html", "leave out --json and --data=eval"
+    for more, code, said in [([], 0, f"wrote {page}\n"), (["--json=a", "--data=eval"], 1, refused)]:
+        done = subprocess.run(
+            [*command, *more], cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == code, done.stderr
+        assert said in done.stdout + done.stderr
+    read = Reader(page.read_text())
+    assert "mosaic" in read.texts["code"]
     # Of the image, all together, the mosaic and the nine others.
-    assert len(page.images) == 12
+    assert len(read.images) == 12

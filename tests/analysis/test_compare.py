@@ -4,22 +4,12 @@ import hypothesis
 import numpy as np
 import pytest
 from hypothesis import strategies as st
-from listed_source import ListedSource
+from listed_source import ListedSource, detection
 
 from ipg_jax.analysis.compare import average_precision, compare, run_hits
 from ipg_jax.evaluation import evaluate_coco
 
 BOX, FAR = (0, 0, 10, 10), (50, 50, 60, 60)
-
-
-def result(image, box, label, score):
-    x0, y0, x1, y1 = map(float, box)
-    return {
-        "image_id": image,
-        "category_id": label,
-        "bbox": [x0, y0, x1 - x0, y1 - y0],
-        "score": score,
-    }
 
 
 @hypothesis.given(st.integers(0, 2**32 - 1))
@@ -39,7 +29,7 @@ def test_a_draw_is_an_evaluation_of_its_images(seed):
     images = [[(b, k, ignore or k == 2) for b, k, ignore in objects] for objects in images]
     scores = (rng.permutation(24) / 24).tolist()
     found = [
-        result(int(rng.integers(3)), box, int(rng.integers(2)), score)
+        detection(int(rng.integers(3)), box, int(rng.integers(2)), score)
         for box, score in zip([*boxes(20), *[FAR] * 4], scores, strict=True)
     ]
     draw = rng.multinomial(4, [0.5, 0.3, 0.2])
@@ -70,7 +60,7 @@ def scene():
 
 
 def test_the_same_results_differ_by_nothing():
-    found = [result(k, BOX if k % 2 else FAR, 0, 0.5) for k in range(20)]
+    found = [detection(k, BOX if k % 2 else FAR, 0, 0.5) for k in range(20)]
     hits = run_hits(scene(), found)
     both = compare(("cat", "dog"), [hits, hits], resamples=50)
     for name in ("AP", "AP50", "AP50/cat"):
@@ -80,8 +70,8 @@ def test_the_same_results_differ_by_nothing():
 
 
 def test_what_is_found_in_every_image_is_better_whatever_is_drawn():
-    every = run_hits(scene(), [result(k, BOX, 0, 0.5) for k in range(20)])
-    half = run_hits(scene(), [result(k, BOX, 0, 0.5) for k in range(10)])
+    every = run_hits(scene(), [detection(k, BOX, 0, 0.5) for k in range(20)])
+    half = run_hits(scene(), [detection(k, BOX, 0, 0.5) for k in range(10)])
     found = compare(("cat", "dog"), [half, every], resamples=400)
     # Recall stops at 1/2: 51 of the 101 points.
     assert found.figures["AP50"][0].value == pytest.approx(51 / 101)
@@ -98,8 +88,8 @@ def test_what_is_found_in_every_image_is_better_whatever_is_drawn():
 
 def test_pairs_tell_more_than_runs_alone():
     # Both runs fail in the same images, but for one: the interval of the difference is narrow.
-    first = run_hits(scene(), [result(k, BOX, 0, 0.5) for k in range(10)])
-    second = run_hits(scene(), [result(k, BOX, 0, 0.5) for k in range(11)])
+    first = run_hits(scene(), [detection(k, BOX, 0, 0.5) for k in range(10)])
+    second = run_hits(scene(), [detection(k, BOX, 0, 0.5) for k in range(11)])
     found = compare(("cat", "dog"), [first, second], resamples=400)
     (difference,) = found.differences["AP50"]
     alone = found.figures["AP50"][0]

@@ -8,17 +8,12 @@ import hypothesis
 import numpy as np
 import pytest
 from hypothesis import strategies as st
-from listed_source import ListedSource
+from listed_source import ListedSource, detection
 
-from ipg_jax.analysis.errors import (
-    Outcome,
-    confusion,
-    curves,
-    judge,
-    thresholds,
-    thresholds_json,
-    tide,
-)
+from ipg_jax.analysis.confusion import confusion
+from ipg_jax.analysis.curves import curves, thresholds, thresholds_json
+from ipg_jax.analysis.errors import Outcome, judge
+from ipg_jax.analysis.tide import tide
 from ipg_jax.evaluation import evaluate_coco
 
 CASES = json.loads((pathlib.Path(__file__).parents[1] / "golden" / "tide.json").read_text())
@@ -28,15 +23,7 @@ BOX = (0, 0, 10, 10)
 
 def results(*found):
     """COCO results of rows `(image, box, label, score)`, boxes as `xyxy`."""
-    return [
-        {
-            "image_id": image,
-            "category_id": label,
-            "bbox": [box[0], box[1], box[2] - box[0], box[3] - box[1]],
-            "score": score,
-        }
-        for image, box, label, score in found
-    ]
+    return [detection(*row) for row in found]
 
 
 def outcomes(objects, *found):
@@ -96,6 +83,17 @@ def test_objects_know_what_found_them():
     assert judged.finder.tolist() == [0, -1, 2]
     assert judged.missed(np.array([0.5, 0.5])).tolist() == [False, True, True]
     assert judged.kept(np.array([0.9, 0.5])).tolist() == [False, True, False]
+
+
+def test_equal_scores_rank_by_the_ids_of_their_images_as_in_the_evaluation():
+    source = ListedSource([(BOX, CAT)], [(BOX, CAT)], image_ids=[7, 3])
+    # Image 3 comes first though its row is the last: a miss, then a hit, of two objects. Precision
+    # is 1/2 up to a recall of 1/2, which 51 of 101 points reach, and not 1.
+    found = results((7, BOX, CAT, 0.5), (3, (50, 50, 60, 60), CAT, 0.5))
+    judged = judge(source, found)
+    assert judged.found.image.tolist() == [1, 0]
+    assert tide(judged).ap50 == pytest.approx(51 / 202)
+    assert tide(judged).ap50 == pytest.approx(evaluate_coco(source, found)["AP50"])
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{len(case['scenes'])} images")
@@ -192,8 +190,8 @@ def test_confusion():
     )
 
 
-@hypothesis.given(st.integers(0, 2**32 - 1))
-def test_hits_are_those_of_the_benchmark(seed):
+@hypothesis.given(st.integers(0, 2**32 - 1), st.booleans())
+def test_hits_are_those_of_the_benchmark(seed, tied):
     rng = np.random.default_rng(seed)
 
     def boxes(n):
@@ -204,9 +202,10 @@ def test_hits_are_those_of_the_benchmark(seed):
         *(
             [(tuple(box), int(rng.integers(2)), rng.random() < 0.3) for box in boxes(5)]
             for _ in range(3)
-        )
+        ),
+        image_ids=rng.permutation(3).tolist(),
     )
-    scores = rng.permutation(30) / 30
+    scores = rng.choice(5 if tied else 30, 30, replace=tied) / 30
     found = results(
         *(
             (int(rng.integers(3)), tuple(box.tolist()), int(rng.integers(2)), float(score))
@@ -220,9 +219,12 @@ def test_hits_are_those_of_the_benchmark(seed):
     counts = confusion(judged, np.zeros(2))
     counted = judged.outcome != Outcome.IGNORED
     # What is ignored might as well not be there.
-    by_score = {result["score"]: result for result in found}
-    rest = judge(source, [by_score[score] for score in judged.found.score[counted]])
-    assert tide(rest) == tide(judged)
+    left = judged.found.of(counted)
+    ids = [source.records.image_ids[k] for k in left.image]
+    rest = results(
+        *zip(ids, left.boxes.tolist(), left.label.tolist(), left.score.tolist(), strict=True)
+    )
+    assert tide(judge(source, rest)) == tide(judged)
     assert counts[:2].sum() == len(judged.objects.label)  # every object, and every detection once
     assert counts[:, :2].sum() == counted.sum()
     assert np.trace(counts) == (judged.outcome == Outcome.TRUE_POSITIVE).sum()

@@ -1,17 +1,15 @@
 """The page of a data set: one file, which needs nothing else."""
 
-import base64
-import io
+import tracemalloc
 
 import numpy as np
 import pytest
 from listed_source import ListedSource, settings
 from page_reader import Reader
-from PIL import Image
 
 from ipg_jax.analysis.charts import bar_chart
 from ipg_jax.analysis.page import page, write_page
-from ipg_jax.analysis.pictures import CROP_SIDE, Album, crop
+from ipg_jax.analysis.pictures import CROP_SIDE, MOST_UNREADABLE, Album, crop, readable
 from ipg_jax.analysis.report import analyse
 from ipg_jax.visualize import class_color
 
@@ -28,14 +26,8 @@ def test_it_is_one_file_with_all_pictures(source, tmp_path):
     write_page(tmp_path / "new" / "page.html", source, report)
     text = (tmp_path / "new" / "page.html").read_text()
     found = Reader(text)
-    assert "http" not in text
-    assert "url(" not in text
     # Three smallest, the most crowded, two at random, and the crops: two cats and a dog.
-    assert len(found.images) == 3 + 1 + 2 + 2 + 1
-    for image in found.images:
-        kind, _, data = image["src"].partition(",")
-        assert kind == "data:image/jpeg;base64"
-        Image.open(io.BytesIO(base64.b64decode(data))).load()
+    assert len(found.pixels()) == 3 + 1 + 2 + 2 + 1
     assert {image["title"] for image in found.images} == {"<0>.png", "<1>.png"}
     assert "<cat> 3x3" in found.text
     assert "<0>.png, 200 x 100 pixels, 3 objects" in found.text
@@ -76,6 +68,41 @@ def test_a_crop_shows_the_object_within_its_frame():
     corner = crop(image, np.array([0.0, 0, 8, 8]), 0)
     assert (corner[:40, :40] == 128).all()
     assert (corner[110:, 110:] == 0).all()
+
+
+def test_a_crop_of_a_large_object_takes_no_more_than_the_image():
+    image = np.full((400, 600, 3), 255, np.uint8)  # 0.7 MB; the window is 1800 x 1800, 9.7 MB
+    tracemalloc.start()
+    picture = crop(image, np.array([0.0, 0, 600, 400]), 0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3e6
+    # The corner of the window is at (-600, -700), and 1800 pixels become 144: 12.5 are one.
+    assert (picture[56:88, 48:96] == 255).all()
+    frame = tuple(picture[55, 70])
+    assert frame == tuple(picture[88, 70]) == tuple(picture[70, 47]) == class_color(0)
+    for beyond in (picture[:53], picture[91:], picture[:, :45], picture[:, 99:]):
+        assert (beyond == 128).all()
+
+
+def test_images_that_cannot_be_read_are_tried_a_few_times_and_each_once():
+    asked = []
+
+    def load(index):
+        asked.append(index)
+        return None if index < 100 else np.zeros((1, 1, 3), np.uint8)
+
+    def found(image, **limits):
+        asked.clear()
+        image = np.array(image, np.int64)
+        return [row for row, *_ in readable(np.arange(len(image)), image, load, **limits)]
+
+    assert found([7, 7, 100, 7, 100, 100, 101], limit=3, same_image=2) == [2, 4, 6]
+    assert asked == [7, 100, 100, 101]
+    assert found([100] * 5, limit=3) == [0, 1, 2]
+    assert found([*range(50), 100], limit=1) == []
+    assert asked == list(range(MOST_UNREADABLE))
+    assert found([], limit=1) == []
 
 
 def test_bars_are_as_long_as_their_numbers():

@@ -1,34 +1,23 @@
 """The page of a run: one file, whose figures are those of the evaluation."""
 
-import base64
-import io
 import json
 
 import numpy as np
 import pytest
-from listed_source import ListedSource
+from listed_source import ListedSource, detection
 from page_reader import Reader
-from PIL import Image
 
 from ipg_jax.analysis.charts import Line, interval_chart, line_chart
 from ipg_jax.analysis.compare import Comparison, Estimate, compare, run_hits
 from ipg_jax.analysis.comparison import comparison_section, verdicts
+from ipg_jax.analysis.curves import curves
 from ipg_jax.analysis.errors import judge
 from ipg_jax.analysis.pictures import CROP_SIDE, crop
-from ipg_jax.analysis.run_page import RunFigures, check_comparable, run_page
+from ipg_jax.analysis.run_figures import RunFigures, check_comparable
+from ipg_jax.analysis.run_page import run_page
 from ipg_jax.evaluation import evaluate_coco
 
 NAMES = ("<cat>", "dog & co")
-
-
-def detection(image, box, label, score):
-    x0, y0, x1, y1 = box
-    return {
-        "image_id": image,
-        "category_id": label,
-        "bbox": [x0, y0, x1 - x0, y1 - y0],
-        "score": score,
-    }
 
 
 def figures_of(source, results, history=None):
@@ -44,6 +33,12 @@ def figures_of(source, results, history=None):
         evaluated=len(source),
         max_detections=100,
     )
+
+
+def page_of(source, results, history=None):
+    judged = judge(source, results)
+    run = figures_of(source, results, history)
+    return Reader(run_page(source, run, judged, curves(judged)))
 
 
 @pytest.fixture
@@ -69,10 +64,7 @@ def test_it_shows_what_was_missed_and_what_is_wrong(source):
         "eval/coco_AP": (steps, [0.1, 0.2, 0.3]),
         "eval/coco_AP50": ([30], [0.5]),
     }
-    text = run_page(source, figures_of(source, results, history), judge(source, results))
-    assert "http" not in text
-    assert "url(" not in text
-    found = Reader(text)
+    found = page_of(source, results, history)
     assert "run<1>" in found.text
     assert {"loss", "COCO's AP", "images per second", "4", "1.23 M"} <= set(found.text)
     assert "unreadable images" not in found.text  # always 0
@@ -83,23 +75,36 @@ def test_it_shows_what_was_missed_and_what_is_wrong(source):
         "<cat> 20x20, 0.95, background",
         "dog & co 40x60, 0.60, background",
     ]
-    for image in found.images:
-        kind, _, data = image["src"].partition(",")
-        assert kind == "data:image/jpeg;base64"
-        assert Image.open(io.BytesIO(base64.b64decode(data))).size == (CROP_SIDE, CROP_SIDE)
+    assert {picture.shape for picture in found.pixels()} == {(CROP_SIDE, CROP_SIDE, 3)}
     assert [image["title"] for image in found.images] == ["<1>.png", "<0>.png", "<2>.png"]
 
 
 def test_a_run_that_found_nothing_has_a_page(source):
-    found = Reader(run_page(source, figures_of(source, []), judge(source, [])))
+    found = page_of(source, [])
     assert "The run's metrics.jsonl holds no curve." in found.text
     assert "There are none." in found.text  # no false positives
     assert len(found.images) == 3  # all objects are missed
     broken = ListedSource([((10, 10, 16, 16), 0)], class_names=NAMES, unreadable=[0])
-    found = Reader(run_page(broken, figures_of(broken, []), judge(broken, [])))
-    assert found.images == []
-    empty = ListedSource([], class_names=NAMES)
-    Reader(run_page(empty, figures_of(empty, []), judge(empty, [])))
+    assert page_of(broken, []).images == []
+    page_of(ListedSource([], class_names=NAMES), [])
+
+
+def test_figures_of_whole_images_and_tiles_are_in_one_chart_for_each_metric(source):
+    figures = ("coco_AP", "coco_AP_small", "voc_mAP")
+    views = ("", "tiled_", "both_")
+    history = {
+        f"eval/{view}{figure}": ([1, 2], [0.1, 0.2 + k / 10])
+        for k, view in enumerate(views)
+        for figure in figures
+    }
+    found = page_of(source, [], history)
+    charts = found.texts["h3"]
+    assert charts[:2] == ["COCO's AP", "voc"]
+    assert not {"tiled", "both"} & {*charts}
+    # The name of a line is in the legend and where the pointer rests on the line.
+    lines = [f"{view} {figure}" for view in ("tiled", "both") for figure in ("AP", "mAP")]
+    assert [found.text.count(line) for line in lines] == [2] * 4
+    assert not any("AP_small" in text for text in found.text)
 
 
 def test_lines_go_through_their_points():
@@ -177,6 +182,10 @@ def test_the_section_of_a_comparison(source):
     reader = Reader(text)
     assert {"100.0", "75.2", "-24.8", "+0.0"} <= set(reader.text)
     assert "AP50 of <old> above that of new" in reader.text
+    nothing = ListedSource([], class_names=NAMES)
+    hits = [run_hits(nothing, [])] * 2
+    reader = Reader(comparison_section("ab", compare(NAMES, hits, resamples=2)))
+    assert "all" not in reader.text  # there is nothing to draw
     better = Comparison(
         {"AP": [Estimate(0.5, 0.4, 0.6)] * 2, "AP50": [Estimate(0.5, 0.4, 0.6)] * 2},
         {"AP": [Estimate(0.02, 0.01, 0.03)], "AP50": [Estimate(0.02, 0.01, 0.03)]},

@@ -65,7 +65,7 @@ def test_the_program_writes_a_page_and_thresholds(tmp_path):
     objects = write_run(tmp_path / "good", jitter=0.1)
     write_run(tmp_path / "bad", jitter=4.0)
     command = [
-        *(sys.executable, "-m", "ipg_jax.analysis.run", f"--workdir={tmp_path / 'bad'}"),
+        *(sys.executable, "-m", "ipg_jax.cli.report", f"--workdir={tmp_path / 'bad'}"),
         f"--compare={tmp_path / 'good'}",
     ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -15,6 +15,7 @@ from ipg_jax.training.build_data import (
     build_training_tiles,
     check_same_classes,
     check_training_data,
+    open_source,
 )
 from ipg_jax.training.build_predict import build_prediction
 from ipg_jax.training.build_runs import build_train_run
@@ -148,6 +149,24 @@ def test_data_that_are_not_there_are_named_with_their_field(config, fields, mess
     config.data.update(fields)
     with pytest.raises(OSError, match=message):
         build_source(config, train=False)
+
+
+@pytest.mark.parametrize(
+    ("source", "field"),
+    [
+        ("coco", "eval_annotations"),
+        ("voc", "eval_split"),
+        ("yolo", "eval_split"),
+        ("tfds", "eval_split"),
+        ("digits", "eval_scenes"),
+    ],
+)
+def test_the_field_that_names_no_data_to_evaluate_on_is_said(config, source, field):
+    config.data.update({"source": source, "root": "data", "name": "made"})
+    config.data[field] = 0 if source == "digits" else None
+    message = rf"^config\.data\.{field} is not set: it names the data to evaluate on"
+    with pytest.raises(ValueError, match=message):
+        open_source(config, train=False)
 
 
 def test_data_that_are_damaged_are_named_with_their_field(config, tmp_path):

@@ -111,7 +111,8 @@ class RandomCrop(Augmentation):
 
     Attributes:
       probability: how often the window is placed like this; else it is placed by the default.
-      size: height and width of the window, in pixels of the network input.
+      size: height and width of the window, in pixels of the network input; the same for landscape
+        and portrait images.
       min_visible: least share of a box's area that must be inside.
       around_object: how often a window is placed around an object, drawn from those of the image;
         the others lie anywhere.
