@@ -38,7 +38,7 @@ def get_config(argument: str | None = None) -> ConfigDict:
     config.data.repeat_share = 0.1  # of other vehicles, which 4 % of the images have
     config.data.augmentations = (
         ("scale_jitter", {"factors": (0.7, 1.4)}),
-        ("random_crop", {"size": (256, 256), "around_object": 0.8}),
+        ("random_crop", {"size": (256, 256), "min_visible": 0.3, "around_object": 0.8}),
         ("color_jitter", {"saturation": 0.0, "hue": 0.0}),
     )
 
