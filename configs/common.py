@@ -104,10 +104,12 @@ def default_config() -> ConfigDict:
     # set: on whole images
     config.data.tile = placeholder(tuple)
     config.data.tile_overlap = 0.2  # share of a tile's sides that neighbours have in common
-    # Objects of which a tile's border leaves a smaller share are regions to ignore
+    # Objects of which a tile's border leaves a smaller share are regions to ignore; crops and
+    # mosaics have an option of that name, with the same default
     config.data.min_visible = 0.5
     config.data.empty_tiles = 1.0  # share that is kept of the tiles without objects to learn from
-    config.data.tile_cache = 1024  # MiB of decoded images that are kept to cut tiles from
+    # MiB of decoded images that are kept to cut tiles from, for training and for evaluation each
+    config.data.tile_cache = 1024
     config.data.flip = 0.5  # probability of a horizontal flip
     # Further random changes of training images, in their order (docs/augmentation.md): names of
     # ipg_jax.data.AUGMENTATIONS, or pairs ("random_crop", {"size": (512, 512)}) with options

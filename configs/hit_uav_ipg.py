@@ -39,7 +39,16 @@ def get_config(argument: str | None = None) -> ConfigDict:
     config.data.augmentations = (
         ("scale_jitter", {"factors": (0.8, 1.3)}),
         # One try: the best of several would be windows with few objects.
-        ("random_crop", {"size": (192, 192), "around_object": 0.9, "by_class": True, "tries": 1}),
+        (
+            "random_crop",
+            {
+                "size": (192, 192),
+                "min_visible": 0.3,
+                "around_object": 0.9,
+                "by_class": True,
+                "tries": 1,
+            },
+        ),
         ("color_jitter", {"saturation": 0.0, "hue": 0.0}),
     )
 

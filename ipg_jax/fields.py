@@ -89,6 +89,16 @@ def several(item: Field, text: str, fits: Callable[[Any], bool] = lambda _: True
     return Field(tuple, text, holds)
 
 
+def ascending_pair(item: Field, text: str) -> Field:
+    """A pair of values of one kind of which the first is not above the second.
+
+    Args:
+      item: what each value is.
+      text: what the two are, in words that follow "a pair".
+    """
+    return several(item, f"a pair {text}", lambda x: len(x) == 2 and x[0] <= x[1])
+
+
 def optional(field: Field) -> Field:
     """The same, or None for not set; an empty text says so, too."""
     return field._replace(optional=True)
@@ -96,11 +106,6 @@ def optional(field: Field) -> Field:
 
 def _is_whole(x: Any) -> bool:
     return isinstance(x, numbers.Integral) and not isinstance(x, bool)
-
-
-def is_ascending_pair(x: Any) -> bool:
-    """Returns whether a tuple is a pair whose first value is not above its second."""
-    return len(x) == 2 and x[0] <= x[1]
 
 
 FLAG = Field(bool, "True or False", lambda x: isinstance(x, bool))

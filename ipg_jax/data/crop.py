@@ -5,11 +5,25 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+from jaxtyping import Float32
 
 from ipg_jax.data.sources.base import Objects
 
 Window = tuple[int, int, int, int]
 """`(x0, y0, x1, y1)` in pixels of an image; it holds the columns x0 to x1 - 1."""
+
+MIN_VISIBLE = 0.5
+"""Default of `min_visible` wherever an image is cut: tiles, crops and mosaics."""
+
+
+def visible_shares(boxes: Float32[np.ndarray, "n 4"], window: Window) -> Float32[np.ndarray, " n"]:
+    """Returns the share of each box's area that is inside a window; 0 of a box without area."""
+    x0, y0, x1, y1 = window
+    shifted = boxes - np.array([x0, y0, x0, y0], np.float32)
+    clipped = np.clip(shifted, 0, np.array([x1 - x0, y1 - y0] * 2, np.float32))
+    whole = np.prod(shifted[:, 2:] - shifted[:, :2], axis=1)
+    inside = np.prod(clipped[:, 2:] - clipped[:, :2], axis=1)
+    return np.divide(inside, whole, out=np.zeros_like(whole), where=whole > 0)
 
 
 def crop_objects(objects: Objects, window: Window, *, min_visible: float) -> Objects:
@@ -32,16 +46,12 @@ def crop_objects(objects: Objects, window: Window, *, min_visible: float) -> Obj
         raise ValueError(f"the window {window} (x0, y0, x1, y1) is empty")
     if not 0 <= min_visible <= 1:
         raise ValueError(f"min_visible={min_visible} is not a share from 0 to 1")
+    visible = visible_shares(objects.boxes, window)
+    objects, visible = objects.of(visible > 0), visible[visible > 0]
     shifted = objects.boxes - np.array([x0, y0, x0, y0], np.float32)
-    clipped = np.clip(shifted, 0, np.array([x1 - x0, y1 - y0] * 2, np.float32))
-    inside = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
-    whole = np.prod(shifted[inside, 2:] - shifted[inside, :2], axis=1)
-    boxes = clipped[inside]
-    visible = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) / whole
     return dataclasses.replace(
         objects,
-        boxes=boxes,
-        labels=objects.labels[inside],
-        ignore=objects.ignore[inside] | (visible < min_visible),
-        area=objects.area[inside] * visible.astype(np.float32),
+        boxes=np.clip(shifted, 0, np.array([x1 - x0, y1 - y0] * 2, np.float32)),
+        ignore=objects.ignore | (visible < min_visible),
+        area=objects.area * visible,
     )

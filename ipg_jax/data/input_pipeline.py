@@ -95,11 +95,8 @@ def train_batches(
       RuntimeError: (of the generator) an image or an augmentation failed in another way than
         `Source.load_image` allows; the message names the image.
     """
-    limit = _limit(augmentations)
-    geometries = [
-        make_geometry(size, levels, pad_multiple, limit, source.tile)
-        for size in train_sizes or (image_size,)
-    ]
+    sizes = train_sizes or (image_size,)
+    geometries = _geometries(source, sizes, augmentations, levels, pad_multiple)
 
     def geometry(step: int) -> Geometry:
         return geometries[drawn_shape(seed, step, len(geometries))]
@@ -181,7 +178,7 @@ def train_example(
     Raises:
       ValueError: the image cannot be read, or the size is none.
     """
-    geometry = make_geometry(image_size, 1, 1, _limit(augmentations), source.tile)
+    (geometry,) = _geometries(source, (image_size,), augmentations)
     images = Images(source, geometry.resized)
     example = images.load(index)
     if example is None:
@@ -207,15 +204,10 @@ def global_batch_records(
 
     The arguments are those of `train_batches`; nothing is read.
     """
-    limit = _limit(augmentations)
-    geometries = [
-        make_geometry(size, 1, 1, limit, source.tile) for size in train_sizes or (image_size,)
-    ]
-    indices = (
-        BatchSampler(_buckets(source, geometries), batch_size, seed, repeats).batch(step).indices
-    )
+    geometries = _geometries(source, train_sizes or (image_size,), augmentations)
+    sampler = BatchSampler(_buckets(source, geometries), batch_size, seed, repeats)
     records = source.records
-    return [(records.image_ids[i], records.file_names[i]) for i in indices]
+    return [(records.image_ids[i], records.file_names[i]) for i in sampler.batch(step).indices]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,9 +230,20 @@ class _View:
         return self.geometry.canvases[self.bucket % len(self.geometry.canvases)]
 
 
-def _limit(augmentations: Sequence[Augmentation]) -> Size | None:
-    """The one shape that augmentations ask for, by the last that does; None if none does."""
-    return next((one.limit for one in reversed(augmentations) if one.limit is not None), None)
+def _geometries(
+    source: Source,
+    sizes: Sequence[Size],
+    augmentations: Sequence[Augmentation],
+    levels: int = 1,
+    pad_multiple: int = 1,
+) -> list[Geometry]:
+    """The geometry of training batches for each of some limits of the (short, long) side.
+
+    Of augmentations that ask for one shape, the last decides.
+    """
+    limits = (one.limit for one in reversed(augmentations) if one.limit is not None)
+    limit = next(limits, None)
+    return [make_geometry(size, levels, pad_multiple, limit, source.tile) for size in sizes]
 
 
 def _buckets(source: Source, geometries: Sequence[Geometry]) -> Int32[np.ndarray, " n"]:
@@ -420,18 +423,18 @@ def _resolve_max_boxes(
         logger.warning(
             "%s: config.data.max_boxes=%d cuts off %d objects in %d images; the fullest, %s, has "
             "%d",
-            source.name,
+            shown(source.name),
             max_boxes,
             int((counts[over] - max_boxes).sum()),
             len(over),
-            source.records.file_names[int(np.argmax(counts))],
+            shown(source.records.file_names[int(np.argmax(counts))]),
             of_an_image,
         )
     if most > of_an_image:
         logger.warning(
             "%s: config.data.augmentations make images of up to %d objects, of which "
             "config.data.max_boxes=%d keeps the first",
-            source.name,
+            shown(source.name),
             most,
             max_boxes,
         )

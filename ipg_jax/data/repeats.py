@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float64
 
-from ipg_jax.data.sources.base import Records
+from ipg_jax.data.sources.base import Source
 
 
 def repeat_factors(
-    records: Records,
-    num_classes: int,
+    source: Source,
     *,
     class_share: float | None = None,
     small_repeat: float = 1.0,
@@ -22,11 +21,11 @@ def repeat_factors(
     if that is more than once (Gupta et al., "LVIS", 2019, appendix B.3), an image with a small
     object `small_repeat` times (Kisantal et al., "Augmentation for small object detection", 2019,
     section 4.1). An image that several of these ask for takes the largest. Objects that training
-    leaves out (`ignore`) count for nothing.
+    leaves out (`ignore`) count for nothing. On tiles an object is as large as it is in its image,
+    not as the part in the tile.
 
     Args:
-      records: the annotations of the training data.
-      num_classes: number of classes.
+      source: the training data.
       class_share: share of the images above which no class is repeated, LVIS's threshold `t`; None
         repeats none.
       small_repeat: how often images with a small object come.
@@ -43,6 +42,7 @@ def repeat_factors(
         raise ValueError(f"small_repeat={small_repeat} is not a number from 1 on")
     if not small_side > 0:
         raise ValueError(f"small_side={small_side} is not above 0")
+    records, num_classes = source.records, len(source.class_names)
     counted = ~records.ignore
     images = np.repeat(np.arange(len(records)), np.diff(records.offsets))[counted]
     factors = np.ones(len(records))
@@ -52,7 +52,7 @@ def repeat_factors(
         share = np.bincount(label, minlength=num_classes) / len(records)
         of_class = np.sqrt(class_share / np.maximum(share, 1 / len(records)))
         np.maximum.at(factors, image, of_class[label])
-    sides = records.boxes[counted, 2:] - records.boxes[counted, :2]
-    small = np.prod(sides, axis=1) < small_side**2
+    boxes = source.whole_boxes[counted]
+    small = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) < small_side**2
     np.maximum.at(factors, images[small], small_repeat)
     return factors

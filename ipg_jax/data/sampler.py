@@ -2,15 +2,17 @@
 
 Images are split into aspect-ratio buckets, landscape and portrait, because the batches of one
 bucket share one static shape. Each bucket is an endless stream, one permutation of its images after
-another; a batch takes the next `B` places of one stream. The batches of the two buckets interleave
-as evenly as their sizes allow, like the pixels of Bresenham's line: with `n0` of `n` images in
-bucket 0, batch `k` belongs to it iff `(k n0 + r) mod n` wraps around at the next step, so that
-`floor((k n0 + r) / n)` batches of bucket 0 come before batch `k`. No image is dropped and none is
-favoured, even in a bucket smaller than a batch, unless `repeats` says so: an image of 2.3 then
-comes twice in seven tenths of the epochs, and three times in the others.
+another; a batch takes the next `B` positions of one stream. The batches of the two buckets
+interleave as evenly as their sizes allow, like the pixels of Bresenham's line: with `n0` of `n`
+images in bucket 0, batch `k` belongs to it iff `(k n0 + r) mod n` wraps around at the next step, so
+that `floor((k n0 + r) / n)` batches of bucket 0 come before batch `k`. Every image comes once in
+each epoch of its bucket, so that a batch larger than the bucket has images several times. `repeats`
+changes that: an image of 2.3 comes twice in seven tenths of the epochs, and three times in the
+others.
 
-All randomness comes from raw 64 bit draws of a counter-based generator, whose values NumPy
-guarantees never to change (NEP 19), unlike those of `Generator.permutation`.
+Order, flips and shapes come from raw 64 bit draws of a counter-based generator, whose values NumPy
+guarantees never to change (NEP 19). The other random changes of an image draw from a `Generator`
+(`augmentation_rng`), whose methods may give other values in another version of NumPy.
 """
 
 from __future__ import annotations
@@ -79,10 +81,10 @@ class BatchSampler:
         """The global batch of a step, counted from 0."""
         before = self._first_bucket_batches(step)
         if self._first_bucket_batches(step + 1) > before:
-            bucket, place = 0, before
+            bucket, number = 0, before
         else:
-            bucket, place = 1, step - before
-        positions = place * self._batch_size + np.arange(self._batch_size)
+            bucket, number = 1, step - before
+        positions = number * self._batch_size + np.arange(self._batch_size)
         epochs, slots = np.divmod(positions, self._buckets[bucket].epoch_length)
         indices, times = np.empty((2, self._batch_size), np.int64)
         for epoch in range(epochs[0], epochs[-1] + 1):
@@ -161,7 +163,10 @@ def flips(seed: int, epoch: int, index: int, probability: float) -> bool:
 
 
 def augmentation_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
-    """The generator for further random changes of image `index` in an epoch."""
+    """The generator for further random changes of image `index` in an epoch.
+
+    What its methods draw is NumPy's choice and may differ between versions (NEP 19).
+    """
     sequence = np.random.SeedSequence(seed, spawn_key=(_AUGMENT, epoch, index))
     return np.random.Generator(np.random.Philox(sequence))
 

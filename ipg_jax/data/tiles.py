@@ -9,9 +9,9 @@ import threading
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 
-from ipg_jax.data.crop import crop_objects
+from ipg_jax.data.crop import MIN_VISIBLE, crop_objects, visible_shares
 from ipg_jax.data.sources.base import Objects, Records, Source
 from ipg_jax.images import TileGrid
 from ipg_jax.types import ImageId
@@ -28,7 +28,7 @@ class TiledSource(Source):
     Attributes:
       base: the source that the images are from.
       image_index: for each tile, the index of its image in `base`.
-      windows: its place there, `(x0, y0, x1, y1)` in pixels.
+      windows: its position there, `(x0, y0, x1, y1)` in pixels.
       left_out: number of tiles that `empty_tiles` left out.
     """
 
@@ -37,7 +37,7 @@ class TiledSource(Source):
         base: Source,
         grid: TileGrid,
         *,
-        min_visible: float,
+        min_visible: float = MIN_VISIBLE,
         empty_tiles: float = 1.0,
         seed: int = 0,
         cache_bytes: int = 2**30,
@@ -50,7 +50,8 @@ class TiledSource(Source):
           min_visible: see `crop_objects`.
           empty_tiles: share of the tiles without an object to learn from (without any, or with
             regions to ignore alone) that are kept. Which are is a function of the seed, the image's
-            id and the tile's place, and those of a smaller share are among those of a larger one.
+            id and the tile's position, and those of a smaller share are among those of a larger
+            one.
           seed: of that choice.
           cache_bytes: how many bytes of decoded images are kept at most, besides those in use.
 
@@ -62,6 +63,7 @@ class TiledSource(Source):
         image_index: list[int] = []
         windows: list[tuple[int, int, int, int]] = []
         objects: list[Objects] = []
+        whole_boxes: list[np.ndarray] = []
         self.left_out = 0
         for index, image_id in enumerate(base.records.image_ids):
             of_image = base.records.objects(index)
@@ -73,6 +75,8 @@ class TiledSource(Source):
                 image_index.append(index)
                 windows.append((x0, y0, x1, y1))
                 objects.append(of_tile)
+                seen = visible_shares(of_image.boxes, (x0, y0, x1, y1)) > 0
+                whole_boxes.append(of_image.boxes[seen])
         if not windows:
             raise ValueError(
                 f"{base.name}: no tile of {grid.size[0]} x {grid.size[1]} pixels has an object to "
@@ -89,12 +93,18 @@ class TiledSource(Source):
         self.tile = grid.size
         self.image_index = np.array(image_index, np.int32)
         self.windows = np.array(windows, np.int32)
+        self._whole_boxes = np.concatenate(whole_boxes)
         self._images = ImageCache(lambda index: base.load_image(index), cache_bytes)
 
     def load_image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
         """See `Source.load_image`."""
         x0, y0, x1, y1 = self.windows[index]
         return self._images(int(self.image_index[index]))[y0:y1, x0:x1].copy()
+
+    @property
+    def whole_boxes(self) -> Float32[np.ndarray, "t 4"]:
+        """See `Source.whole_boxes`; in pixels of the image."""
+        return self._whole_boxes
 
     def count_unreadable(self, index: int, error: OSError | ValueError) -> None:
         """Counts the tile's image in `base`."""
@@ -123,7 +133,7 @@ def _tile_records(
     windows: list[tuple[int, int, int, int]],
     objects: list[Objects],
 ) -> Records:
-    """The annotations of the tiles, each named by its image and its place there."""
+    """The annotations of the tiles, each named by its image and its position there."""
 
     def named(names: list[ImageId] | list[str]) -> list[str]:
         return [
@@ -131,15 +141,16 @@ def _tile_records(
             for i, (x0, y0, x1, y1) in zip(image_index, windows, strict=True)
         ]
 
+    together = Objects.concatenated(objects)
     return Records(
         image_ids=[*named(records.image_ids)],
         file_names=named(records.file_names),
         sizes=np.array([(y1 - y0, x1 - x0) for x0, y0, x1, y1 in windows], np.int32),
         offsets=np.cumsum([0, *(len(x.labels) for x in objects)], dtype=np.int64),
-        boxes=np.concatenate([x.boxes for x in objects]),
-        labels=np.concatenate([x.labels for x in objects]),
-        ignore=np.concatenate([x.ignore for x in objects]),
-        area=np.concatenate([x.area for x in objects]),
+        boxes=together.boxes,
+        labels=together.labels,
+        ignore=together.ignore,
+        area=together.area,
         annotated=records.annotated,
     )
 

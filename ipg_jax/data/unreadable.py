@@ -1,6 +1,6 @@
 """How many images may be missing or unreadable before a run is not worth going on with.
 
-One limit, `config.data.max_unreadable`, at three places: of the images that the annotations list,
+One limit, `config.data.max_unreadable`, holds three times: of the images that the annotations list,
 when a source is opened; of the last images of a training run; of all images of an evaluation.
 """
 

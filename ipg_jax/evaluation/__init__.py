@@ -14,7 +14,7 @@ from ipg_jax.evaluation.detections import (
     save_results,
 )
 from ipg_jax.evaluation.ground_truth import Annotations, GroundTruth
-from ipg_jax.evaluation.merge import BoxMerge, Tiles
+from ipg_jax.evaluation.merge import MERGE_METHODS, MERGE_OVERLAPS, BoxMerge, Tiles
 from ipg_jax.evaluation.metrics import AITOD_AREA_RANGES, METRICS, Metric, evaluate
 from ipg_jax.evaluation.report import format_metrics, format_summaries
 from ipg_jax.evaluation.visdrone import evaluate_visdrone
@@ -23,6 +23,8 @@ from ipg_jax.evaluation.voc import evaluate_voc
 __all__ = [
     "AITOD_AREA_RANGES",
     "COCO_AREA_RANGES",
+    "MERGE_METHODS",
+    "MERGE_OVERLAPS",
     "METRICS",
     "Annotations",
     "BoxMerge",

@@ -123,7 +123,7 @@ class DetectionCollector:
           ground_truth: the data set of the images.
           tiles: the detections of each of `n` tiles, in pixels of the tile.
           image_index: of each tile, the index of its image.
-          windows: its place there, `(x0, y0, x1, y1)` in pixels.
+          windows: its position there, `(x0, y0, x1, y1)` in pixels.
         """
         joined = cls(ground_truth)
         found: dict[int, list[_ImageDetections]] = {}

@@ -67,7 +67,7 @@ def match_classes(
       objects: of classes.
       found: the detections; of equal scores the earlier image, then the earlier row is better.
       num_classes: number of classes.
-      image_order: place of each image in the order in which equal scores rank.
+      image_order: position of each image in the order in which equal scores rank.
       forgiven: detections that are no false positives (`regions.in_regions`).
       limit: how many detections of an image and class take part, the best ones.
       area_ranges: smallest and largest area of each range, in square pixels.

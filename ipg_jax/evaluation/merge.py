@@ -20,8 +20,11 @@ from jaxtyping import Float, Float32, Float64, Int, Int32, Int64
 from ipg_jax.images import TileGrid
 from ipg_jax.types import Detections
 
-METHODS = ("nms", "greedy_nmm")
-METRICS = ("iou", "ios")
+MERGE_METHODS = ("nms", "greedy_nmm")
+"""What `config.eval.merge` names."""
+
+MERGE_OVERLAPS = ("iou", "ios")
+"""What `config.eval.merge_metric` names."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,7 +54,7 @@ class BoxMerge:
     threshold: float = 0.5
 
     def __post_init__(self) -> None:
-        for name, known in (("method", METHODS), ("metric", METRICS)):
+        for name, known in (("method", MERGE_METHODS), ("metric", MERGE_OVERLAPS)):
             value = getattr(self, name)
             if value not in known:
                 raise ValueError(f"{name} is one of {', '.join(known)}, not {value!r}")
@@ -113,14 +116,14 @@ class BoxMerge:
         order = np.argsort(boxes[:, 0], kind="stable")  # by the left side
         columns = np.ascontiguousarray(boxes[order].T)
         x0, _, x1, _ = columns
-        place = np.argsort(order)
+        position = np.argsort(order)
         # Those that reach into the columns of pixels of a box lie from `first` to `last`.
         first = np.searchsorted(np.maximum.accumulate(x1), x0, "right")
         last = np.searchsorted(x0, x1, "left")
         alive = np.ones(len(boxes), bool)
         merged = boxes.copy()
         kept = np.zeros(len(boxes), bool)
-        for rank, here in enumerate(place):
+        for rank, here in enumerate(position):
             if not alive[here]:
                 continue
             kept[rank], alive[here] = True, False

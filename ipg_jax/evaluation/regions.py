@@ -64,7 +64,8 @@ def covered_area(
     x, y = np.unique(regions[:, [0, 2]]), np.unique(regions[:, [1, 3]])
     columns = (regions[:, [0]] <= x[:-1]) & (regions[:, [2]] >= x[1:])
     rows = (regions[:, [1]] <= y[:-1]) & (regions[:, [3]] >= y[1:])
-    covered = np.einsum("ry,rx->yx", rows, columns).astype(float)
+    # A product of float32 is many times faster than one of booleans, and counts exactly.
+    covered = (rows.T.astype(np.float32) @ columns.astype(np.float32) > 0).astype(float)
 
     def overlap(low: np.ndarray, high: np.ndarray, edges: np.ndarray) -> np.ndarray:
         sides = np.minimum(high[:, None], edges[1:]) - np.maximum(low[:, None], edges[:-1])

@@ -69,8 +69,8 @@ def evaluate_visdrone(
     object_xywh = np.concatenate([objects.boxes[:, :2], sides], axis=1)
     objects = objects.of(~_dropped(object_xywh, objects.image, regions, sizes))
     found = found.of(~_dropped(found.xywh, found.image, regions, sizes))
-    place = _places(found)
-    found, place = found.of(place < limits[-1]), place[place < limits[-1]]
+    position = _positions(found)
+    found, position = found.of(position < limits[-1]), position[position < limits[-1]]
 
     num_classes = len(ground_truth.class_names)
     precision = np.full((len(IOU_THRESHOLDS), num_classes), np.nan)
@@ -83,7 +83,7 @@ def evaluate_visdrone(
             found,
             num_classes=num_classes,
             image_order=np.arange(len(sizes)),
-            forgiven=np.zeros(len(place), bool),
+            forgiven=np.zeros(len(position), bool),
             limit=limits[-1],
             area_ranges=[(-np.inf, np.inf)],
         )
@@ -96,7 +96,7 @@ def evaluate_visdrone(
         for t in range(len(IOU_THRESHOLDS)):
             precision[t, k] = average_precision(hits[t][hits[t] | misses[t]], total)["AP"]
         for m, limit in enumerate(limits):
-            recall[:, k, m] = hits[:, place[of_class.rows] < limit].sum(axis=1) / total
+            recall[:, k, m] = hits[:, position[of_class.rows] < limit].sum(axis=1) / total
 
     def mean(values: Float64[np.ndarray, "*t k"]) -> float | None:
         """Mean over thresholds, and over classes by their images."""
@@ -129,13 +129,13 @@ def _defined(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _places(found: IndexedResults) -> np.ndarray:
-    """The place of each detection among those of its image, best first."""
+def _positions(found: IndexedResults) -> np.ndarray:
+    """The position of each detection among those of its image, best first."""
     order = np.lexsort((-found.score, found.image))
     image = found.image[order]
-    place = np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order)) - np.searchsorted(image, image)
-    return place
+    position = np.empty(len(order), np.int64)
+    position[order] = np.arange(len(order)) - np.searchsorted(image, image)
+    return position
 
 
 def _dropped(

@@ -347,8 +347,7 @@ def build_augmented(config: ConfigDict) -> tuple[data.Source, dict[str, Any]]:
 def repeats_of(config: ConfigDict, source: data.Source) -> Float64[np.ndarray, " n"]:
     """Returns how often each training image comes in an epoch (`data.repeat_factors`)."""
     return data.repeat_factors(
-        source.records,
-        len(source.class_names),
+        source,
         class_share=config.data.repeat_share,
         small_repeat=config.data.repeat_small,
     )

@@ -9,12 +9,12 @@ from typing import Any, get_args
 
 import jax.numpy as jnp
 
-from ipg_jax.evaluation import METRICS
+from ipg_jax.evaluation import MERGE_METHODS, MERGE_OVERLAPS, METRICS
 from ipg_jax.fields import (
     FLAG,
     Field,
+    ascending_pair,
     choice,
-    is_ascending_pair,
     optional,
     real,
     several,
@@ -79,10 +79,9 @@ def _is_area_range(x: Any) -> bool:
 TEXT = Field(str, "a text", _is_text)
 PATH = Field(str, "the name of a file or folder", _is_text, path=True)
 PATTERN = Field(str, "a regular expression", _is_pattern)
-SIZE = several(
+SIZE = ascending_pair(
     whole(1, WIDEST),
-    "a pair (short, long) of whole numbers with 0 < short <= long, in pixels, such as (800, 1333)",
-    is_ascending_pair,
+    "(short, long) of whole numbers with 0 < short <= long, in pixels, such as (800, 1333)",
 )
 SIZES = several(
     SIZE,
@@ -182,7 +181,7 @@ def fields() -> dict[str, Field]:
         "model.fusion_init": optional(choice("default", "identity")),
         "model.guidance_channels": optional(width),
         "model.fpn_levels": optional(
-            several(whole(2, 12), "a pair (first, last) of levels from 2 to 12", is_ascending_pair)
+            ascending_pair(whole(2, 12), "(first, last) of levels from 2 to 12")
         ),
         "model.neck": choice(*NECKS),
         "model.fpn_channels": width,
@@ -260,8 +259,8 @@ def fields() -> dict[str, Field]:
         ),
         "eval.tile": optional(TILE),
         "eval.tile_overlap": real(0.0, below=1.0),
-        "eval.merge": choice("nms", "greedy_nmm"),
-        "eval.merge_metric": choice("iou", "ios"),
+        "eval.merge": choice(*MERGE_METHODS),
+        "eval.merge_metric": choice(*MERGE_OVERLAPS),
         "eval.merge_threshold": real(above=0.0, most=1.0),
         "eval.samples": whole(0),
         "mesh.data": optional(whole(1)),

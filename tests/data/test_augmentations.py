@@ -1,6 +1,7 @@
 """Each augmentation by itself: pixels and boxes move together, and values are those of a twin."""
 
 import dataclasses
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -409,6 +410,28 @@ def test_objects_of_the_image_itself_are_pasted():
     assert max(len(objects.boxes) for objects in found) > 2
     for objects in found:
         assert set(objects.labels[2:]) <= {0}
+
+
+def test_few_pairs_of_many_objects_are_in_memory_at_a_time():
+    """All 3001 x 3001 in float32 would be 36 MB, and the corners and sides between them more."""
+    y, x = np.divmod(np.arange(1501) * 8, 320)
+    corners = np.stack([x, 8 * y], axis=1)
+    boxes = np.concatenate([corners, corners + 4], axis=1).repeat(2, axis=0)[:-1]
+    objects = Objects(  # of which the last alone is not there twice
+        boxes.astype(np.float32),
+        np.arange(3001, dtype=np.int32),
+        np.zeros(3001, bool),
+        np.full(3001, 16, np.float32),
+    )
+    example = Example(np.zeros((320, 640, 3), np.uint8), objects, (320, 640))
+    paste = CopyPaste(probability=1.0, same_image=True, factors=(1.0, 1.0), border=0.0, tries=1000)
+    tracemalloc.start()
+    found = paste(example, np.random.default_rng(0), IMAGES).objects.labels[3001:]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(found)
+    assert set(found) == {3000}
+    assert peak < 60e6
 
 
 def colors(image: np.ndarray, options: dict[str, float], factors: np.ndarray) -> np.ndarray:

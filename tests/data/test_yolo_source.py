@@ -69,6 +69,28 @@ def test_polygons_become_boxes_and_scores_are_left_out(yolo):
     assert source.report.counts == {Rule.POLYGON_BOX: 1}
 
 
+def test_keypoints_of_poses_are_left_out(yolo):
+    """Two keypoints of x, y and a visibility of 0 to 2, behind a box or none."""
+    yolo.yaml("train: images/train", "names: [cat, dog]", "kpt_shape: [2, 3]")
+    yolo.add(
+        "images/train/a.png",
+        "1 0.5 0.25 0.25 0.25 0.4 0.2 2 1.3 0.3 0",
+        "0 0.5 0.5 1 1",
+        "0 0.1 0.2 0.5 0.1 0.3 0.9",  # neither
+    )
+    source = YoloSource(yolo.root, "train")
+    found = objects_of(source, "images/train/a.png")
+    np.testing.assert_allclose(found.boxes, [[30, 5, 50, 15], [0, 0, 80, 40]])
+    np.testing.assert_array_equal(found.labels, [1, 0])
+    assert source.report.counts == {Rule.MALFORMED_LINE: 1}
+    # Of x and y alone: 8 values are no polygon.
+    yolo.yaml("train: images/train", "names: [cat, dog]", "kpt_shape: [2, 2]")
+    yolo.add("images/train/a.png", "1 0.5 0.25 0.25 0.25 0.1 0.9 0 0")
+    source = YoloSource(yolo.root, "train")
+    np.testing.assert_allclose(source.records.boxes, [[30, 5, 50, 15]])
+    assert source.report.counts == {}
+
+
 def test_what_is_wrong_is_dropped_and_counted(yolo):
     yolo.add(
         "images/train/a.png",
@@ -157,6 +179,11 @@ def test_unreadable_files_are_counted(yolo):
     source = YoloSource(yolo.root, "train")
     assert source.records.image_ids == ["images/train/c.png"]
     assert source.report.counts == {Rule.UNREADABLE_IMAGE: 1, Rule.UNREADABLE_ANNOTATION: 1}
+    # Both files of an image: it is lost once.
+    (yolo.root / "images/train/a.png").write_bytes(b"no image")
+    source = YoloSource(yolo.root, "train")
+    assert source.report.counts == {Rule.UNREADABLE_IMAGE: 2}
+    assert (source.report.lost, source.expected_images) == (2, 3)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +196,12 @@ def test_unreadable_files_are_counted(yolo):
         ("names: [a]\nnc: 2", "names 1 classes and says nc: 2"),
         ("names: [a]\npath: 3", "path is a folder, not 3"),
         ("names: [a]\nval: images", r"no folder or list of images for train; it has val"),
-        ("names: [a]\ntrain: [3]", r"no folder or list of images for train; it has train"),
+        ("names: [a]\ntrain: [3]", r"train is a folder or a list of images.* not \[3\]"),
+        ("names: [a]\ntrain: {a: b}", r"train is a folder or a list of images.* not \{'a': 'b'\}"),
+        ("names: [a]\ntrain: []", r"no folder or list of images for train; it has no splits"),
+        ("names: [a]\nkpt_shape: 17", r"kpt_shape is .* such as \[17, 3\], not 17"),
+        ("names: [a]\nkpt_shape: [17, 4]", r"kpt_shape is .*, not \[17, 4\]"),
+        ("names: [a]\nkpt_shape: [0, 3]", r"kpt_shape is .*, not \[0, 3\]"),
         ("names: [a]\ntrain: gone", r"cannot list .*gone"),
         ("names: [a]\ntrain: gone.txt", r"cannot read .*gone\.txt"),
         ("names: [a", "is not YAML"),

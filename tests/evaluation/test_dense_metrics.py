@@ -8,7 +8,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from ipg_jax.evaluation import METRICS, evaluate, evaluate_coco
+from ipg_jax.evaluation import METRICS, evaluate, evaluate_coco, evaluate_visdrone, evaluate_voc
 
 
 def by_pycocotools(ground_truth, results, limits, area_ranges):
@@ -101,6 +101,12 @@ def test_a_metric_keeps_its_own_limits_below_the_last(dense):
     assert evaluate("coco", *dense, max_detections=300) == evaluate_coco(
         *dense, max_detections=(1, 10, 100, 300)
     )
+
+
+def test_a_metric_by_name_is_its_function(dense):
+    found = {name: evaluate(name, *dense, max_detections=40) for name in ("voc", "visdrone")}
+    assert found["voc"] == evaluate_voc(*dense)
+    assert found["visdrone"] == evaluate_visdrone(*dense, max_detections=(1, 10, 40))
 
 
 def test_size_classes_can_be_others(dense):

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from configs.common import default_config
-from ipg_jax.data import Rule
+from ipg_jax.data import Mosaic, RandomCrop, Rule
 from ipg_jax.evaluation import BoxMerge, Tiles
 from ipg_jax.images import TileGrid
 from ipg_jax.training.build_data import (
@@ -48,6 +48,11 @@ def config(tmp_path):
     config.data.train_annotations = write(tmp_path, "train.json", CATEGORIES, [4, 2])
     config.data.eval_annotations = write(tmp_path, "val.json", CATEGORIES[:1], [4])
     return config
+
+
+def test_tiles_crops_and_mosaics_have_one_default_of_what_must_be_visible():
+    cuts = RandomCrop(size=(8, 8)), Mosaic(), default_config().data
+    assert {cut.min_visible for cut in cuts} == {0.5}
 
 
 def test_evaluation_data_may_lack_a_class_of_the_training(config):

@@ -97,7 +97,8 @@ class Augmentation(abc.ABC):
 
     A subclass is a frozen dataclass whose fields are its options, made by `option`. It draws all
     its random numbers from the generator that it is given, which is seeded by the run's seed, the
-    epoch and the image: the same batches come on any number of hosts, and after a resume.
+    epoch and the image: the same batches come on any number of hosts, and after a resume, with the
+    same version of NumPy (NEP 19).
 
     Attributes:
       probability: how often it is applied.

@@ -8,15 +8,15 @@ import numpy as np
 from jaxtyping import Float, Integer
 
 from ipg_jax.data.augmentations.base import SHARE, Augmentation, Example, Images, cut, option
-from ipg_jax.data.crop import Window
-from ipg_jax.fields import FLAG, is_ascending_pair, real, several, whole
+from ipg_jax.data.crop import MIN_VISIBLE, Window
+from ipg_jax.fields import FLAG, ascending_pair, real, several, whole
 from ipg_jax.types import Size
 
 LONGEST = 2**16
 """The most pixels of a side."""
 
-MIN_VISIBLE = 0.3
-"""Share of an object's box that must be left of it, where nothing else is said."""
+FACTORS = ascending_pair(real(0.01, 100.0), "(least, largest) of factors from 0.01 to 100")
+"""What a range of scales may be."""
 
 
 def mirror(example: Example) -> Example:
@@ -81,14 +81,7 @@ class ScaleJitter(Augmentation):
       factors: least and largest factor, drawn uniformly.
     """
 
-    factors: tuple[float, float] = option(
-        several(
-            real(0.01, 100.0),
-            "a pair (least, largest) of factors from 0.01 to 100",
-            is_ascending_pair,
-        ),
-        (0.1, 2.0),
-    )
+    factors: tuple[float, float] = option(FACTORS, (0.1, 2.0))
 
     def apply(self, example: Example, rng: np.random.Generator, images: Images) -> Example:
         """See `Augmentation`."""

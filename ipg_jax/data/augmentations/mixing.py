@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from jaxtyping import Float, Integer
+from jaxtyping import Bool, Float, Integer
 
 from ipg_jax.data.augmentations.base import (
     SHARE,
@@ -16,16 +16,16 @@ from ipg_jax.data.augmentations.base import (
     cut,
     option,
 )
-from ipg_jax.data.augmentations.geometry import MIN_VISIBLE, RandomCrop, scaled
+from ipg_jax.data.augmentations.geometry import FACTORS, RandomCrop, scaled
+from ipg_jax.data.crop import MIN_VISIBLE, visible_shares
 from ipg_jax.data.sources.base import NO_OBJECTS, Objects
-from ipg_jax.fields import FLAG, is_ascending_pair, real, several, whole
+from ipg_jax.fields import FLAG, real, whole
 
 FILL = (124, 116, 104)
 """The mean colour of ImageNet, which is near zero once it is normalised."""
 
-FACTORS = several(
-    real(0.01, 100.0), "a pair (least, largest) of factors from 0.01 to 100", is_ascending_pair
-)
+PAIRS = 2**20
+"""How many pairs of objects are compared at a time, give or take a row."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,17 +68,17 @@ class Mosaic(Augmentation):
             top, left = (y if bottom else y - one.size[0]), (x if right else x - one.size[1])
             image[top : top + one.size[0], left : left + one.size[1]] = one.image
             parts.append(_shifted(one.objects, left, top))
-        return Example(image, _concatenated(parts), example.size)
+        return Example(image, Objects.concatenated(parts), example.size)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CopyPaste(Augmentation):
-    """Pastes small objects of another image at random places, with a border that fades.
+    """Pastes small objects of another image at random positions, with a border that fades.
 
     After Kisantal et al. (2019), "Augmentation for small object detection", and Dwibedi et al.
     (2017), "Cut, paste and learn". Boxes are pasted, with their background. Only objects are taken
     that are no regions to ignore, and that bring no more than `max_cover` of another one's box
-    along. A place is taken at which no object of the image, pasted ones and regions to ignore
+    along. A position is taken at which no object of the image, pasted ones and regions to ignore
     included, is covered by more than `max_cover` of its box by all that is pasted, with borders.
 
     Attributes:
@@ -91,7 +91,7 @@ class CopyPaste(Augmentation):
         0 for a hard edge.
       max_cover: largest share of the box of an object that may be covered, or brought along.
       same_image: whether objects are taken from the image itself, which saves reading another.
-      tries: after so many places that cover too much, an object is not pasted.
+      tries: after so many positions that cover too much, an object is not pasted.
     """
 
     probability: float = option(SHARE, 0.5)
@@ -123,9 +123,8 @@ class CopyPaste(Augmentation):
                 continue
             for _ in range(self.tries):
                 y, x = int(rng.integers(rows + 1)), int(rng.integers(columns + 1))
-                window = np.array([x, y, x + width, y + height], np.float32)
                 boxes = np.concatenate([part.boxes for part in parts])
-                together = covered + _shares_inside(boxes, window)
+                together = covered + visible_shares(boxes, (x, y, x + width, y + height))
                 if (together <= self.max_cover).all():
                     covered = np.append(together, 0.0)
                     below = image[y : y + height, x : x + width]
@@ -133,17 +132,27 @@ class CopyPaste(Augmentation):
                     below[:] = np.rint(mixed)
                     parts.append(_shifted(patch.objects, x, y))
                     break
-        return example._replace(image=image, objects=_concatenated(parts))
+        return example._replace(image=image, objects=Objects.concatenated(parts))
 
     def _candidates(self, donor: Example) -> Integer[np.ndarray, " k"]:
         """Indices of the objects of an image that can be pasted elsewhere."""
         boxes = donor.objects.boxes
         sides = np.sqrt(np.prod((boxes[:, 2:] - boxes[:, :2]) * donor.scale[::-1], axis=1))
+        small = np.flatnonzero(~donor.objects.ignore & (sides <= self.max_side))
+        # Pairs of a few objects at a time: all of a dense scene would not fit into memory.
+        groups = np.array_split(small, 1 + len(small) * len(boxes) // PAIRS)
+        return np.concatenate([rows[self._alone(boxes, rows)] for rows in groups])
+
+    def _alone(
+        self, boxes: Float[np.ndarray, "n 4"], rows: Integer[np.ndarray, " k"]
+    ) -> Bool[np.ndarray, " k"]:
+        """Which of some boxes bring no more than `max_cover` of another one along."""
+        corners = np.maximum(boxes[rows, None, :2], boxes[:, :2])
+        ends = np.minimum(boxes[rows, None, 2:], boxes[:, 2:])
         areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-        brought = _intersections(boxes, boxes) / np.maximum(areas, 1e-12)  # [object, the other]
-        np.fill_diagonal(brought, 0)
-        alone = (brought <= self.max_cover).all(axis=1)
-        return np.flatnonzero(~donor.objects.ignore & (sides <= self.max_side) & alone)
+        brought = np.prod(np.maximum(ends - corners, 0), axis=2) / np.maximum(areas, 1e-12)
+        brought[np.arange(len(rows)), rows] = 0
+        return (brought <= self.max_cover).all(axis=1)
 
     def _patch(
         self, donor: Example, index: int, example: Example, factor: float
@@ -157,16 +166,9 @@ class CopyPaste(Augmentation):
         x0, y0 = np.maximum(np.floor(box[:2] - margin), 0).astype(int).tolist()
         height, width = donor.image.shape[:2]
         x1, y1 = np.minimum(np.ceil(box[2:] + margin), (width, height)).astype(int).tolist()
-        one = np.arange(len(donor.objects.boxes)) == index
-        objects = Objects(
-            **{
-                field.name: getattr(donor.objects, field.name)[one]
-                for field in dataclasses.fields(Objects)
-            }
-        )
         ratio = factor * donor.scale / example.scale
         size = max(round((y1 - y0) * ratio[0]), 1), max(round((x1 - x0) * ratio[1]), 1)
-        alone = donor._replace(objects=objects)
+        alone = donor._replace(objects=donor.objects.of(np.array([index])))
         patch = at_final_size(cut(alone, (x0, y0, x1, y1), size, min_visible=0.0))
         left, top, right, bottom = patch.objects.boxes[0].tolist()
         fade = np.hypot(
@@ -181,33 +183,6 @@ def _distances(side: int, first: float, last: float) -> Float[np.ndarray, " n"]:
     pixels = np.arange(side)
     outside = np.maximum(first - pixels - 0.5, pixels + 0.5 - last)
     return np.where((pixels < last) & (pixels + 1 > first), 0.0, outside)
-
-
-def _intersections(
-    boxes: Float[np.ndarray, "n 4"], others: Float[np.ndarray, "m 4"]
-) -> Float[np.ndarray, "n m"]:
-    """Areas in which boxes overlap."""
-    corners = np.maximum(boxes[:, None, :2], others[:, :2])
-    ends = np.minimum(boxes[:, None, 2:], others[:, 2:])
-    return np.prod(np.maximum(ends - corners, 0), axis=2)
-
-
-def _shares_inside(
-    boxes: Float[np.ndarray, "n 4"], window: Float[np.ndarray, " 4"]
-) -> Float[np.ndarray, " n"]:
-    """What share of each box's area a window covers."""
-    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    return _intersections(boxes, window[None])[:, 0] / np.maximum(areas, 1e-12)
-
-
-def _concatenated(parts: list[Objects]) -> Objects:
-    """All objects of some images, in their order."""
-    return Objects(
-        **{
-            field.name: np.concatenate([getattr(part, field.name) for part in parts])
-            for field in dataclasses.fields(Objects)
-        }
-    )
 
 
 def _shifted(objects: Objects, x: int, y: int) -> Objects:

@@ -14,7 +14,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageFilter
 
 from ipg_jax.data.augmentations.base import SHARE, Augmentation, Example, Images, option
-from ipg_jax.fields import is_ascending_pair, real, several, whole
+from ipg_jax.fields import ascending_pair, real, whole
 
 GREY = np.array([0.299, 0.587, 0.114])
 """Weights of red, green and blue in the luma of ITU-R BT.601."""
@@ -80,11 +80,7 @@ class GaussianBlur(Augmentation):
 
     probability: float = option(SHARE, 0.5)
     sigma: tuple[float, float] = option(
-        several(
-            real(0.0, 100.0),
-            "a pair (least, largest) of numbers of pixels from 0 to 100",
-            is_ascending_pair,
-        ),
+        ascending_pair(real(0.0, 100.0), "(least, largest) of numbers of pixels from 0 to 100"),
         (0.1, 2.0),
     )
 
@@ -105,11 +101,7 @@ class GaussianNoise(Augmentation):
 
     probability: float = option(SHARE, 0.5)
     sigma: tuple[float, float] = option(
-        several(
-            real(0.0, 255.0),
-            "a pair (least, largest) of levels from 0 to 255",
-            is_ascending_pair,
-        ),
+        ascending_pair(real(0.0, 255.0), "(least, largest) of levels from 0 to 255"),
         (0.0, 10.0),
     )
 
@@ -133,11 +125,7 @@ class JpegCompression(Augmentation):
 
     probability: float = option(SHARE, 0.5)
     quality: tuple[int, int] = option(
-        several(
-            whole(1, 95),
-            "a pair (least, largest) of whole numbers from 1 to 95",
-            is_ascending_pair,
-        ),
+        ascending_pair(whole(1, 95), "(least, largest) of whole numbers from 1 to 95"),
         (40, 95),
     )
 

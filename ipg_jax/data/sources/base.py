@@ -167,6 +167,20 @@ class Objects:
     ignore: Bool[np.ndarray, " m"]
     area: Float32[np.ndarray, " m"]
 
+    def of(self, rows: np.ndarray) -> Objects:
+        """Returns some of the objects, by a mask or by indices."""
+        return Objects(self.boxes[rows], self.labels[rows], self.ignore[rows], self.area[rows])
+
+    @classmethod
+    def concatenated(cls, parts: Sequence[Objects]) -> Objects:
+        """Returns the objects of one or more parts, in their order."""
+        return cls(
+            boxes=np.concatenate([part.boxes for part in parts]),
+            labels=np.concatenate([part.labels for part in parts]),
+            ignore=np.concatenate([part.ignore for part in parts]),
+            area=np.concatenate([part.area for part in parts]),
+        )
+
 
 NO_OBJECTS = Objects(
     boxes=np.zeros((0, 4), np.float32),
@@ -434,6 +448,11 @@ class Source(abc.ABC):
         """The name of each of these images and the reason, the newest last."""
         with self._lock:
             return list(self._unreadable.values())
+
+    @property
+    def whole_boxes(self) -> Float32[np.ndarray, "t 4"]:
+        """The boxes of `records` as large as their objects are, where those are cut (tiles)."""
+        return self.records.boxes
 
     def size(self, index: int) -> Size:
         """Height and width of image `index`."""

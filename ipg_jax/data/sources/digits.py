@@ -120,7 +120,7 @@ class DigitsSource(Source):
             glyph_size = np.array(self._glyphs[digit].shape)
             side = np.exp(rng.uniform(*np.log(_SIDES)))
             h, w = np.maximum(np.round(side * glyph_size / glyph_size.max()).astype(int), 3)
-            # A few tries find a free place; a scene too full for that has one digit less.
+            # A few tries find a free position; a scene too full for that has one digit less.
             for _ in range(10):
                 x, y = rng.integers([self._scene_size - w, self._scene_size - h], endpoint=True)
                 box = np.array([x, y, x + w, y + h], np.float64)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import concurrent.futures
 import logging
 import os
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Int32, UInt8
@@ -28,6 +28,8 @@ from ipg_jax.text import shown
 from ipg_jax.types import Size
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 Verify = Literal["headers", "decode", "none"]
 """How images are checked at start-up: `headers` opens every file and reads its size, `decode` also
@@ -157,6 +159,14 @@ def verify_images(
     true_sizes = np.array([size for size, _ in checked], np.int32).reshape(-1, 2)
     usable = np.array([not found.keys() & LOST for _, found in checked], bool)
     return VerifiedImages(true_sizes, usable, unopened)
+
+
+def attempt(read: Callable[..., T], *arguments: Any) -> T | OSError | ValueError:
+    """Returns what `read` returns, or the error by which it says that a file cannot be read."""
+    try:
+        return read(*arguments)
+    except (OSError, ValueError) as error:
+        return error
 
 
 def unusable(error: OSError | ValueError) -> Rule:

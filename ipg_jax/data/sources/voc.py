@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import itertools
 import math
 import os
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ipg_jax.data.sources.base import DataReport, Rule, build_records, resolve_classes
-from ipg_jax.data.sources.files import FileSource, Verify, verify_images
+from ipg_jax.data.sources.files import FileSource, Verify, attempt, verify_images
 from ipg_jax.data.sources.voc_layout import VocLayout
 from ipg_jax.data.sources.voc_xml import VocAnnotation, half_open, read_annotation
 from ipg_jax.images import DEFAULT_OPTIONS, ImageOptions
@@ -109,7 +110,8 @@ class VocSource(FileSource):
             }
         paths = [layouts[place.folder].annotation(place.stem) for place in wanted]
         with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-            annotations = dict(zip(wanted, pool.map(_try_annotation, paths), strict=True))
+            contents = pool.map(attempt, itertools.repeat(read_annotation), paths)
+            annotations = dict(zip(wanted, contents, strict=True))
         read = {p: a for p, a in annotations.items() if isinstance(a, VocAnnotation)}
         found = sorted({name for annotation in read.values() for name in annotation.names})
         classes = resolve_classes(
@@ -187,11 +189,3 @@ def _parse_list(name: str, split: str) -> tuple[str, str]:
             "VOC2007/trainval+VOC2012/trainval"
         )
     return folder, stem
-
-
-def _try_annotation(path: str) -> VocAnnotation | OSError | ValueError:
-    """The contents of one XML file, or why it cannot be read."""
-    try:
-        return read_annotation(path)
-    except (OSError, ValueError) as error:
-        return error

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import functools
+import itertools
 import math
 import os
 from collections.abc import Sequence
@@ -11,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ipg_jax.data.sources.base import DataReport, Rule, build_records, resolve_classes
-from ipg_jax.data.sources.files import FileSource, Verify, verify_images
+from ipg_jax.data.sources.files import FileSource, Verify, attempt, verify_images
 from ipg_jax.data.sources.yolo_files import YoloLabels, YoloLayout, label_path, read_labels
 from ipg_jax.images import DEFAULT_OPTIONS, ImageOptions
 from ipg_jax.text import shown
@@ -21,7 +23,8 @@ class YoloSource(FileSource):
     """Images and boxes of one split of a YOLO data set.
 
     An image is named by its path in the folder of the data set (`images/train/a.jpg`). One without
-    a label file has no objects, as Ultralytics reads it. A polygon becomes the box around it.
+    a label file has no objects, as Ultralytics reads it. A polygon becomes the box around it; the
+    keypoints of a pose are left out.
     """
 
     def __init__(
@@ -67,7 +70,8 @@ class YoloSource(FileSource):
         repeated = (layout.name(path) for path, n in uses.items() for _ in range(n - 1))
         report.add(Rule.DUPLICATE_IMAGE, repeated)
         with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-            labels_of = list(pool.map(_try_labels, map(label_path, paths)))
+            read = functools.partial(read_labels, keypoint_values=layout.keypoint_values)
+            labels_of = list(pool.map(attempt, itertools.repeat(read), map(label_path, paths)))
         names = [layout.name(path) for path in paths]
         verified = verify_images(
             paths,
@@ -84,6 +88,8 @@ class YoloSource(FileSource):
         labels: list[int] = []
         boxes: list[tuple[float, ...]] = []
         for index, (name, of_image) in enumerate(zip(names, labels_of, strict=True)):
+            if not keep[index]:  # counted by `verify_images`
+                continue
             if not isinstance(of_image, YoloLabels):
                 report.add(Rule.UNREADABLE_ANNOTATION, [str(of_image)])
                 keep[index] = False
@@ -125,11 +131,3 @@ class YoloSource(FileSource):
             records=records,
             report=report,
         )
-
-
-def _try_labels(path: str) -> YoloLabels | OSError | ValueError:
-    """The contents of one label file, or why it cannot be read."""
-    try:
-        return read_labels(path)
-    except (OSError, ValueError) as error:
-        return error

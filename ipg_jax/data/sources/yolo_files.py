@@ -2,7 +2,8 @@
 
 The format is that of Darknet as Ultralytics describes it: a line of a label file is a class and a
 box `x_center y_center width height`, or a class and a polygon `x1 y1 x2 y2 ...`, all in shares of
-the image's width and height.
+the image's width and height. Where `data.yaml` has `kpt_shape: [points, values of each]`, the data
+are poses: keypoints follow each box.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class YoloLayout:
     Attributes:
       path: the file.
       class_names: the classes by their numbers, from 0 on.
+      keypoint_values: how many values of keypoints follow a box; 0 unless the data are poses.
     """
 
     def __init__(self, path: str):
@@ -70,12 +72,13 @@ class YoloLayout:
             raise ValueError(
                 f"{shown(path)} names {len(self.class_names)} classes and says nc: {shown(count)}"
             )
+        self.keypoint_values = _keypoint_values(content.get("kpt_shape"), path)
         self._splits = content
         self._folder = os.path.dirname(path)
         root = content.get("path")
         if root is not None and not isinstance(root, str):
             raise ValueError(f"{shown(path)}: path is a folder, not {shown(root)}")
-        self._root = self._find(root or "")
+        self._root = self._find(root or "", [self._folder])
 
     def images(self, split: str) -> YoloImages:
         """Returns the images of a split, in order.
@@ -89,44 +92,48 @@ class YoloLayout:
           ValueError: the file has no such split, or a list is no text.
         """
         value = self._splits.get(split)
-        parts = value if isinstance(value, list) else [value]
-        texts = [part for part in parts if isinstance(part, str) and part]
-        if not texts or len(texts) < len(parts):
+        if not value:
             known = [name for name in ("train", "val", "test") if self._splits.get(name)]
             raise ValueError(
                 f"{shown(self.path)} has no folder or list of images for {shown(split)}; it has "
                 f"{', '.join(known) or 'no splits'}"
             )
+        parts = value if isinstance(value, list) else [value]
         found = YoloImages([], [])
-        for text in texts:
+        for part in parts:
+            if not isinstance(part, str) or not part:
+                raise ValueError(
+                    f"{shown(self.path)}: {shown(split)} is a folder or a list of images, or "
+                    f"several of these, not {shown(value)}"
+                )
             try:
-                self._add(self._find(text), found)
+                self._add(self._find(part, [self._root, self._folder]), found)
             except (OSError, ValueError) as error:
                 kind = OSError if isinstance(error, OSError) else ValueError
                 raise kind(f"{shown(self.path)}, {shown(split)}: {error}") from error
         return found
 
-    def _add(self, place: str, found: YoloImages) -> None:
+    def _add(self, path: str, found: YoloImages) -> None:
         """Adds the images of a folder or of a list."""
-        if place.lower().endswith(".txt"):
-            found.paths.extend(self._listed(place))
+        if path.lower().endswith(".txt"):
+            found.paths.extend(self._listed(path))
             return
-        tree = FileTree(place, (*IMAGE_SUFFIXES, ".txt"))
-        found.unfollowed.extend(os.path.join(place, link) for link in tree.unfollowed)
+        tree = FileTree(path, (*IMAGE_SUFFIXES, ".txt"))
+        found.unfollowed.extend(os.path.join(path, link) for link in tree.unfollowed)
         files = (f for f in tree.files if posixpath.splitext(f)[1].lower() in IMAGE_SUFFIXES)
-        found.paths.extend(os.path.join(place, file) for file in sorted(files))
+        found.paths.extend(os.path.join(path, file) for file in sorted(files))
 
     def name(self, path: str) -> str:
         """Returns what an image is called: its path from the folder of the data set on."""
         root = os.path.join(self._root, "")
         return path.removeprefix(root) if path.startswith(root) else path
 
-    def _find(self, part: str) -> str:
-        """The place that a path of the file means: from `path:`, or from the file's folder.
+    @staticmethod
+    def _find(part: str, bases: Sequence[str]) -> str:
+        """What a path of the file means: the first that exists, from one of some folders on.
 
         Exports of Roboflow write `../train/images` for what lies beside the file.
         """
-        bases = [getattr(self, "_root", self._folder), self._folder]
         texts = [part, part.removeprefix("../")]
         candidates = [
             os.path.normpath(os.path.join(base, text))
@@ -163,6 +170,19 @@ def _class_names(names: Any, path: str) -> list[str]:
     return names
 
 
+def _keypoint_values(shape: Any, path: str) -> int:
+    """How many values the keypoints of an object have, by `kpt_shape:`."""
+    match shape:
+        case None:
+            return 0
+        case [int(points), 2 | 3 as values] if points > 0:
+            return points * values
+    raise ValueError(
+        f"{shown(path)}: kpt_shape is the number of keypoints and of the values of each, 2 or 3, "
+        f"such as [17, 3], not {shown(shape)}"
+    )
+
+
 def label_path(image: str) -> str:
     """Returns the label file of an image: below `labels` in the place of the last `images`.
 
@@ -197,8 +217,12 @@ BEYOND = 1.01
 """How large a share may be, with all rounding."""
 
 
-def read_labels(path: str) -> YoloLabels:
+def read_labels(path: str, keypoint_values: int = 0) -> YoloLabels:
     """Reads a label file; one that does not exist holds no objects.
+
+    Args:
+      path: the file.
+      keypoint_values: see `YoloLayout`; these values are left out, whatever they are.
 
     Raises:
       OSError: it exists and cannot be read.
@@ -215,7 +239,7 @@ def read_labels(path: str) -> YoloLabels:
     unique = list(dict.fromkeys(lines))
     for line in unique:
         try:
-            label, values = _numbers(line)
+            label, values = _numbers(line, keypoint_values)
         except ValueError:
             malformed.append(line)
             continue
@@ -228,12 +252,16 @@ def read_labels(path: str) -> YoloLabels:
     return YoloLabels(labels, boxes, polygons, len(lines) - len(unique), malformed, not_shares)
 
 
-def _numbers(line: str) -> tuple[int, list[float]]:
+def _numbers(line: str, keypoint_values: int) -> tuple[int, list[float]]:
     """Class and values of a line; raises ValueError if it is neither a box nor a polygon."""
     first, *rest = line.split()
     label = float(first)  # some tools write 0.0
     values = [float(text) for text in rest]
-    if len(values) == 5:
+    if keypoint_values:
+        if len(values) not in (4, 4 + keypoint_values):
+            raise ValueError(line)
+        values = values[:4]
+    elif len(values) == 5:
         values.pop()  # the score of a box that a detector drew
     if not label.is_integer() or not 0 <= label < 2**31:
         raise ValueError(line)
