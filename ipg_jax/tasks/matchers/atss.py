@@ -51,7 +51,7 @@ class AtssMatcher(Matcher):
         index = jnp.concatenate(candidates, axis=1)
 
         chosen = every[index]
-        iou = ops.paired_iou(chosen, jnp.broadcast_to(boxes[:, None], chosen.shape))
+        iou = ops.paired_iou(chosen, boxes[:, None])
         mean = iou.mean(axis=1, keepdims=True)
         squares = ((iou - mean) ** 2).sum(axis=1, keepdims=True)
         threshold = mean + jnp.sqrt(squares / max(index.shape[1] - 1, 1))
