@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
@@ -22,9 +21,9 @@ class Ranked(NamedTuple):
       best: float32 `[a]`, its largest similarity with an object; minus infinity without any.
     """
 
-    index: Int[jax.Array, " a"]  # type: ignore[assignment]  # hides `tuple.index`, which is no loss
-    positive: Bool[jax.Array, " a"]
-    best: Float[jax.Array, " a"]
+    index: Int[Array, " a"]  # type: ignore[assignment]  # hides `tuple.index`, which is no loss
+    positive: Bool[Array, " a"]
+    best: Float[Array, " a"]
 
 
 def match_ranked(
