@@ -73,7 +73,7 @@ def predict(
         """What was seen, and a PNG of the picture with its boxes."""
         if seen.pixels is None or seen.found is None:
             return seen, b""
-        best = seen.found[seen.found.scores >= threshold]
+        best = seen.found.select(seen.found.scores >= threshold)
         picture = visualize.draw_boxes(
             seen.pixels,
             best.boxes,
@@ -103,7 +103,7 @@ def predict(
                 logger.error("%s: left out: %s", shown(path), seen.error)
                 failed.append(path)
                 continue
-            best = seen.found[seen.found.scores >= threshold]
+            best = seen.found.select(seen.found.scores >= threshold)
             labels = {FORMATS[name][0]: FORMATS[name][1](best, path) for name in formats}
             name = folder.add(path, seen.found, picture, labels)
             limit = detector.task.max_detections

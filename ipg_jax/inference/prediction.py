@@ -40,10 +40,10 @@ class Prediction:
         """The class name of each object."""
         return [self.class_names[label] for label in self.labels]
 
-    def __getitem__(self, rows: slice | Bool[np.ndarray, " n"] | Int32[np.ndarray, " k"]) -> Any:
-        """Returns a prediction of some of the objects, such as `found[found.scores > 0.5]`."""
+    def select(self, mask: Bool[np.ndarray, " n"]) -> Prediction:
+        """Returns the objects of which the mask says so: `found.select(found.scores > 0.5)`."""
         return dataclasses.replace(
-            self, boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows]
+            self, boxes=self.boxes[mask], scores=self.scores[mask], labels=self.labels[mask]
         )
 
     def to_coco(self, image_id: ImageId) -> list[dict[str, Any]]:

@@ -227,7 +227,7 @@ def test_predictions_as_coco_and_pictures():
         "score": pytest.approx(0.8),
     }
     assert [row["category_id"] for row in found.to_coco(3)] == [7, "x"]
-    best = found[found.scores > 0.5]
+    best = found.select(found.scores > 0.5)
     assert best.labels.tolist() == [0]
     drawn = best.draw(image)
     assert drawn.shape == image.shape
