@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from ipg_jax.evaluation import BoxMerge, Tiles
-from ipg_jax.images import TileGrid
-from ipg_jax.inference.detector import Detector, read_picture
+from ipg_jax.images import TileGrid, read_picture
+from ipg_jax.inference.detector import Detector
 from ipg_jax.tasks import DetectionTask
 from ipg_jax.training.sharding import make_mesh
 from ipg_jax.types import Detections
@@ -140,6 +140,14 @@ def test_large_pictures_in_tiles(tmp_path):
     # A size alone: overlapping, and the whole picture as well, with a box larger than a tile.
     boxes = make(batch_size=2).predict(image, tiles=(32, 64)).boxes
     assert (boxes[:, 2] - boxes[:, 0]).max() > 64
+    # The same by arguments of the detector: 4 x 5 tiles of 32 x 32 by half, and the whole.
+    by_size = make(tiles=(32, 32), tile_overlap=0.5, merge=BoxMerge(method="nms", metric="iou"))
+    whole = Tiles(
+        grid=TileGrid((32, 32), 0.5), merge=BoxMerge(method="nms", metric="iou"), whole=True
+    )
+    np.testing.assert_array_equal(
+        by_size.predict(image).boxes, detector.predict(image, tiles=whole).boxes
+    )
     (tmp_path / "broken.png").write_bytes(b"nothing")
     seen = list(detector.stream([image, tmp_path / "broken.png", image]))
     assert [one.error is None for one in seen] == [True, False, True]
@@ -161,6 +169,23 @@ def test_what_cannot_be_read_comes_with_its_error_or_raises(tmp_path):
         make().predict(names)
     with pytest.raises(ValueError, match="not a readable image"):
         make().predict(tmp_path / "broken.jpg")
+
+
+@pytest.mark.parametrize("tiles", [None, (32, 64)])
+def test_an_error_of_the_program_is_raised_behind_what_was_found_before(tiles):
+    """A picture that cannot be read is reported; a bug, here of what makes pictures, is not."""
+
+    def pictures():
+        for i in range(3):
+            yield picture(32, 64, (i, 3, i + 2, 9))
+        raise KeyError("no fourth")
+
+    found = []
+    with pytest.raises(KeyError, match="no fourth"):
+        found.extend(make(batch_size=2).stream(pictures(), tiles=tiles))
+    assert [int(one.found.boxes[0, 0]) for one in found] == [0, 1, 2]
+    with pytest.raises(TypeError):
+        make().predict([3.5])
 
 
 def test_pictures_of_pillow_come_upright():
