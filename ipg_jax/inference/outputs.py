@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -22,6 +23,8 @@ from ipg_jax.files import is_remote, read_regular, write_whole
 from ipg_jax.inference.prediction import Prediction
 from ipg_jax.lock import FolderLock
 from ipg_jax.text import shown
+
+logger = logging.getLogger(__name__)
 
 MADE_BY = "ipg_jax predict"
 
@@ -59,6 +62,15 @@ class OutputFolder:
     def pictures(self) -> frozenset[str]:
         """Real paths of the pictures of earlier runs."""
         return frozenset(os.path.realpath(self._folder / name) for name in self._owned)
+
+    def path_from(self, path: str) -> str:
+        """Returns the path of an image from this folder; as it is where either is in a store."""
+        if is_remote(path) or is_remote(self._folder):
+            return path
+        place, name = os.path.split(path)
+        return os.path.relpath(
+            os.path.join(os.path.realpath(place), name), os.path.realpath(self._folder)
+        )
 
     def protect(self, inputs: Sequence[str]) -> None:
         """Lets no picture take the place of these files, whoever wrote them."""
@@ -147,7 +159,13 @@ class OutputFolder:
         ]
         self._write(name, picture)
         for suffix, text in labels.items():
-            self._write(self._free_name(stem, suffix), text.encode())
+            label_name = self._free_name(stem, suffix)
+            if label_name != stem + suffix:
+                logger.warning(
+                    "%s: its labels are in %s, for %s is another file's name, or too long",
+                    *map(shown, (path, label_name, stem + suffix)),
+                )
+            self._write(label_name, text.encode())
         self._log(image=image, annotations=annotations)
         self._images.append(image)
         self._annotations += annotations
@@ -166,11 +184,13 @@ class OutputFolder:
                 file.write(data)
 
     def _free_name(self, stem: str, suffix: str) -> str:
-        """A name that no file has, or one of an earlier run."""
+        """A name that no file has or will have, or one of an earlier run."""
         for number in itertools.count(1):
             ending = suffix if number == 1 else f"_{number}{suffix}"
             name = _shortened(stem, _LONGEST - len(ending)) + ending
             path = self._folder / name
+            if name in (self._path.name, self._journal_path.name):
+                continue
             if name in self._written or os.path.realpath(path) in self._inputs:
                 continue
             if name in self._owned or not _exists(path):

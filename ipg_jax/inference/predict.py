@@ -104,7 +104,10 @@ def predict(
                 failed.append(path)
                 continue
             best = seen.found.select(seen.found.scores >= threshold)
-            labels = {FORMATS[name][0]: FORMATS[name][1](best, path) for name in formats}
+            labels = {
+                label_format.suffix: label_format.content(best, folder.path_from(path))
+                for label_format in (FORMATS[name] for name in formats)
+            }
             name = folder.add(path, seen.found, picture, labels)
             limit = detector.task.max_detections
             logger.info(
