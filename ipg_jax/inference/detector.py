@@ -6,13 +6,13 @@ import collections
 import contextlib
 import functools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple, TypeAlias, overload
 
 import jax
 import numpy as np
 from etils import epath
 from jax.sharding import Mesh
-from jaxtyping import Int32, UInt8
+from jaxtyping import Float64, Int32, UInt8
 
 from ipg_jax.evaluation import BoxMerge, Tiles
 from ipg_jax.images import (
@@ -33,6 +33,13 @@ from ipg_jax.training.sharding import batch_devices, image_sharding, make_mesh, 
 from ipg_jax.training.steps import of_mesh
 from ipg_jax.training.trained import TrainedDetector
 from ipg_jax.types import Array, Detections, Pyramid, PyTree, Size
+
+DEFAULT_THRESHOLD = 0.3
+"""Least score of an object where neither the user nor a report of the run says another."""
+
+
+Thresholds: TypeAlias = Float64[np.ndarray, " c"]
+"""The least score of each class, by label."""
 
 
 class Seen(NamedTuple):
@@ -73,7 +80,7 @@ class Detector:
         class_names: Sequence[str],
         category_ids: Sequence[int | str] | None = None,
         image_size: tuple[int, int] = (800, 1333),
-        threshold: float = 0.3,
+        threshold: float | Sequence[float] = DEFAULT_THRESHOLD,
         batch_size: int = 1,
         tiles: Tiles | Size | None = None,
         tile_overlap: float = 0.2,
@@ -89,7 +96,8 @@ class Detector:
           class_names: the name of each label.
           category_ids: the training data's own id of each label; from 1 on by default.
           image_size: limits of the (short, long) side, in pixels, to which pictures are resized.
-          threshold: least score of an object that `predict` returns.
+          threshold: least score of an object that `predict` returns, or that of each class by its
+            label.
           batch_size: pictures, or tiles of one, that the devices look at together.
           tiles: how large pictures are cut: a size (height, width) in pixels, with the whole
             picture looked at as well; or all of `evaluation.Tiles`. By default they are looked at
@@ -109,7 +117,6 @@ class Detector:
             raise ValueError(
                 f"there are {len(class_names)} class names, and the task has {task.num_classes}"
             )
-        check_threshold(threshold)
         self.mesh = one_device() if mesh is None else mesh
         if batch_size < 1 or batch_size % batch_devices(self.mesh):
             raise ValueError(
@@ -120,7 +127,7 @@ class Detector:
         self.class_names = tuple(class_names)
         self.category_ids = tuple(category_ids or range(1, len(class_names) + 1))
         self.image_size = image_size
-        self.threshold = threshold
+        self.thresholds = _class_thresholds(threshold, len(class_names))
         self.batch_size = batch_size
         self.tile_overlap = tile_overlap
         self.merge = BoxMerge() if merge is None else merge
@@ -153,6 +160,10 @@ class Detector:
     ) -> Detector:
         """Loads the detector of a training run.
 
+        Its thresholds are the best ones of the run's report (`report/thresholds.json`), where there
+        is one of this checkpoint, and else, and for classes of which nothing was found,
+        `DEFAULT_THRESHOLD`.
+
         Args:
           path: the workdir of the run, local or `gs://`, or `checkpoints/<step>` in it.
           checkpoint: of a workdir: a step, `best` or `latest`.
@@ -179,6 +190,11 @@ class Detector:
             "tiles": trained.tiles,
             "batch_size": trained.batch_size,
         }
+        if trained.thresholds is not None:
+            arguments["threshold"] = [
+                DEFAULT_THRESHOLD if threshold is None else threshold
+                for threshold in trained.thresholds
+            ]
         return cls(trained.task, trained.variables, **(arguments | options))
 
     @overload
@@ -186,7 +202,7 @@ class Detector:
         self,
         pictures: Picture,
         *,
-        threshold: float | None = None,
+        threshold: float | Sequence[float] | None = None,
         tiles: Tiles | Size | bool | None = None,
     ) -> Prediction: ...
 
@@ -195,7 +211,7 @@ class Detector:
         self,
         pictures: list[Picture] | tuple[Picture, ...],
         *,
-        threshold: float | None = None,
+        threshold: float | Sequence[float] | None = None,
         tiles: Tiles | Size | bool | None = None,
     ) -> list[Prediction]: ...
 
@@ -203,15 +219,15 @@ class Detector:
         self,
         pictures: Picture | list[Picture] | tuple[Picture, ...],
         *,
-        threshold: float | None = None,
+        threshold: float | Sequence[float] | None = None,
         tiles: Tiles | Size | bool | None = None,
     ) -> Prediction | list[Prediction]:
         """Returns what is found in a picture, or in each of several.
 
         Args:
           pictures: one, or a list of them.
-          threshold: least score, instead of the detector's own; 0 for all that
-            `task.score_threshold` and `task.max_detections` leave.
+          threshold: least score, or that of each class, instead of the detector's own; 0 for all
+            that `task.score_threshold` and `task.max_detections` leave.
           tiles: how large pictures are cut, instead of the detector's own: as its argument of that
             name, or False for whole pictures alone; True asks that it have some.
 
@@ -230,7 +246,7 @@ class Detector:
         self,
         pictures: Iterable[Picture],
         *,
-        threshold: float | None = None,
+        threshold: float | Sequence[float] | None = None,
         tiles: Tiles | Size | bool | None = None,
     ) -> Iterator[Seen]:
         """Yields what becomes of each picture, in their order, for more than memory holds.
@@ -244,14 +260,13 @@ class Detector:
           threshold: see `predict`, as for the next and the errors.
           tiles: the same.
         """
-        threshold = self.threshold if threshold is None else threshold
-        check_threshold(threshold)
+        thresholds = self.thresholds_for(threshold)
         if tiles is True and self.tiles is None:
             raise ValueError("tiles=True, and the detector has no tiles: give their size")
         cut = self.tiles if tiles is None or tiles is True else self._as_tiles(tiles or None)
         if cut is None:
-            return self._stream_whole(pictures, threshold)
-        return self._stream_tiled(pictures, threshold, cut)
+            return self._stream_whole(pictures, thresholds)
+        return self._stream_tiled(pictures, thresholds, cut)
 
     def _as_tiles(self, tiles: Tiles | Size | None) -> Tiles | None:
         if tiles is None or isinstance(tiles, Tiles):
@@ -259,7 +274,7 @@ class Detector:
         return Tiles(grid=TileGrid(tiles, self.tile_overlap), merge=self.merge, whole=True)
 
     def _stream_tiled(
-        self, pictures: Iterable[Picture], threshold: float, tiles: Tiles
+        self, pictures: Iterable[Picture], thresholds: Thresholds, tiles: Tiles
     ) -> Iterator[Seen]:
         with contextlib.closing(map_ahead(self._read, pictures, 2)) as read:
             for pixels in read:
@@ -269,9 +284,9 @@ class Detector:
                 found = detect_tiles(
                     self._run, self._prepare_image, pixels, tiles, batch_size=self.batch_size
                 )
-                yield Seen(pixels, self._prediction(pixels, found, threshold), None)
+                yield Seen(pixels, self._prediction(pixels, found, thresholds), None)
 
-    def _stream_whole(self, pictures: Iterable[Picture], threshold: float) -> Iterator[Seen]:
+    def _stream_whole(self, pictures: Iterable[Picture], thresholds: Thresholds) -> Iterator[Seen]:
         done: dict[int, Seen] = {}
         waiting: dict[Size, list[tuple[int, _Prepared]]] = collections.defaultdict(list)
         following = 0
@@ -287,19 +302,29 @@ class Detector:
                         # Full; or its first picture has kept others waiting long enough.
                         longest = number - group[0][0] >= 4 * self.batch_size
                         if len(group) == self.batch_size or longest:
-                            done |= self._look_at(waiting.pop(shape), threshold)
+                            done |= self._look_at(waiting.pop(shape), thresholds)
                     while following in done:
                         yield done.pop(following)
                         following += 1
             except Exception as error:  # raised when what came before is looked at
                 failure = error
         for group in waiting.values():
-            done |= self._look_at(group, threshold)
+            done |= self._look_at(group, thresholds)
         while following in done:
             yield done.pop(following)
             following += 1
         if failure is not None:
             raise failure
+
+    def thresholds_for(self, threshold: float | Sequence[float] | None) -> Thresholds:
+        """Returns the least score of each class for the argument of `predict`: None is its own.
+
+        Raises:
+          ValueError: a threshold is no score, or they are not as many as the classes.
+        """
+        if threshold is None:
+            return self.thresholds
+        return _class_thresholds(threshold, len(self.class_names))
 
     def warm_up(self, sizes: Iterable[Size] = ((2, 3), (3, 2))) -> None:
         """Compiles the programs now.
@@ -328,19 +353,21 @@ class Detector:
         placed = jax.device_put(pyramid, image_sharding(self.mesh))
         return self._detect(self._variables, placed, image_size)
 
-    def _look_at(self, group: Sequence[tuple[int, _Prepared]], threshold: float) -> dict[int, Seen]:
+    def _look_at(
+        self, group: Sequence[tuple[int, _Prepared]], thresholds: Thresholds
+    ) -> dict[int, Seen]:
         """What is found in each of up to `batch_size` pictures of one shape, by their numbers."""
         views = [one.view for _, one in group]
         found = found_in(views, self._run(*stack_views(views, self.batch_size)))
         return {
-            number: Seen(one.pixels, self._prediction(one.pixels, of_one, threshold), None)
+            number: Seen(one.pixels, self._prediction(one.pixels, of_one, thresholds), None)
             for (number, one), of_one in zip(group, found, strict=True)
         }
 
     def _prediction(
-        self, pixels: UInt8[np.ndarray, "h w 3"], found: Found, threshold: float
+        self, pixels: UInt8[np.ndarray, "h w 3"], found: Found, thresholds: Thresholds
     ) -> Prediction:
-        keep = found.scores >= threshold
+        keep = found.scores >= thresholds[found.labels]
         height, width = pixels.shape[:2]
         return Prediction(
             boxes=found.boxes[keep].astype(np.float32),
@@ -364,7 +391,13 @@ def one_device() -> Mesh:
     return make_mesh(data=1, devices=jax.local_devices()[:1])
 
 
-def check_threshold(threshold: float) -> None:
-    """Raises ValueError for what is no score."""
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold is a score from 0 to 1, not {threshold}")
+def _class_thresholds(threshold: float | Sequence[float], classes: int) -> Thresholds:
+    thresholds = np.asarray(threshold, np.float64)
+    if thresholds.shape not in ((), (classes,)):
+        raise ValueError(
+            f"threshold is a score or {classes}, one of each class, not of shape {thresholds.shape}"
+        )
+    for value in np.atleast_1d(thresholds).tolist():
+        if not 0 <= value <= 1:
+            raise ValueError(f"threshold is a score from 0 to 1, not {value}")
+    return np.broadcast_to(thresholds, (classes,))

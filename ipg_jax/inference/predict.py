@@ -10,10 +10,11 @@ from etils import epath
 
 from ipg_jax import visualize
 from ipg_jax.inference.ahead import map_ahead
-from ipg_jax.inference.detector import Detector, Seen, check_threshold
+from ipg_jax.inference.detector import Detector, Seen
 from ipg_jax.inference.formats import FORMATS
 from ipg_jax.inference.inputs import find_inputs
 from ipg_jax.inference.outputs import OutputFolder
+from ipg_jax.inference.prediction import Prediction
 from ipg_jax.text import shown
 
 logger = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ def predict(
     images: Sequence[epath.PathLike],
     out: epath.PathLike,
     *,
-    threshold: float = 0.3,
+    threshold: float | Sequence[float] | None = None,
     captions: visualize.Captions = "auto",
     line_width: int | None = None,
     formats: Sequence[str] = (),
@@ -44,7 +45,8 @@ def predict(
       detector: the detector.
       images: files to look at, folders of such files, and patterns (`inputs.find_inputs`).
       out: folder for `<name>_detections.png` and `detections.json`; made if need be.
-      threshold: least score of what is drawn and written to label files; the JSON has all.
+      threshold: least score of what is drawn and written to label files, or that of each class by
+        its label; by default as the detector has it. The JSON has all.
       captions: see `visualize.draw_boxes`, as for the next.
       line_width: the same.
       formats: of the label files that are written for each image, by the names of
@@ -59,7 +61,7 @@ def predict(
       FileExistsError: `out` holds somebody else's `detections.json`.
       OSError: `out` cannot be made or written to.
     """
-    check_threshold(threshold)
+    thresholds = detector.thresholds_for(threshold)
     if unknown := [name for name in formats if name not in FORMATS]:
         raise ValueError(
             f"the format {unknown[0]!r} is unknown: label files are {', '.join(FORMATS)}"
@@ -69,11 +71,11 @@ def predict(
         for number, name in zip(detector.category_ids, detector.class_names, strict=True)
     ]
 
-    def drawn(seen: Seen) -> tuple[Seen, bytes]:
-        """What was seen, and a PNG of the picture with its boxes."""
+    def drawn(seen: Seen) -> tuple[Seen, Prediction | None, bytes]:
+        """What was seen, that of it which is drawn, and a PNG of the picture with its boxes."""
         if seen.pixels is None or seen.found is None:
-            return seen, b""
-        best = seen.found.select(seen.found.scores >= threshold)
+            return seen, None, b""
+        best = seen.found.select(seen.found.scores >= thresholds[seen.found.labels])
         picture = visualize.draw_boxes(
             seen.pixels,
             best.boxes,
@@ -85,7 +87,7 @@ def predict(
         )
         if len(best) >= LEGEND_FROM:
             picture = visualize.add_legend(picture, best.labels, best.class_names)
-        return seen, visualize.encode_png(picture)
+        return seen, best, visualize.encode_png(picture)
 
     with OutputFolder(out, categories) as folder:
         inputs = find_inputs(images, ours=folder.pictures)
@@ -93,17 +95,15 @@ def predict(
         for argument, reason in inputs.refused.items():
             logger.error("%s: left out: %s", shown(argument), reason)
         failed = list(inputs.refused)
+        least = "-".join(f"{x:.3g}" for x in sorted({thresholds.min(), thresholds.max()}))
         progress = _Progress(detector, len(inputs.files))
         stream = detector.stream(inputs.files, threshold=0.0)
-        for path, result in zip(inputs.files, map_ahead(drawn, stream, 2), strict=True):
-            if isinstance(result, Exception):
-                raise result
-            seen, picture = result
-            if seen.found is None:
+        results = map_ahead(drawn, stream, 2)
+        for path, (seen, best, picture) in zip(inputs.files, results, strict=True):
+            if seen.found is None or best is None:
                 logger.error("%s: left out: %s", shown(path), seen.error)
                 failed.append(path)
                 continue
-            best = seen.found.select(seen.found.scores >= threshold)
             labels = {
                 label_format.suffix: label_format.content(best, folder.path_from(path))
                 for label_format in (FORMATS[name] for name in formats)
@@ -111,10 +111,10 @@ def predict(
             name = folder.add(path, seen.found, picture, labels)
             limit = detector.task.max_detections
             logger.info(
-                "%s: %d drawn (score >= %g), %d kept%s, %s%s",
+                "%s: %d drawn (score >= %s), %d kept%s, %s%s",
                 shown(path),
                 len(best),
-                threshold,
+                least,
                 len(seen.found),
                 " (the limit, config.eval.max_detections)" if len(seen.found) == limit else "",
                 shown(name),

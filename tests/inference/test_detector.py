@@ -99,6 +99,14 @@ def test_thresholds():
         detector.predict(image, threshold=1.5)
 
 
+def test_each_class_may_have_its_threshold():
+    image = picture(32, 64, (1, 2, 3, 4))  # of scores 0.8 and 0.1
+    assert make(threshold=[0.9, 0.05]).predict(image).labels.tolist() == [1]
+    assert make().predict(image, threshold=[0.7, 0.05]).labels.tolist() == [0, 1]
+    with pytest.raises(ValueError, match=r"a score or 2, one of each class, not of shape \(3,\)"):
+        make(threshold=[0.1, 0.2, 0.3])
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 3])
 def test_streams_keep_the_order_whatever_the_shapes_and_batches(batch_size):
     """Landscape and portrait pictures are two programs, and a rare one waits for its batch."""
