@@ -79,6 +79,24 @@ class Prediction:
             data={"class_name": np.array(self.names)},
         )
 
+    def crops(self, image: UInt8[np.ndarray, "h w 3"]) -> list[UInt8[np.ndarray, "_ _ 3"]]:
+        """Returns the part of the picture in each box, all pixels that it touches, one at least.
+
+        Args:
+          image: the picture.
+
+        Raises:
+          ValueError: the picture has another size.
+        """
+        self._check_size(image)
+        height, width = self.size
+        lower = np.floor(self.boxes[:, :2]).clip(0, [width - 1, height - 1]).astype(int)
+        upper = np.ceil(self.boxes[:, 2:]).clip(lower + 1, [width, height]).astype(int)
+        return [
+            image[y0:y1, x0:x1]
+            for (x0, y0), (x1, y1) in zip(lower.tolist(), upper.tolist(), strict=True)
+        ]
+
     def draw(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
         """Returns a copy of the picture with the objects' boxes, names and scores.
 
@@ -88,6 +106,9 @@ class Prediction:
         Raises:
           ValueError: the picture has another size.
         """
+        self._check_size(image)
+        return visualize.draw_boxes(image, self.boxes, self.labels, self.class_names, self.scores)
+
+    def _check_size(self, image: np.ndarray) -> None:
         if image.shape[:2] != self.size:
             raise ValueError(f"the picture is of {image.shape[:2]}, the prediction of {self.size}")
-        return visualize.draw_boxes(image, self.boxes, self.labels, self.class_names, self.scores)
