@@ -225,9 +225,7 @@ def nwd_loss(
     return 1 - normalized_wasserstein(boxes, targets, constant)
 
 
-def _overlaps(
-    boxes: Array, targets: Array
-) -> tuple[jax.Array, jax.Array, tuple[jax.Array, jax.Array]]:
+def _overlaps(boxes: Array, targets: Array) -> tuple[Array, Array, tuple[Array, Array]]:
     """Intersection and union of paired boxes, and width and height of the hull around both."""
     x1, y1, x2, y2 = jnp.unstack(jnp.asarray(boxes, jnp.float32), axis=-1)
     tx1, ty1, tx2, ty2 = jnp.unstack(jnp.asarray(targets, jnp.float32), axis=-1)
