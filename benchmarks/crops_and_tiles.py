@@ -4,9 +4,9 @@
 
 Trains a narrow variant of the model of `configs/hit_uav_ipg.py` on HIT-UAV three times, with the
 same number of images in each step: on whole images, on their tiles, and on crops as the config has
-them. Those of tiles are evaluated on the tiles of the test split's images, and the others on
-whole images, at the scale of the training. Prints a Markdown table: COCO's AP50, AP and AP of small objects in percent,
-and the time of a step over that on crops. Start it again to go on where it was
+them. The model of tiles is evaluated on the tiles of the test split's images, the others on whole
+images, at the scale of the training. Prints a Markdown table: COCO's AP50, AP and AP of small
+objects in percent, and the time of a step over that on crops. Start it again to go on where it was
 stopped: finished runs are read from `--workdir`.
 """
 
