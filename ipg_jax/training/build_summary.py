@@ -95,7 +95,7 @@ def _bytes(tree: PyTree) -> int:
 def _images(count: int, size: Size, levels: int) -> Batch:
     """A batch of padded images, without values."""
 
-    def row(*shape: int, dtype: Any) -> jax.ShapeDtypeStruct:
+    def row(*shape: int, dtype: Any) -> Any:
         return jax.ShapeDtypeStruct((count, *shape), dtype)
 
     height, width = size
