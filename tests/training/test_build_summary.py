@@ -27,7 +27,7 @@ def test_operations_and_what_is_kept_grow_with_the_image(summary):
     larger = summarize_model(config.lock())
     assert larger.image_size == tuple(2 * side for side in summary.image_size)
     for name in ("flops", "kept_bytes"):
-        assert 3.5 < getattr(larger, name) / getattr(summary, name) < 4.1
+        assert 3.5 < getattr(larger, name) / getattr(summary, name) < 4.3
     assert larger.parameters == summary.parameters
     assert larger.state_bytes == summary.state_bytes
 
