@@ -59,6 +59,9 @@ def default_config() -> ConfigDict:
     config.init_missing = placeholder(str)  # arrays it may lack: regular expression of whole paths
     config.init_unexpected = placeholder(str)  # arrays of it to ignore: the same
 
+    # Where metrics and pictures are shown, besides metrics.jsonl and samples/: tensorboard | wandb |
+    # mlflow, also several; the last two are extras (docs/trackers.md)
+    config.trackers = ("tensorboard",)
     config.log_every = 50  # in steps, as the next two
     config.checkpoint_every = 1000
     # Not set: after each epoch, or never if there are no evaluation data

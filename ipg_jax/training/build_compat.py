@@ -49,6 +49,7 @@ OLD_NAMES = {
 """Today's paths of fields of version 0.1; `head` is that of the detector."""
 
 ADDED: dict[str, Any] = {
+    "trackers": ("tensorboard",),
     "eval_only_at_end": False,
     "verify_checkpoints": True,
     "data.augmentations": (),

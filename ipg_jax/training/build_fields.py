@@ -33,6 +33,7 @@ from ipg_jax.tasks import (
     NMS_CHOICES,
 )
 from ipg_jax.training.optimizer import OPTIMIZERS, SCHEDULES
+from ipg_jax.training.trackers import TRACKERS
 
 DETECTORS = {"retinanet": (), "faster_rcnn": FASTER_RCNN, "cascade_rcnn": CASCADE_RCNN}
 """Stages of each detector's second half."""
@@ -119,6 +120,11 @@ def fields() -> dict[str, Field]:
         "init_from": optional(PATH),
         "init_missing": optional(PATTERN),
         "init_unexpected": optional(PATTERN),
+        "trackers": several(
+            choice(*TRACKERS),
+            f"a tuple of different names, of {', '.join(TRACKERS)}",
+            lambda x: len(set(x)) == len(x),
+        ),
         "log_every": whole(1),
         "checkpoint_every": whole(1),
         "eval_every": optional(whole(1)),
