@@ -19,7 +19,6 @@ from etils import epath
 from jaxtyping import UInt8
 
 from ipg_jax.files import is_remote, read_json, write_whole
-from ipg_jax.text import shown
 from ipg_jax.training.plain_config import flat_fields
 
 logger = logging.getLogger(__name__)
