@@ -59,8 +59,8 @@ def default_config() -> ConfigDict:
     config.init_missing = placeholder(str)  # arrays it may lack: regular expression of whole paths
     config.init_unexpected = placeholder(str)  # arrays of it to ignore: the same
 
-    # Where metrics and pictures are shown, besides metrics.jsonl and samples/: tensorboard | wandb |
-    # mlflow, also several; the last two are extras (docs/trackers.md)
+    # Where metrics and pictures are shown, besides metrics.jsonl and samples/: any of tensorboard,
+    # wandb and mlflow, of which the last two are extras (docs/trackers.md)
     config.trackers = ("tensorboard",)
     config.log_every = 50  # in steps, as the next two
     config.checkpoint_every = 1000
@@ -79,7 +79,7 @@ def default_config() -> ConfigDict:
     config.data.eval_images = "data/coco/val2017"
     config.data.eval_annotations = "data/coco/annotations/instances_val2017.json"
     # voc: a folder with JPEGImages, Annotations and ImageSets/Main, a folder of such folders, or a
-    # folder with a flat one, of images and XML files, for each split
+    # folder with a flat one, of images and XML files, for each split; "." is all, without lists
     # yolo: data.yaml, or the folder that it lies in
     config.data.root = placeholder(str)
     # tfds: name of a prepared data set, and where it lies (local or gs://; not set: TFDS's default)
@@ -90,6 +90,10 @@ def default_config() -> ConfigDict:
     # voc, yolo, tfds and digits (train | eval): which splits; voc and tfds join them by "+"
     config.data.train_split = "train"
     config.data.eval_split = "val"
+    # coco, voc and yolo: evaluate on about this share of the training data and train on the rest,
+    # whatever the fields of the evaluation data say; by a hash of the seed and each image's id
+    config.data.eval_share = 0.0
+    config.data.split_seed = 0
     # digits: how many scenes, and their side in pixels
     config.data.train_scenes = 4000
     config.data.eval_scenes = 200

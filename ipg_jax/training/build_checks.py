@@ -74,6 +74,8 @@ EVAL_DATA = {
 
 def eval_data_field(config: ConfigDict) -> str:
     """Returns the field of `config.data` that says whether there are data to evaluate on."""
+    if config.data.eval_share:
+        return "eval_share"
     return EVAL_DATA.get(config.data.source, "source")  # other sources always have some
 
 

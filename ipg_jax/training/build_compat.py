@@ -52,6 +52,8 @@ ADDED: dict[str, Any] = {
     "trackers": ("tensorboard",),
     "eval_only_at_end": False,
     "verify_checkpoints": True,
+    "data.eval_share": 0.0,
+    "data.split_seed": 0,
     "data.augmentations": (),
     "data.ignore_classes": (),
     "data.max_unreadable": 0.1,

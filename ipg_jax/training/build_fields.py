@@ -142,6 +142,8 @@ def fields() -> dict[str, Field]:
         "data.one_based": optional(FLAG),
         "data.train_split": TEXT,
         "data.eval_split": optional(TEXT),
+        "data.eval_share": real(0.0, below=1.0),
+        "data.split_seed": whole(0, 2**32 - 1),
         "data.train_scenes": whole(1, MOST_SCENES),
         "data.eval_scenes": whole(0, MOST_SCENES),
         "data.scene_size": whole(48, WIDEST),

@@ -111,3 +111,25 @@ class VocFolder:
 
     def split(self, name: str, *lines: str) -> None:
         (self.root / "ImageSets" / "Main" / f"{name}.txt").write_text("\n".join(lines) + "\n")
+
+
+class YoloFolder:
+    """A YOLO data set under construction: images of 40 x 80 pixels."""
+
+    def __init__(self, root: Path):
+        self.root = root / "animals"
+        self.yaml("train: images/train", "val: images/val", "names: [cat, dog]")
+
+    def yaml(self, *lines: str) -> None:
+        self.root.mkdir(exist_ok=True)
+        (self.root / "data.yaml").write_text("\n".join(lines) + "\n")
+
+    def add(self, image: str, *lines: str, labels: str | None = None) -> None:
+        path = self.root / image
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode(random_image(40, 80)))
+        if lines:
+            label = self.root / (labels or image.replace("images", "labels"))
+            label = label.with_suffix(".txt")
+            label.parent.mkdir(parents=True, exist_ok=True)
+            label.write_text("\n".join(lines) + "\n")

@@ -23,6 +23,7 @@ from ipg_jax.data.sources.base import (
 )
 from ipg_jax.data.sources.coco_json import CocoCategory, read_coco, xyxy
 from ipg_jax.data.sources.files import FileSource, Verify, verify_images
+from ipg_jax.data.sources.part import WHOLE, Part
 from ipg_jax.data.sources.values import described, flag, identity, number
 from ipg_jax.images import DEFAULT_OPTIONS, ImageOptions
 from ipg_jax.text import shown
@@ -44,6 +45,7 @@ class CocoSource(FileSource):
         annotations: str | os.PathLike[str],
         *,
         class_names: Sequence[str] = (),
+        part: Part = WHOLE,
         drop_empty: bool = False,
         verify: Verify = "headers",
         threads: int = 16,
@@ -56,6 +58,7 @@ class CocoSource(FileSource):
           annotations: the JSON file.
           class_names: the classes in the order of the labels; empty takes the file's own. The file
             may lack some of them.
+          part: which of the images are read, by their ids.
           drop_empty: whether to leave out images without objects.
           verify: how thoroughly to check the images at start-up.
           threads: how many images are checked at a time; more help with remote stores.
@@ -80,14 +83,18 @@ class CocoSource(FileSource):
         label_of_name = {name: label for label, name in enumerate(class_ids)}
         label_of: dict[str | None, int] = {k: label_of_name[c.name] for k, c in categories.items()}
 
-        index_of: dict[str | None, int] = {key: i for i, key in enumerate(content.images)}
-        file_names = [image.file_name for image in content.images.values()]
+        images_of = {key: image for key, image in content.images.items() if part.has(key)}
+        index_of: dict[str | None, int] = {key: i for i, key in enumerate(images_of)}
+        file_names = [image.file_name for image in images_of.values()]
         image_index, labels, boxes, ignore, area = [], [], [], [], []
         for entry in entries:
-            index = index_of.get(identity(entry.get("image_id")))
+            key = identity(entry.get("image_id"))
+            index = index_of.get(key)
             label = label_of.get(identity(entry.get("category_id")))
             if index is None:
-                report.add(Rule.UNKNOWN_IMAGE, [f"image id {described(entry.get('image_id'))}"])
+                if key not in content.images:
+                    image_id = described(entry.get("image_id"))
+                    report.add(Rule.UNKNOWN_IMAGE, [f"image id {image_id}"])
                 continue
             name = file_names[index]
             if label is None:
@@ -109,14 +116,14 @@ class CocoSource(FileSource):
         verified = verify_images(
             [os.path.join(os.fspath(images), name) for name in file_names],
             file_names,
-            np.array([image.size for image in content.images.values()], np.int32).reshape(-1, 2),
+            np.array([image.size for image in images_of.values()], np.int32).reshape(-1, 2),
             verify=verify,
             threads=threads,
             report=report,
             options=image_options,
         )
         records = build_records(
-            image_ids=[image.id for image in content.images.values()],
+            image_ids=[image.id for image in images_of.values()],
             file_names=file_names,
             sizes=verified.sizes,
             image_index=np.array(image_index, np.int64),
