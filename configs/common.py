@@ -98,7 +98,9 @@ def default_config() -> ConfigDict:
     config.data.train_scenes = 4000
     config.data.eval_scenes = 200
     config.data.scene_size = 192
-    config.data.class_names = placeholder(tuple)  # not set: read from the data
+    # Classes to learn, in the order of the labels; not set: those of the data. Others that have
+    # objects are an error, unless the next field names them
+    config.data.class_names = placeholder(tuple)
     # Classes of the data whose objects are regions to ignore, of no class: ("DontCare",), say
     config.data.ignore_classes = ()
     # Images come more often that hold a class which less than this share of them has (LVIS's rule);

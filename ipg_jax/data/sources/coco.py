@@ -78,10 +78,18 @@ class CocoSource(FileSource):
         used = {identity(entry.get("category_id")) for entry in entries}
         categories = _without_root(content.categories, used, class_names, report)
         class_ids = resolve_classes(
-            class_names, _ids_by_name(categories, origin), origin=origin, report=report
+            class_names,
+            _ids_by_name(categories, origin),
+            used={category.name for key, category in categories.items() if key in used},
+            origin=origin,
+            report=report,
         )
         label_of_name = {name: label for label, name in enumerate(class_ids)}
-        label_of: dict[str | None, int] = {k: label_of_name[c.name] for k, c in categories.items()}
+        label_of: dict[str | None, int] = {
+            key: label_of_name[category.name]
+            for key, category in categories.items()
+            if category.name in label_of_name
+        }
 
         images_of = {key: image for key, image in content.images.items() if part.has(key)}
         index_of: dict[str | None, int] = {key: i for i, key in enumerate(images_of)}

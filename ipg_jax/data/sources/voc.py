@@ -119,7 +119,11 @@ class VocSource(FileSource):
         read = {p: a for p, a in annotations.items() if isinstance(a, VocAnnotation)}
         found = sorted({name for annotation in read.values() for name in annotation.names})
         classes = resolve_classes(
-            class_names, {name: i for i, name in enumerate(found)}, origin=origin, report=report
+            class_names,
+            {name: i for i, name in enumerate(found)},
+            used=found,
+            origin=origin,
+            report=report,
         )
         label_of = {name: label for label, name in enumerate(classes)}
 

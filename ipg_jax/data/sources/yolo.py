@@ -59,22 +59,24 @@ class YoloSource(FileSource):
         """
         layout = YoloLayout(os.fspath(root))
         report = DataReport(f"{layout.path} ({split})")
-        classes = resolve_classes(
-            class_names,
-            {name: i for i, name in enumerate(layout.class_names)},
-            origin=layout.path,
-            report=report,
-        )
-        label_of = {name: label for label, name in enumerate(classes)}
-        found = layout.images(split)
-        report.add(Rule.UNFOLLOWED_LINK, found.unfollowed)
-        uses = collections.Counter(path for path in found.paths if part.has(layout.name(path)))
+        listed = layout.images(split)
+        report.add(Rule.UNFOLLOWED_LINK, listed.unfollowed)
+        uses = collections.Counter(path for path in listed.paths if part.has(layout.name(path)))
         paths = list(uses)
         repeated = (layout.name(path) for path, n in uses.items() for _ in range(n - 1))
         report.add(Rule.DUPLICATE_IMAGE, repeated)
         with concurrent.futures.ThreadPoolExecutor(threads) as pool:
             read = functools.partial(read_labels, keypoint_values=layout.keypoint_values)
             labels_of = list(pool.map(attempt, itertools.repeat(read), map(label_path, paths)))
+        numbers = {n for found in labels_of if isinstance(found, YoloLabels) for n in found.labels}
+        classes = resolve_classes(
+            class_names,
+            {name: i for i, name in enumerate(layout.class_names)},
+            used=[name for i, name in enumerate(layout.class_names) if i in numbers],
+            origin=layout.path,
+            report=report,
+        )
+        label_of = {name: label for label, name in enumerate(classes)}
         names = [layout.name(path) for path in paths]
         verified = verify_images(
             paths,
