@@ -67,6 +67,7 @@ EVAL_DATA = {
     "coco": "eval_annotations",
     "voc": "eval_split",
     "yolo": "eval_split",
+    "huggingface": "eval_split",
     "digits": "eval_scenes",
 }
 """By source, the field of `config.data` without which there is nothing to evaluate on."""

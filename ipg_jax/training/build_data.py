@@ -124,6 +124,13 @@ def yolo_source(c: ConfigDict, train: bool) -> data.Source:
         return data.YoloSource(root=root, split=c[split], **_common(c, train))
 
 
+def huggingface_source(c: ConfigDict, train: bool) -> data.Source:
+    """A data set of Hugging Face's `datasets`, on a disk."""
+    root, split = _needed(c, "root"), f"{_purpose(c, train)}_split"
+    with _named("root", split, *_dividing(c)):
+        return data.HuggingFaceSource(root=root, split=c[split], **_common(c, train))
+
+
 def tfds_source(c: ConfigDict, train: bool) -> data.Source:
     """A prepared TFDS data set."""
     name, split = _needed(c, "name"), "train_split" if train else "eval_split"
@@ -154,12 +161,13 @@ SOURCES: dict[str, Callable[[ConfigDict, bool], data.Source]] = {
     "coco": coco_source,
     "voc": voc_source,
     "yolo": yolo_source,
+    "huggingface": huggingface_source,
     "digits": digits_source,
 }
 """What `config.data.source` names: functions of `config.data` and whether it is for training."""
 
 
-DIVISIBLE = ("coco", "voc", "yolo")
+DIVISIBLE = ("coco", "voc", "yolo", "huggingface")
 """Sources that `config.data.eval_share` can divide."""
 
 

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from made_files import CocoFolder, VocFolder, YoloFolder
+from made_files import CocoFolder, HuggingFaceFolder, VocFolder, YoloFolder
 
 
 @pytest.fixture
@@ -17,3 +17,8 @@ def voc(tmp_path: Path) -> VocFolder:
 @pytest.fixture
 def yolo(tmp_path: Path) -> YoloFolder:
     return YoloFolder(tmp_path)
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> HuggingFaceFolder:
+    return HuggingFaceFolder(tmp_path)

@@ -3,19 +3,19 @@
 import numpy as np
 import pytest
 
-from ipg_jax.data import CocoSource, Rule, VocSource, YoloSource
+from ipg_jax.data import CocoSource, HuggingFaceSource, Rule, VocSource, YoloSource
 
-BIRD = {"coco": {Rule.UNUSED_CLASS: ["bird"]}, "voc": {}, "yolo": {Rule.UNUSED_CLASS: ["bird"]}}
-"""What is said of the class that has no objects, where the format lists classes."""
+LISTED = ("coco", "yolo", "huggingface")
+"""The formats that list classes, also such as have no objects."""
 
 
-@pytest.fixture(params=["coco", "voc", "yolo"])
+@pytest.fixture(params=["coco", "voc", "yolo", "huggingface"])
 def kind(request):
     return request.param
 
 
 @pytest.fixture
-def read(kind, coco, voc, yolo):
+def read(kind, coco, voc, yolo, hub):
     """From `class_names` to an image with a dog and a cat, of data that list birds as well."""
     coco.content["categories"].insert(0, {"id": 1, "name": "bird"})
     coco.add_image(1)
@@ -25,23 +25,26 @@ def read(kind, coco, voc, yolo):
     voc.split("train", "a")
     yolo.yaml("train: images/train", "names: [bird, cat, dog]")
     yolo.add("images/train/a.png", "2 0.5 0.5 0.1 0.1", "1 0.5 0.5 0.2 0.2")
+    hub.class_names = ["bird", "cat", "dog"]
+    hub.add(1, {"bbox": [1, 1, 5, 5], "category": 2}, {"bbox": [1, 1, 6, 6], "category": 1})
     sources = {
         "coco": lambda names=(): CocoSource(*coco.write(), class_names=names),
         "voc": lambda names=(): VocSource(voc.root, "train", class_names=names),
         "yolo": lambda names=(): YoloSource(yolo.root, "train", class_names=names),
+        "huggingface": lambda names=(): HuggingFaceSource(hub.write(), "train", class_names=names),
     }
     return sources[kind]
 
 
 def test_a_class_without_objects_is_left_out_on_request(read, kind):
-    assert ("bird" in read().class_names) == (kind != "voc")
+    assert ("bird" in read().class_names) == (kind in LISTED)
     source = read(("dog", "cat"))
     assert source.class_names == ("dog", "cat")
     np.testing.assert_array_equal(source.records.labels, [0, 1])
-    assert source.report.examples == BIRD[kind]
-    assert source.category_ids == {"coco": (3, 7), "voc": (1, 0), "yolo": (2, 1)}[kind]
+    assert source.report.examples == ({Rule.UNUSED_CLASS: ["bird"]} if kind in LISTED else {})
+    assert source.category_ids == {"coco": (3, 7), "voc": (1, 0)}.get(kind, (2, 1))
     np.testing.assert_array_equal(read(("cat", "bird", "dog")).records.labels, [2, 0])
-    if kind != "voc":
+    if kind in LISTED:
         assert set(read().ignoring(["bird"]).class_names) == {"cat", "dog"}
 
 

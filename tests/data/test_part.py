@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ipg_jax.data import CocoSource, Part, Rule, VocSource, YoloSource
+from ipg_jax.data import CocoSource, HuggingFaceSource, Part, Rule, VocSource, YoloSource
 
 NAMES = [f"{number:02}" for number in range(40)]
 
@@ -24,19 +24,21 @@ def test_every_image_is_in_one_part_and_stays_there():
     assert Part(0.5).has("\ud800") != Part(0.5, train=False).has("\ud800")
 
 
-@pytest.fixture(params=["coco", "voc", "yolo"])
-def read(request, coco, voc, yolo):
+@pytest.fixture(params=["coco", "voc", "yolo", "huggingface"])
+def read(request, coco, voc, yolo, hub):
     """From a part to the source of it, of 40 images with an object each."""
     for number, name in enumerate(NAMES):
         coco.add_image(number)
         coco.add_box(number, number, 1, 5, 5)
         voc.add(name, ("dog", (number + 1, 2, number + 5, 6), 0))
         yolo.add(f"images/train/{name}.png", f"1 {(number + 2.5) / 80} 0.5 {5 / 80} 0.5")
+        hub.add(number, {"bbox": [number, 1, 5, 5], "category": 1})
     voc.split("train", *NAMES)
     sources = {
         "coco": lambda part: CocoSource(*coco.write(), part=part),
         "voc": lambda part: VocSource(voc.root, "train", part=part),
         "yolo": lambda part: YoloSource(yolo.root, "train", part=part),
+        "huggingface": lambda part: HuggingFaceSource(hub.write(), "train", part=part),
     }
     return sources[request.param]
 

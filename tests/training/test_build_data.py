@@ -162,6 +162,7 @@ def test_data_that_are_not_there_are_named_with_their_field(config, fields, mess
         ("coco", "eval_annotations"),
         ("voc", "eval_split"),
         ("yolo", "eval_split"),
+        ("huggingface", "eval_split"),
         ("tfds", "eval_split"),
         ("digits", "eval_scenes"),
     ],

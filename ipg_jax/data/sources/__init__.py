@@ -3,6 +3,7 @@
 from ipg_jax.data.sources.base import DataReport, Objects, Records, Rule, Source
 from ipg_jax.data.sources.coco import CocoSource
 from ipg_jax.data.sources.digits import DigitsSource
+from ipg_jax.data.sources.huggingface import HuggingFaceSource
 from ipg_jax.data.sources.part import Part
 from ipg_jax.data.sources.tfds import TfdsSource
 from ipg_jax.data.sources.voc import VocSource
@@ -12,6 +13,7 @@ __all__ = [
     "CocoSource",
     "DataReport",
     "DigitsSource",
+    "HuggingFaceSource",
     "Objects",
     "Part",
     "Records",

@@ -10,21 +10,14 @@ import collections
 import math
 import os
 from collections.abc import Container, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-from ipg_jax.data.sources.base import (
-    UNREADABLE_AREA,
-    DataReport,
-    Rule,
-    build_records,
-    resolve_classes,
-)
-from ipg_jax.data.sources.coco_json import CocoCategory, read_coco, xyxy
+from ipg_jax.data.sources.base import DataReport, Rule, build_records, resolve_classes
+from ipg_jax.data.sources.coco_json import CocoCategory, area, ignored, read_coco, xyxy
 from ipg_jax.data.sources.files import FileSource, Verify, verify_images
 from ipg_jax.data.sources.part import WHOLE, Part
-from ipg_jax.data.sources.values import described, flag, identity, number
+from ipg_jax.data.sources.values import described, identity, number
 from ipg_jax.images import DEFAULT_OPTIONS, ImageOptions
 from ipg_jax.text import shown
 
@@ -94,7 +87,7 @@ class CocoSource(FileSource):
         images_of = {key: image for key, image in content.images.items() if part.has(key)}
         index_of: dict[str | None, int] = {key: i for i, key in enumerate(images_of)}
         file_names = [image.file_name for image in images_of.values()]
-        image_index, labels, boxes, ignore, area = [], [], [], [], []
+        image_index, labels, boxes, ignore, areas = [], [], [], [], []
         for entry in entries:
             key = identity(entry.get("image_id"))
             index = index_of.get(key)
@@ -115,8 +108,8 @@ class CocoSource(FileSource):
             image_index.append(index)
             labels.append(label)
             boxes.append(box)
-            ignore.append(_ignored(entry, name, report))
-            area.append(_area(entry))
+            ignore.append(ignored(entry, name, report))
+            areas.append(area(entry))
         uses = collections.Counter(key for e in entries if (key := identity(e.get("id"))))
         repeated = [f"annotation id {key}" for key, n in uses.items() for _ in range(n - 1)]
         report.add(Rule.DUPLICATE_ANNOTATION, repeated)
@@ -138,7 +131,7 @@ class CocoSource(FileSource):
             boxes=np.array(boxes, np.float64).reshape(-1, 4),
             labels=np.array(labels, np.int32),
             ignore=np.array(ignore, bool),
-            area=np.array(area, np.float64),
+            area=np.array(areas, np.float64),
             keep=verified.usable,
             drop_empty=drop_empty and annotated,
             report=report,
@@ -196,22 +189,3 @@ def _ids_by_name(categories: Mapping[str, CocoCategory], origin: str) -> dict[st
             )
         ids[category.name] = category.id
     return ids
-
-
-def _ignored(annotation: Mapping[str, Any], name: str, report: DataReport) -> bool:
-    ignored = False
-    for key in ("iscrowd", "ignore"):
-        if key in annotation:
-            value = flag(annotation[key])
-            if value is None:
-                report.add(Rule.UNREADABLE_FLAG, [f"{name}: {key}={described(annotation[key])}"])
-            ignored |= bool(value)
-    return ignored
-
-
-def _area(annotation: Mapping[str, Any]) -> float:
-    """The annotated area as `build_records` takes it."""
-    if "area" not in annotation:
-        return math.nan
-    area = number(annotation["area"])
-    return UNREADABLE_AREA if math.isnan(area) else area
