@@ -110,6 +110,7 @@ class WeightsAndBiases(Tracker):
             config=dict(config),
             id=run_id or None,
             resume="allow",
+            allow_val_change=True,  # of fields that a run may change on its way, such as its length
         )
         self._run.define_metric("*", step_metric="step")
         self.run_id = self._run.id
