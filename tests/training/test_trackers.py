@@ -12,6 +12,8 @@ from ipg_jax.training.build_runs import build_train_run
 from ipg_jax.training.metrics import MetricWriter
 from ipg_jax.training.train import train
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # of what is deprecated within these packages
+
 PICTURE = np.full((4, 5, 3), 200, np.uint8)
 
 
