@@ -59,6 +59,9 @@ def default_config() -> ConfigDict:
     config.init_missing = placeholder(str)  # arrays it may lack: regular expression of whole paths
     config.init_unexpected = placeholder(str)  # arrays of it to ignore: the same
 
+    # Where metrics and pictures are shown, besides metrics.jsonl and samples/: any of tensorboard,
+    # wandb and mlflow, of which the last two are extras (docs/trackers.md)
+    config.trackers = ("tensorboard",)
     config.log_every = 50  # in steps, as the next two
     config.checkpoint_every = 1000
     # Not set: after each epoch, or never if there are no evaluation data
@@ -68,7 +71,7 @@ def default_config() -> ConfigDict:
     config.verify_checkpoints = True  # write and compare checksums of their files
 
     config.data = ConfigDict()
-    config.data.source = "coco"  # tfds | coco | voc | yolo | digits
+    config.data.source = "coco"  # tfds | coco | voc | yolo | huggingface | digits
     # coco: folders with the images, JSON files with the annotations; without eval_annotations (an
     # empty text) a run is not evaluated, as without eval_split or eval_scenes of the others
     config.data.train_images = "data/coco/train2017"
@@ -76,22 +79,31 @@ def default_config() -> ConfigDict:
     config.data.eval_images = "data/coco/val2017"
     config.data.eval_annotations = "data/coco/annotations/instances_val2017.json"
     # voc: a folder with JPEGImages, Annotations and ImageSets/Main, a folder of such folders, or a
-    # folder with a flat one, of images and XML files, for each split
+    # folder with a flat one, of images and XML files, for each split; "." is all, without lists
     # yolo: data.yaml, or the folder that it lies in
+    # huggingface: what save_to_disk of datasets wrote, or parquet files
     config.data.root = placeholder(str)
     # tfds: name of a prepared data set, and where it lies (local or gs://; not set: TFDS's default)
     config.data.name = placeholder(str)
     config.data.data_dir = placeholder(str)
     # tfds: corners are VOC's, first and last pixel counted from 1; not set: of voc and bccd
     config.data.one_based = placeholder(bool)
-    # voc, yolo, tfds and digits (train | eval): which splits; voc and tfds join them by "+"
+    # voc, yolo, huggingface, tfds and digits (train | eval): which splits; voc and tfds join them
+    # by "+"
     config.data.train_split = "train"
     config.data.eval_split = "val"
+    # coco, voc, yolo and huggingface: evaluate on about this share of the training data and train
+    # on the rest, whatever the fields of the evaluation data say; by a hash of the seed and each
+    # image's id
+    config.data.eval_share = 0.0
+    config.data.split_seed = 0
     # digits: how many scenes, and their side in pixels
     config.data.train_scenes = 4000
     config.data.eval_scenes = 200
     config.data.scene_size = 192
-    config.data.class_names = placeholder(tuple)  # not set: read from the data
+    # Classes to learn, in the order of the labels; not set: those of the data. Others that have
+    # objects are an error, unless the next field names them
+    config.data.class_names = placeholder(tuple)
     # Classes of the data whose objects are regions to ignore, of no class: ("DontCare",), say
     config.data.ignore_classes = ()
     # Images come more often that hold a class which less than this share of them has (LVIS's rule);

@@ -65,6 +65,7 @@ TRAINING = (
     "same_run",
     "sharding",
     "steps",
+    "trackers",
     "train",
     "workdir",
 )

@@ -260,7 +260,7 @@ def _why_unidentified(file: Any) -> str:
             except Exception as error:
                 return (
                     f"a damaged {name} file, or one of a kind that is not read ({shown(error)}): "
-                    "store it anew, with 8 bits a value"
+                    "store it anew, as grey or RGB of 8 bits a value"
                 )
     return f"in none of {', '.join(FORMATS)}"
 

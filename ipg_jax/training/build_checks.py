@@ -67,6 +67,7 @@ EVAL_DATA = {
     "coco": "eval_annotations",
     "voc": "eval_split",
     "yolo": "eval_split",
+    "huggingface": "eval_split",
     "digits": "eval_scenes",
 }
 """By source, the field of `config.data` without which there is nothing to evaluate on."""
@@ -74,6 +75,8 @@ EVAL_DATA = {
 
 def eval_data_field(config: ConfigDict) -> str:
     """Returns the field of `config.data` that says whether there are data to evaluate on."""
+    if config.data.eval_share:
+        return "eval_share"
     return EVAL_DATA.get(config.data.source, "source")  # other sources always have some
 
 

@@ -49,8 +49,11 @@ OLD_NAMES = {
 """Today's paths of fields of version 0.1; `head` is that of the detector."""
 
 ADDED: dict[str, Any] = {
+    "trackers": ("tensorboard",),
     "eval_only_at_end": False,
     "verify_checkpoints": True,
+    "data.eval_share": 0.0,
+    "data.split_seed": 0,
     "data.augmentations": (),
     "data.ignore_classes": (),
     "data.max_unreadable": 0.1,

@@ -85,32 +85,50 @@ def _common(c: ConfigDict, train: bool) -> dict[str, Any]:
     """Returns the arguments of all sources that read files."""
     return {
         "class_names": tuple(c.class_names or ()),
+        "part": data.Part(eval_share=c.eval_share, train=train, seed=c.split_seed),
         "drop_empty": train and c.drop_empty,
         "verify": c.verify,
         "image_options": build_image_options(c),
     }
 
 
+def _purpose(c: ConfigDict, train: bool) -> str:
+    """Returns how the fields begin that say what is read: where one is divided, as in training."""
+    return "train" if train or c.eval_share else "eval"
+
+
+def _dividing(c: ConfigDict) -> tuple[str, ...]:
+    """Returns the field that divides the data, if one does, to be named in errors."""
+    return ("eval_share",) if c.eval_share else ()
+
+
 def coco_source(c: ConfigDict, train: bool) -> data.Source:
     """COCO's format: a folder of images and a JSON file."""
-    images = c.train_images if train else _needed(c, "eval_images")
-    field = "train_annotations" if train else "eval_annotations"
-    with _named(field):
+    purpose = _purpose(c, train)
+    images, field = _needed(c, f"{purpose}_images"), f"{purpose}_annotations"
+    with _named(field, *_dividing(c)):
         return data.CocoSource(images=images, annotations=c[field], **_common(c, train))
 
 
 def voc_source(c: ConfigDict, train: bool) -> data.Source:
     """VOC's format: folders with an XML file for each image."""
-    root, split = _needed(c, "root"), "train_split" if train else "eval_split"
-    with _named("root", split):
+    root, split = _needed(c, "root"), f"{_purpose(c, train)}_split"
+    with _named("root", split, *_dividing(c)):
         return data.VocSource(root=root, split=c[split], **_common(c, train))
 
 
 def yolo_source(c: ConfigDict, train: bool) -> data.Source:
     """YOLO's format: `data.yaml`, and a text file for each image."""
-    root, split = _needed(c, "root"), "train_split" if train else "eval_split"
-    with _named("root", split):
+    root, split = _needed(c, "root"), f"{_purpose(c, train)}_split"
+    with _named("root", split, *_dividing(c)):
         return data.YoloSource(root=root, split=c[split], **_common(c, train))
+
+
+def huggingface_source(c: ConfigDict, train: bool) -> data.Source:
+    """A data set of Hugging Face's `datasets`, on a disk."""
+    root, split = _needed(c, "root"), f"{_purpose(c, train)}_split"
+    with _named("root", split, *_dividing(c)):
+        return data.HuggingFaceSource(root=root, split=c[split], **_common(c, train))
 
 
 def tfds_source(c: ConfigDict, train: bool) -> data.Source:
@@ -143,9 +161,14 @@ SOURCES: dict[str, Callable[[ConfigDict, bool], data.Source]] = {
     "coco": coco_source,
     "voc": voc_source,
     "yolo": yolo_source,
+    "huggingface": huggingface_source,
     "digits": digits_source,
 }
 """What `config.data.source` names: functions of `config.data` and whether it is for training."""
+
+
+DIVISIBLE = ("coco", "voc", "yolo", "huggingface")
+"""Sources that `config.data.eval_share` can divide."""
 
 
 @contextlib.contextmanager
@@ -191,6 +214,13 @@ def build_source(
             "config.data.class_names"
         )
     log_report(source)
+    if config.data.eval_share:
+        logger.info(
+            "config.data.eval_share=%g: these %d images are those to %s on",
+            config.data.eval_share,
+            len(source),
+            "train" if train else "evaluate",
+        )
     data.check_listed(source, config.data.max_unreadable)
     return source
 
@@ -214,6 +244,11 @@ def open_source(
     c = config.data.copy_and_resolve_references()
     if c.source not in SOURCES:
         raise ValueError(f"config.data.source is one of {', '.join(SOURCES)}, not {c.source!r}")
+    if c.eval_share and c.source not in DIVISIBLE:
+        raise ValueError(
+            f"config.data.eval_share={c.eval_share} divides the data of {', '.join(DIVISIBLE)}, "
+            f"not of {c.source}; of tfds, take slices such as config.data.train_split=train[:80%]"
+        )
     if not train and not c[field := eval_data_field(config)]:
         raise ValueError(f"config.data.{field} is not set: it names the data to evaluate on")
     c.verify = verify or c.verify

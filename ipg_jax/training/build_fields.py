@@ -33,6 +33,7 @@ from ipg_jax.tasks import (
     NMS_CHOICES,
 )
 from ipg_jax.training.optimizer import OPTIMIZERS, SCHEDULES
+from ipg_jax.training.trackers import TRACKERS
 
 DETECTORS = {"retinanet": (), "faster_rcnn": FASTER_RCNN, "cascade_rcnn": CASCADE_RCNN}
 """Stages of each detector's second half."""
@@ -119,6 +120,11 @@ def fields() -> dict[str, Field]:
         "init_from": optional(PATH),
         "init_missing": optional(PATTERN),
         "init_unexpected": optional(PATTERN),
+        "trackers": several(
+            choice(*TRACKERS),
+            f"a tuple of different names, of {', '.join(TRACKERS)}",
+            lambda x: len(set(x)) == len(x),
+        ),
         "log_every": whole(1),
         "checkpoint_every": whole(1),
         "eval_every": optional(whole(1)),
@@ -136,6 +142,8 @@ def fields() -> dict[str, Field]:
         "data.one_based": optional(FLAG),
         "data.train_split": TEXT,
         "data.eval_split": optional(TEXT),
+        "data.eval_share": real(0.0, below=1.0),
+        "data.split_seed": whole(0, 2**32 - 1),
         "data.train_scenes": whole(1, MOST_SCENES),
         "data.eval_scenes": whole(0, MOST_SCENES),
         "data.scene_size": whole(48, WIDEST),

@@ -49,6 +49,7 @@ from ipg_jax.training.evaluator import Evaluator, View
 from ipg_jax.training.runs import EvalRun, TrainRun
 from ipg_jax.training.sharding import check_batch_size
 from ipg_jax.training.steps import make_predict_step
+from ipg_jax.training.trackers import check_installed
 
 logger = logging.getLogger(__name__)
 
@@ -63,10 +64,12 @@ def build_train_run(config: ConfigDict, *, evaluate: bool = True) -> TrainRun:
       evaluate: whether the run is evaluated, for which the evaluation data are read.
 
     Raises:
+      ImportError: the package of a tracker is not installed; the message names the extra.
       ValueError: the config does not fit the data or the devices; the message names the field.
     """
     config = checked(config)
     check_initial(config)
+    check_installed(config.trackers)
     mesh = log_mesh(build_mesh(config))
     check_batch_size(mesh, config.batch_size, config.optimizer.accumulation)
     evaluate = evaluate and has_eval_data(config)
@@ -114,6 +117,7 @@ def build_train_run(config: ConfigDict, *, evaluate: bool = True) -> TrainRun:
         num_steps=num_steps,
         steps_per_epoch=steps_per_epoch,
         max_unreadable=config.data.max_unreadable,
+        trackers=tuple(config.trackers),
         log_every=config.log_every,
         eval_every=None if config.eval_only_at_end else eval_every,
         checkpoint_every=config.checkpoint_every,

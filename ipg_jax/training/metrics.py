@@ -1,4 +1,4 @@
-"""Metrics of a run: `metrics.jsonl`, TensorBoard events and the progress line."""
+"""Metrics of a run: `metrics.jsonl`, what trackers show, and the progress line."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import json
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from etils import epath
 from jaxtyping import UInt8
-from tensorboardX import SummaryWriter
 
 from ipg_jax.errors import RunStoppedError
 from ipg_jax.files import make_folder, read_regular, write_whole
+from ipg_jax.text import shown
+from ipg_jax.training.trackers import Tracker, open_trackers
 from ipg_jax.visualize import save_image
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,11 @@ class DivergedError(RunStoppedError):
 
 
 class MetricWriter:
-    """Writes scalars to `metrics.jsonl` and TensorBoard, pictures to `samples/` and TensorBoard."""
+    """Writes scalars to `metrics.jsonl`, pictures to `samples/`, and both to trackers.
+
+    A tracker that fails in the middle of a run is left out of the rest of it, with a warning: the
+    files have everything, and the next start asks it again.
+    """
 
     def __init__(
         self,
@@ -36,8 +41,10 @@ class MetricWriter:
         start_step: int = 0,
         evaluated: bool = True,
         enabled: bool = True,
+        trackers: Sequence[str] = ("tensorboard",),
+        config: Mapping[str, Any] | None = None,
     ):
-        """Opens the files of a workdir.
+        """Opens the files of a workdir and the trackers.
 
         Args:
           workdir: the run's folder.
@@ -47,10 +54,12 @@ class MetricWriter:
           evaluated: whether the evaluation of that step is complete, if there was one; else its
             figures are removed too.
           enabled: False in every process but one of a multi-host run: writes nothing.
+          trackers: names of `TRACKERS`.
+          config: the run's, as plain JSON values, for trackers to show.
 
         Raises:
-          ImportError: a `gs://` workdir without the extra `gcs`.
           OSError: the files cannot be read or written; the message names the file.
+          ValueError: a tracker does not start.
         """
         self._enabled = enabled
         if not enabled:
@@ -60,7 +69,7 @@ class MetricWriter:
         self._path = self._workdir / "metrics.jsonl"
         if self._path.exists():
             self._rewind(start_step, evaluated)
-        self._events = SummaryWriter(str(self._workdir), purge_step=start_step + 1, flush_secs=30)
+        self._trackers = open_trackers(trackers, self._workdir, config or {}, start_step=start_step)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Writes one line of scalars; values that are not finite become null in the JSON."""
@@ -72,21 +81,40 @@ class MetricWriter:
                 file.write(json.dumps({"step": step} | finite) + "\n")
         except OSError as error:
             raise OSError(f"cannot write {self._path}: {error.strerror or error}") from error
-        for name, value in values.items():
-            if math.isfinite(value):
-                self._events.add_scalar(name, value, step)
+        known = {name: value for name, value in values.items() if math.isfinite(value)}
+        self._track(lambda tracker: tracker.scalars(step, known))
 
     def image(self, step: int, name: str, image: UInt8[np.ndarray, "h w 3"]) -> None:
-        """Writes one picture, to `samples/<name>_<step>.png` and under `name`."""
+        """Writes one picture, to `samples/<name>_<step>.png` and to trackers under `name`."""
         if not self._enabled:
             return
         save_image(self._workdir / "samples" / f"{name}_{step:07d}.png", image)
-        self._events.add_image(name, image, step, dataformats="HWC")
+        self._track(lambda tracker: tracker.image(step, name, image))
 
-    def close(self) -> None:
-        """Flushes and closes the events."""
+    def close(self, *, failed: bool = False) -> None:
+        """Lets the trackers send what is left, and tells them whether an error ended the run."""
         if self._enabled:
-            self._events.close()
+            self._track(lambda tracker: tracker.close(failed=failed))
+
+    def __enter__(self) -> MetricWriter:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self.close(failed=kind is not None)
+
+    def _track(self, tell: Callable[[Tracker], None]) -> None:
+        """Tells every tracker something; one that fails is told nothing more."""
+        for name, tracker in list(self._trackers.items()):
+            try:
+                tell(tracker)
+            except Exception as error:  # a service that is away, in whatever way it says so
+                del self._trackers[name]
+                logger.warning(
+                    "%s failed and shows no more of this run, which metrics.jsonl and samples/ "
+                    "have: %s",
+                    name,
+                    shown(error, limit=500),
+                )
 
     def _rewind(self, step: int, evaluated: bool) -> None:
         """Removes the lines after `step`; keeps, counts and reports those that are damaged."""

@@ -40,6 +40,7 @@ class TrainRun:
       num_steps: length of the run.
       steps_per_epoch: of the training data.
       max_unreadable: largest share of unreadable images (`data.UnreadableWindow`).
+      trackers: names of `trackers.TRACKERS`.
       log_every: in steps, as the next two.
       eval_every: None evaluates at the end only.
       checkpoint_every: a checkpoint is written before each evaluation too.
@@ -66,6 +67,7 @@ class TrainRun:
     num_steps: int
     steps_per_epoch: float
     max_unreadable: float
+    trackers: tuple[str, ...]
     log_every: int
     eval_every: int | None
     checkpoint_every: int

@@ -99,8 +99,16 @@ def train(
 
         # -------------------------------------------------------------- metrics and evaluation
         checkpoints.begin_writing()
-        writer = MetricWriter(workdir, start_step=start, evaluated=evaluated, enabled=primary)
-        stack.enter_context(contextlib.closing(writer))
+        writer = stack.enter_context(
+            MetricWriter(
+                workdir,
+                start_step=start,
+                evaluated=evaluated,
+                enabled=primary,
+                trackers=run.trackers,
+                config=run.config,
+            )
+        )
         if primary:
             write_run_files(workdir, run.config, run.source)
 

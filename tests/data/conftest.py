@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from made_files import CocoFolder, VocFolder
+from made_files import CocoFolder, HuggingFaceFolder, VocFolder, YoloFolder
 
 
 @pytest.fixture
@@ -12,3 +12,13 @@ def coco(tmp_path: Path) -> CocoFolder:
 @pytest.fixture
 def voc(tmp_path: Path) -> VocFolder:
     return VocFolder(tmp_path)
+
+
+@pytest.fixture
+def yolo(tmp_path: Path) -> YoloFolder:
+    return YoloFolder(tmp_path)
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> HuggingFaceFolder:
+    return HuggingFaceFolder(tmp_path)

@@ -111,3 +111,77 @@ class VocFolder:
 
     def split(self, name: str, *lines: str) -> None:
         (self.root / "ImageSets" / "Main" / f"{name}.txt").write_text("\n".join(lines) + "\n")
+
+
+class YoloFolder:
+    """A YOLO data set under construction: images of 40 x 80 pixels."""
+
+    def __init__(self, root: Path):
+        self.root = root / "animals"
+        self.yaml("train: images/train", "val: images/val", "names: [cat, dog]")
+
+    def yaml(self, *lines: str) -> None:
+        self.root.mkdir(exist_ok=True)
+        (self.root / "data.yaml").write_text("\n".join(lines) + "\n")
+
+    def add(self, image: str, *lines: str, labels: str | None = None) -> None:
+        path = self.root / image
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode(random_image(40, 80)))
+        if lines:
+            label = self.root / (labels or image.replace("images", "labels"))
+            label = label.with_suffix(".txt")
+            label.parent.mkdir(parents=True, exist_ok=True)
+            label.write_text("\n".join(lines) + "\n")
+
+
+class HuggingFaceFolder:
+    """A data set of `datasets` under construction: images of 40 x 60 pixels by default."""
+
+    def __init__(self, root: Path):
+        self.root = root / "hub"
+        self.rows: list[dict[str, Any]] = []
+        self.class_names = ["cat", "dog"]
+
+    def add(
+        self, image_id: int, *objects: dict[str, Any], size: tuple[int, int] = (40, 60), **row: Any
+    ) -> None:
+        """Each object has `bbox`, `category` and what else `features` lists."""
+        image = {"path": f"{image_id}.png", "bytes": encode(random_image(*size, seed=image_id))}
+        row = {"image_id": image_id, "image": image, "height": size[0], "width": size[1]} | row
+        self.rows.append({"objects": list(objects), **row})
+
+    def features(self, *, by_field: bool = False) -> Any:
+        """The types of the columns; objects as a list, or as a list for each of their fields."""
+        from datasets import ClassLabel, Features, Image, List, Value
+
+        fields = {
+            "bbox": List(Value("float32")),
+            "category": ClassLabel(names=self.class_names),
+            "area": Value("float32"),
+            "iscrowd": Value("bool"),
+        }
+        objects = {k: List(v) for k, v in fields.items()} if by_field else List(fields)
+        sizes = {"height": Value("int32"), "width": Value("int32")}
+        return Features({"image_id": Value("int64"), "image": Image(), "objects": objects, **sizes})
+
+    def dataset(self, *, by_field: bool = False) -> Any:
+        from datasets import Dataset
+
+        features = self.features(by_field=by_field)
+        rows = self.rows
+        if by_field:
+            names = features["objects"]
+            rows = [
+                row | {"objects": {k: [o.get(k) for o in row["objects"]] for k in names}}
+                for row in rows
+            ]
+        return Dataset.from_list(rows, features=features)
+
+    def write(self, split: str = "train") -> Path:
+        """Writes the rows as a split of it."""
+        from datasets import disable_progress_bars
+
+        disable_progress_bars()
+        self.dataset().save_to_disk(self.root / split)
+        return self.root

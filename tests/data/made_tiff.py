@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import struct
+import types
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -21,6 +22,7 @@ def tiff(
     planes: bool = False,
     palette: Sequence[int] = (),
     deflated: bool = False,
+    tags: Mapping[int, tuple[str, Sequence[float]]] = types.MappingProxyType({}),
 ) -> bytes:
     """Returns a file of one picture.
 
@@ -37,6 +39,7 @@ def tiff(
       planes: whether each channel is a plane of its own.
       palette: all reds, greens and blues, 0 to 65535.
       deflated: whether strips are compressed.
+      tags: further ones, the kind `H`, `I` or `d` and the values of each.
     """
     height, width, *rest = shape
     channels = rest[0] if rest else 1
@@ -59,6 +62,7 @@ def tiff(
         279: ("I", [len(part) for part in parts]),
         284: ("H", [2 if planes else 1]),
         **{tag: ("H", values) for tag, values in optional.items() if len(values)},
+        **tags,
     }
     start = 8 + 2 + 12 * (len(values_of) + 1) + 4
     body = b"".join(parts)
@@ -66,7 +70,7 @@ def tiff(
     directory = struct.pack(f"{order}H", len(values_of))
     for tag, (kind, values) in sorted(values_of.items()):
         packed = struct.pack(f"{order}{len(values)}{kind}", *values)
-        directory += struct.pack(f"{order}HHI", tag, {"H": 3, "I": 4}[kind], len(values))
+        directory += struct.pack(f"{order}HHI", tag, {"H": 3, "I": 4, "d": 12}[kind], len(values))
         if len(packed) <= 4:
             directory += packed.ljust(4, b"\x00")
         else:

@@ -167,6 +167,7 @@ def test_class_names_fix_the_order_and_must_match(coco):
     source = CocoSource(*coco.write(), class_names=("cat", "dog"))
     assert source.category_ids == (7, 3)
     np.testing.assert_array_equal(source.records.labels, [0])
+    coco.add_box(1, 1, 1, 5, 5, category_id=3)
     with pytest.raises(ValueError, match=r"(?s)\(dog\).*given \(2\): cat, god.*data \(2\): dog, c"):
         CocoSource(*coco.write(), class_names=("cat", "god"))
     with pytest.raises(ValueError, match=r"(?s)given \(1\): dog.*in the data \(2\): dog, cat"):

@@ -272,6 +272,10 @@ def test_control_characters_of_names_are_escaped_in_reports_and_errors(one):
 
 def test_a_class_that_the_data_lack_gets_an_id_that_is_free_as_text(tmp_path):
     ids = resolve_classes(
-        ["a", "b"], {"a": "0"}, origin="x.json", report=DataReport(str(tmp_path / "x.json"))
+        ["a", "b"],
+        {"a": "0"},
+        used=["a"],
+        origin="x.json",
+        report=DataReport(str(tmp_path / "x.json")),
     )
     assert ids == {"a": "0", "b": 1}

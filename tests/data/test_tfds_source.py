@@ -91,6 +91,15 @@ def test_data_may_lack_a_class(stored):
     assert source.report.examples[Rule.ABSENT_CLASS] == ["ant"]
 
 
+def test_a_class_without_objects_is_left_out_on_request(tmp_path):
+    one = [next((key, e) for key, e in examples("train") if len(e["objects"]) == 1)]
+    store("cats", tmp_path, features(), one)
+    source = TfdsSource("cats", "train", data_dir=tmp_path, class_names=("cat",))
+    assert (source.class_names, source.category_ids) == (("cat",), (0,))
+    np.testing.assert_array_equal(source.records.labels, [0])
+    assert source.report.examples == {Rule.UNUSED_CLASS: ["dog"]}
+
+
 def test_errors(stored, tmp_path):
     with pytest.raises(ValueError, match=r"(?s)given \(1\): cat.*in the data \(2\): cat, dog"):
         TfdsSource("boxes", "train", data_dir=stored, class_names=("cat",))

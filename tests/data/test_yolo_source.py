@@ -1,42 +1,13 @@
 """YOLO data sets: folders and lists of images, boxes and polygons, and what is wrong with them."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_files import encode, random_image
+from made_files import YoloFolder
 
 from ipg_jax.data import Rule, YoloSource
 from ipg_jax.data.sources.yolo_files import label_path
-
-
-class YoloFolder:
-    """A YOLO data set under construction: images of 40 x 80 pixels."""
-
-    def __init__(self, root: Path):
-        self.root = root / "animals"
-        self.yaml("train: images/train", "val: images/val", "names: [cat, dog]")
-
-    def yaml(self, *lines: str) -> None:
-        self.root.mkdir(exist_ok=True)
-        (self.root / "data.yaml").write_text("\n".join(lines) + "\n")
-
-    def add(self, image: str, *lines: str, labels: str | None = None) -> None:
-        path = self.root / image
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encode(random_image(40, 80)))
-        if lines:
-            label = self.root / (labels or image.replace("images", "labels"))
-            label = label.with_suffix(".txt")
-            label.parent.mkdir(parents=True, exist_ok=True)
-            label.write_text("\n".join(lines) + "\n")
-
-
-@pytest.fixture
-def yolo(tmp_path):
-    return YoloFolder(tmp_path)
 
 
 def objects_of(source, name):

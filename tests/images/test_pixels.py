@@ -198,6 +198,24 @@ def test_colours_of_every_kind_of_tiff(data, expected):
     )
 
 
+GEO = {
+    33550: ("d", [0.5, 0.5, 0.0]),  # size of a pixel in metres
+    33922: ("d", [0.0, 0.0, 0.0, 440720.0, 3751320.0, 0.0]),  # where pixel (0, 0) lies
+    34735: ("H", [1, 1, 0, 1, 3072, 0, 1, 32611]),  # UTM zone 11N
+}
+BANDS = np.dstack([SMALL, *[SMALL[..., :1]] * 3]).astype(np.uint8)
+"""Red, green, blue and three bands more."""
+
+
+@pytest.mark.parametrize("bands", [3, 4, 5, 6])
+def test_a_geotiff_is_its_pixels_and_of_many_bands_the_first_three_are_read(bands):
+    extra = [0] * (bands - 3)
+    data = tiff_of(BANDS[..., :bands], photometric=2, extra_samples=extra, tags=GEO)
+    np.testing.assert_array_equal(decode_image(data), SMALL)
+    grey = tiff_of(GREY, tags=GEO)
+    np.testing.assert_array_equal(grey_of(grey, sample_bits=16), GREY >> 8)
+
+
 GREY_FLOATS = np.float32([[0, 0.5, 1]])
 
 
@@ -223,6 +241,9 @@ GREY_FLOATS = np.float32([[0, 0.5, 1]])
             for values in (GREY_FLOATS, np.int16([[0, 9]]), np.int32([[0, 9]]))
         ),
         pytest.param(tiff_of(WIDE, photometric=2, planes=True), "planes", id="planes of 16 bits"),
+        pytest.param(
+            tiff_of(BANDS, extra_samples=[0] * 5), "as grey or RGB of 8 bits", id="bands, none red"
+        ),
         pytest.param(tiff_of(SMALL, photometric=8, planes=True), "planes", id="planes of L*a*b*"),
         pytest.param(
             tiff_of(ALPHA[..., 2:], extra_samples=[2], planes=True),

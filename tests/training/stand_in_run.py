@@ -101,6 +101,7 @@ def make_run(**changes: Any) -> TrainRun:
         "num_steps": 8,
         "steps_per_epoch": 1.0,
         "max_unreadable": 0.5,
+        "trackers": ("tensorboard",),
         "log_every": 1,
         "eval_every": 3,
         "checkpoint_every": 2,

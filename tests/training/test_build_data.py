@@ -162,6 +162,7 @@ def test_data_that_are_not_there_are_named_with_their_field(config, fields, mess
         ("coco", "eval_annotations"),
         ("voc", "eval_split"),
         ("yolo", "eval_split"),
+        ("huggingface", "eval_split"),
         ("tfds", "eval_split"),
         ("digits", "eval_scenes"),
     ],
@@ -228,3 +229,38 @@ def test_prediction_on_tiles(config):
     config.eval.batch_size = 4
     with pytest.raises(ValueError, match=r"config\.eval\.batch_size=4 is not a multiple of 8"):
         build_prediction(config, tiles=True)
+
+
+def test_evaluation_on_a_share_of_the_training_data(config, tmp_path, caplog):
+    """Images 1 to 20, of which a quarter is to be evaluated on; other evaluation data are not read.
+
+    Their objects are red in the odd images and green in the others.
+    """
+    caplog.set_level("INFO")
+    content = json.loads((tmp_path / "train.json").read_text())
+    content["images"] = [content["images"][0] | {"id": i} for i in range(1, 21)]
+    content["annotations"] = [
+        {"id": i, "image_id": i, "category_id": 4 if i % 2 else 2, "bbox": [1, 1, 5, 5]}
+        for i in range(1, 21)
+    ]
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    config.data.eval_share = 0.25
+    config.data.eval_images = config.data.eval_annotations = "/gone"
+    train = build_source(config, train=True)
+    found = build_source(config, train=False, class_names=train.class_names)
+    check_same_classes(train, found)
+    assert sorted(train.records.image_ids + found.records.image_ids) == list(range(1, 21))
+    assert f"eval_share=0.25: these {len(train)} images are those to train on" in caplog.text
+    assert f"eval_share=0.25: these {len(found)} images are those to evaluate on" in caplog.text
+    config.seed = 7  # another run's
+    assert build_source(config, train=True).records.image_ids == train.records.image_ids
+    config.data.split_seed = 7
+    assert build_source(config, train=True).records.image_ids != train.records.image_ids
+
+    config.data.eval_share = 1e-9
+    fields = r"^config\.data\.train_annotations, config\.data\.eval_share: no usable image"
+    with pytest.raises(ValueError, match=fields):
+        build_source(config, train=False)
+    config.data.source = "tfds"
+    with pytest.raises(ValueError, match=r"eval_share=1e-09 divides the data of coco, voc, yolo,"):
+        build_source(config, train=True)

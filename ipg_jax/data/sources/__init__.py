@@ -3,6 +3,8 @@
 from ipg_jax.data.sources.base import DataReport, Objects, Records, Rule, Source
 from ipg_jax.data.sources.coco import CocoSource
 from ipg_jax.data.sources.digits import DigitsSource
+from ipg_jax.data.sources.huggingface import HuggingFaceSource
+from ipg_jax.data.sources.part import Part
 from ipg_jax.data.sources.tfds import TfdsSource
 from ipg_jax.data.sources.voc import VocSource
 from ipg_jax.data.sources.yolo import YoloSource
@@ -11,7 +13,9 @@ __all__ = [
     "CocoSource",
     "DataReport",
     "DigitsSource",
+    "HuggingFaceSource",
     "Objects",
+    "Part",
     "Records",
     "Rule",
     "Source",

@@ -65,6 +65,7 @@ class Rule(enum.Enum):
     EMPTY_IMAGE = "image without objects: kept"
     EMPTY_IMAGE_DROPPED = "image without objects: dropped as asked"
     ABSENT_CLASS = "class that the data lack: kept without objects"
+    UNUSED_CLASS = "class without objects that config.data.class_names lacks: left out"
     ROOT_CATEGORY = "category without annotations that only groups others: dropped"
     UNKNOWN_IMAGE = "annotation of an image that is not listed: dropped"
     UNKNOWN_CATEGORY = "annotation of a category that is not listed: dropped"
@@ -461,27 +462,37 @@ class Source(abc.ABC):
 
 
 def resolve_classes(
-    expected: Sequence[str], ids: Mapping[str, T], *, origin: str, report: DataReport
+    expected: Sequence[str],
+    ids: Mapping[str, T],
+    *,
+    used: Collection[str],
+    origin: str,
+    report: DataReport,
 ) -> dict[str, T | int]:
     """The classes of a source, in the order of its labels, with the data's own id of each.
 
     A class that the data lack is no error: a small evaluation set may have no example of a rare
-    one. It gets an id that no other class has.
+    one. It gets an id that no other class has. A class that the data list without an object of it
+    is left out if it is not given.
 
     Args:
       expected: the class names given by the user; empty takes the data's.
       ids: the classes of the data and their ids, in their order.
+      used: the classes of the data that have objects.
       origin: the file, for the message.
-      report: receives the classes that the data lack.
+      report: receives the classes that the data lack, and those that are left out.
 
     Raises:
-      ValueError: a name is given twice, or the data have others; the message shows both lists.
+      ValueError: a name is given twice, or the data have objects of others; the message shows both
+        lists.
     """
     expected = expected or list(ids)
-    if unexpected := sorted(ids.keys() - set(expected)):
+    others = [name for name in ids if name not in set(expected)]
+    if unexpected := sorted(set(others) & set(used)):
         raise ValueError(
             f"{shown(origin)} has classes beyond the given ones ({_listed(unexpected)}): give all "
-            "of them in config.data.class_names, or leave it out in training to take the data's.\n"
+            "of them in config.data.class_names, or in config.data.ignore_classes those whose "
+            "objects are regions to ignore, or leave it out in training to take the data's.\n"
             f"given ({len(expected)}): {_listed(expected)}\n"
             f"in the data ({len(ids)}): {_listed(ids)}"
         )
@@ -489,6 +500,7 @@ def resolve_classes(
         raise ValueError(
             f"given more than once as a class name of {shown(origin)}: {_listed(repeated)}"
         )
+    report.add(Rule.UNUSED_CLASS, others)
     report.add(Rule.ABSENT_CLASS, (name for name in expected if name not in ids))
     taken = set(map(str, ids.values()))  # by text, as ids are matched
     first = 1 + max((i for i in ids.values() if isinstance(i, int)), default=-1)

@@ -10,20 +10,14 @@ import collections
 import math
 import os
 from collections.abc import Container, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-from ipg_jax.data.sources.base import (
-    UNREADABLE_AREA,
-    DataReport,
-    Rule,
-    build_records,
-    resolve_classes,
-)
-from ipg_jax.data.sources.coco_json import CocoCategory, read_coco, xyxy
+from ipg_jax.data.sources.base import DataReport, Rule, build_records, resolve_classes
+from ipg_jax.data.sources.coco_json import CocoCategory, area, ignored, read_coco, xyxy
 from ipg_jax.data.sources.files import FileSource, Verify, verify_images
-from ipg_jax.data.sources.values import described, flag, identity, number
+from ipg_jax.data.sources.part import WHOLE, Part
+from ipg_jax.data.sources.values import described, identity, number
 from ipg_jax.images import DEFAULT_OPTIONS, ImageOptions
 from ipg_jax.text import shown
 
@@ -44,6 +38,7 @@ class CocoSource(FileSource):
         annotations: str | os.PathLike[str],
         *,
         class_names: Sequence[str] = (),
+        part: Part = WHOLE,
         drop_empty: bool = False,
         verify: Verify = "headers",
         threads: int = 16,
@@ -56,6 +51,7 @@ class CocoSource(FileSource):
           annotations: the JSON file.
           class_names: the classes in the order of the labels; empty takes the file's own. The file
             may lack some of them.
+          part: which of the images are read, by their ids.
           drop_empty: whether to leave out images without objects.
           verify: how thoroughly to check the images at start-up.
           threads: how many images are checked at a time; more help with remote stores.
@@ -75,19 +71,31 @@ class CocoSource(FileSource):
         used = {identity(entry.get("category_id")) for entry in entries}
         categories = _without_root(content.categories, used, class_names, report)
         class_ids = resolve_classes(
-            class_names, _ids_by_name(categories, origin), origin=origin, report=report
+            class_names,
+            _ids_by_name(categories, origin),
+            used={category.name for key, category in categories.items() if key in used},
+            origin=origin,
+            report=report,
         )
         label_of_name = {name: label for label, name in enumerate(class_ids)}
-        label_of: dict[str | None, int] = {k: label_of_name[c.name] for k, c in categories.items()}
+        label_of: dict[str | None, int] = {
+            key: label_of_name[category.name]
+            for key, category in categories.items()
+            if category.name in label_of_name
+        }
 
-        index_of: dict[str | None, int] = {key: i for i, key in enumerate(content.images)}
-        file_names = [image.file_name for image in content.images.values()]
-        image_index, labels, boxes, ignore, area = [], [], [], [], []
+        images_of = {key: image for key, image in content.images.items() if part.has(key)}
+        index_of: dict[str | None, int] = {key: i for i, key in enumerate(images_of)}
+        file_names = [image.file_name for image in images_of.values()]
+        image_index, labels, boxes, ignore, areas = [], [], [], [], []
         for entry in entries:
-            index = index_of.get(identity(entry.get("image_id")))
+            key = identity(entry.get("image_id"))
+            index = index_of.get(key)
             label = label_of.get(identity(entry.get("category_id")))
             if index is None:
-                report.add(Rule.UNKNOWN_IMAGE, [f"image id {described(entry.get('image_id'))}"])
+                if key not in content.images:
+                    image_id = described(entry.get("image_id"))
+                    report.add(Rule.UNKNOWN_IMAGE, [f"image id {image_id}"])
                 continue
             name = file_names[index]
             if label is None:
@@ -100,8 +108,8 @@ class CocoSource(FileSource):
             image_index.append(index)
             labels.append(label)
             boxes.append(box)
-            ignore.append(_ignored(entry, name, report))
-            area.append(_area(entry))
+            ignore.append(ignored(entry, name, report))
+            areas.append(area(entry))
         uses = collections.Counter(key for e in entries if (key := identity(e.get("id"))))
         repeated = [f"annotation id {key}" for key, n in uses.items() for _ in range(n - 1)]
         report.add(Rule.DUPLICATE_ANNOTATION, repeated)
@@ -109,21 +117,21 @@ class CocoSource(FileSource):
         verified = verify_images(
             [os.path.join(os.fspath(images), name) for name in file_names],
             file_names,
-            np.array([image.size for image in content.images.values()], np.int32).reshape(-1, 2),
+            np.array([image.size for image in images_of.values()], np.int32).reshape(-1, 2),
             verify=verify,
             threads=threads,
             report=report,
             options=image_options,
         )
         records = build_records(
-            image_ids=[image.id for image in content.images.values()],
+            image_ids=[image.id for image in images_of.values()],
             file_names=file_names,
             sizes=verified.sizes,
             image_index=np.array(image_index, np.int64),
             boxes=np.array(boxes, np.float64).reshape(-1, 4),
             labels=np.array(labels, np.int32),
             ignore=np.array(ignore, bool),
-            area=np.array(area, np.float64),
+            area=np.array(areas, np.float64),
             keep=verified.usable,
             drop_empty=drop_empty and annotated,
             report=report,
@@ -181,22 +189,3 @@ def _ids_by_name(categories: Mapping[str, CocoCategory], origin: str) -> dict[st
             )
         ids[category.name] = category.id
     return ids
-
-
-def _ignored(annotation: Mapping[str, Any], name: str, report: DataReport) -> bool:
-    ignored = False
-    for key in ("iscrowd", "ignore"):
-        if key in annotation:
-            value = flag(annotation[key])
-            if value is None:
-                report.add(Rule.UNREADABLE_FLAG, [f"{name}: {key}={described(annotation[key])}"])
-            ignored |= bool(value)
-    return ignored
-
-
-def _area(annotation: Mapping[str, Any]) -> float:
-    """The annotated area as `build_records` takes it."""
-    if "area" not in annotation:
-        return math.nan
-    area = number(annotation["area"])
-    return UNREADABLE_AREA if math.isnan(area) else area

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ipg_jax.data.sources.values import described, identity, number, side
+from ipg_jax.data.sources.base import UNREADABLE_AREA, DataReport, Rule
+from ipg_jax.data.sources.values import described, flag, identity, number, side
 from ipg_jax.files import read_regular
 from ipg_jax.text import shown
 
@@ -113,6 +115,32 @@ def xyxy(annotation: Mapping[str, Any]) -> tuple[tuple[float, ...], bool]:
         return (float("nan"),) * 4, False
     x, y, width, height = map(number, bbox)
     return (x, y, x + width, y + height), False
+
+
+def ignored(annotation: Mapping[str, Any], name: str, report: DataReport) -> bool:
+    """Whether an object is a crowd or to be ignored.
+
+    Args:
+      annotation: an entry of `annotations`.
+      name: of the image, for the report.
+      report: receives flags that say neither yes nor no.
+    """
+    found = False
+    for key in ("iscrowd", "ignore"):
+        if key in annotation:
+            value = flag(annotation[key])
+            if value is None:
+                report.add(Rule.UNREADABLE_FLAG, [f"{name}: {key}={described(annotation[key])}"])
+            found |= bool(value)
+    return found
+
+
+def area(annotation: Mapping[str, Any]) -> float:
+    """The area of an entry of `annotations` as `build_records` takes it."""
+    if "area" not in annotation:
+        return math.nan
+    value = number(annotation["area"])
+    return UNREADABLE_AREA if math.isnan(value) else value
 
 
 def _polygons(segmentation: object) -> list[float]:

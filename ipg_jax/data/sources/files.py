@@ -127,23 +127,12 @@ def verify_images(
     }
 
     def check(path: str, name: str, size: Size) -> tuple[Size, dict[Rule, str]]:
-        """The true size, and the rules that the image falls under, with what the report says."""
         if path in unopened and min(size) > 0:
             return size, {}
-        try:
-            source = read_regular(path) if verify == "decode" else path
-            header = read_image_header(source, options)
-            true = options.size(header, size)
-            if isinstance(source, bytes):
-                decode_image(source, true, options)
-        except (OSError, ValueError) as error:
-            return size, {unusable(error): f"{name}: {error}"}
-        found = header_rules(header, size, options)
-        if min(size) <= 0:
-            found += [Rule.SIZE_MISSING] if sizes is not None else []
-        elif size != true:
-            found.append(Rule.SIZE_MISMATCH)
-        return true, dict.fromkeys(found, name)
+        true, found = check_image(path, name, size, verify=verify, options=options)
+        if sizes is not None and min(size) <= 0 and not found.keys() & LOST:
+            found[Rule.SIZE_MISSING] = name
+        return true, found
 
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         checked = list(pool.map(check, paths, names, annotated))
@@ -159,6 +148,33 @@ def verify_images(
     true_sizes = np.array([size for size, _ in checked], np.int32).reshape(-1, 2)
     usable = np.array([not found.keys() & LOST for _, found in checked], bool)
     return VerifiedImages(true_sizes, usable, unopened)
+
+
+def check_image(
+    source: bytes | str, name: str, size: Size, *, verify: Verify, options: ImageOptions
+) -> tuple[Size, dict[Rule, str]]:
+    """Returns the true size of an image, and the rules it falls under, with what the report says.
+
+    Args:
+      source: the contents of its file, or the path.
+      name: what the report calls it.
+      size: annotated height and width; 0 where not annotated.
+      verify: how thorough to be.
+      options: how it is read.
+    """
+    try:
+        if verify == "decode" and isinstance(source, str):
+            source = read_regular(source)
+        header = read_image_header(source, options)
+        true = options.size(header, size)
+        if verify == "decode":
+            decode_image(source, true, options)
+    except (OSError, ValueError) as error:
+        return size, {unusable(error): f"{name}: {error}"}
+    found = header_rules(header, size, options)
+    if min(size) > 0 and size != true:
+        found.append(Rule.SIZE_MISMATCH)
+    return true, dict.fromkeys(found, name)
 
 
 def attempt(read: Callable[..., T], *arguments: Any) -> T | OSError | ValueError:

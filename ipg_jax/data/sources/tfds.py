@@ -103,12 +103,6 @@ class TfdsSource(Source):
 
         report = DataReport(origin)
         found = info.features["objects"]["label"].names
-        classes = resolve_classes(
-            class_names, {name: i for i, name in enumerate(found)}, origin=origin, report=report
-        )
-        label_of_name = {name: label for label, name in enumerate(classes)}
-        label_of = np.array([label_of_name[name] for name in found], np.int32)
-
         with concurrent.futures.ThreadPoolExecutor(threads) as pool:
             results = pool.map(lambda i: self._try_scan(i, verify), range(len(self._examples)))
         scanned = []
@@ -133,6 +127,15 @@ class TfdsSource(Source):
             report.add(Rule.UNKNOWN_CATEGORY, unknown)
             scanned.append(result.of(known))
 
+        classes = resolve_classes(
+            class_names,
+            {name: i for i, name in enumerate(found)},
+            used={found[k] for example in scanned for k in example.labels},
+            origin=origin,
+            report=report,
+        )
+        label_of_name = {name: label for label, name in enumerate(classes)}
+        label_of = np.array([label_of_name.get(name, -1) for name in found], np.int32)
         records = build_records(
             image_ids=[example.image_id for example in scanned],
             file_names=[example.file_name for example in scanned],

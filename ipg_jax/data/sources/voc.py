@@ -23,6 +23,7 @@ import numpy as np
 
 from ipg_jax.data.sources.base import DataReport, Rule, build_records, resolve_classes
 from ipg_jax.data.sources.files import FileSource, Verify, attempt, verify_images
+from ipg_jax.data.sources.part import WHOLE, Part
 from ipg_jax.data.sources.voc_layout import VocLayout
 from ipg_jax.data.sources.voc_xml import VocAnnotation, half_open, read_annotation
 from ipg_jax.images import DEFAULT_OPTIONS, ImageOptions
@@ -54,6 +55,7 @@ class VocSource(FileSource):
         split: str,
         *,
         class_names: Sequence[str] = (),
+        part: Part = WHOLE,
         drop_empty: bool = False,
         verify: Verify = "headers",
         threads: int = 16,
@@ -65,9 +67,10 @@ class VocSource(FileSource):
           root: the folder that holds `Annotations`, `ImageSets` and `JPEGImages`, or a folder of
             such folders, or one with a flat folder for each split; local or `gs://`.
           split: files of `ImageSets/Main` without `.txt`, e.g. `trainval`; see above. `.` is all of
-            a flat root.
+            a folder without lists.
           class_names: the classes in the order of the labels. Empty takes the sorted names of all
             XML files in the split's folders, so that labels do not depend on the lists.
+          part: which of the images are read, by their ids.
           drop_empty: whether to leave out images without objects.
           verify: how thoroughly to check the images at start-up.
           threads: how many files are read at a time; more help with remote stores.
@@ -94,6 +97,7 @@ class VocSource(FileSource):
             _Place(folder, stem)
             for folder, name in splits
             for stem in layouts[folder].members(name)
+            if part.has(qualified(stem, _Place(folder, stem)))
         )
         repeated = (qualified(p.stem, p) for p, n in uses.items() for _ in range(n - 1))
         report.add(Rule.DUPLICATE_IMAGE, repeated)
@@ -115,7 +119,11 @@ class VocSource(FileSource):
         read = {p: a for p, a in annotations.items() if isinstance(a, VocAnnotation)}
         found = sorted({name for annotation in read.values() for name in annotation.names})
         classes = resolve_classes(
-            class_names, {name: i for i, name in enumerate(found)}, origin=origin, report=report
+            class_names,
+            {name: i for i, name in enumerate(found)},
+            used=found,
+            origin=origin,
+            report=report,
         )
         label_of = {name: label for label, name in enumerate(classes)}
 

@@ -6,6 +6,9 @@ Two layouts are known:
   with an id a line. Ids may have sub-folders (`cam1/a`), as CVAT writes them;
 * flat, as Roboflow exports: a folder for each split, with images and XML files side by side and no
   lists. An id begins with the split (`train/a`).
+
+Without lists, the split `.` is all of a folder: of a flat one, or of one that has a folder of
+images (`JPEGImages` or `images`) and one of XML files (`Annotations`), in capitals or not.
 """
 
 from __future__ import annotations
@@ -45,7 +48,7 @@ class VocLayout:
 
         Args:
           folder: local or `gs://`.
-          splits: names of lists, or of folders with images and XML files.
+          splits: names of lists, or of folders with images and XML files, or `.`.
 
         Raises:
           OSError: a list or a folder cannot be read.
@@ -59,19 +62,24 @@ class VocLayout:
                     f"there is no {shown(lists[name])}, nor a folder "
                     f"{shown(os.path.join(folder, name))} of images and XML files: VOC's layout is "
                     "JPEGImages, Annotations and lists of names ImageSets/Main/*.txt, a flat one a "
-                    "folder of images and XML files for each split"
+                    "folder of images and XML files for each split. Without lists, the split . is "
+                    "all images, which config.data.eval_share divides"
                 )
         if unlisted and len(unlisted) < len(lists):
             raise ValueError(
                 f"{shown(folder)}: {', '.join(map(shown, unlisted))} of the splits are folders, "
                 f"the others are lists in {_LISTS}: join splits of one kind"
             )
-        flat = bool(unlisted)
         self._origins = {n: os.path.join(folder, n) for n in unlisted} or lists
-        self.images = folder if flat else os.path.join(folder, "JPEGImages")
-        self.annotations = folder if flat else os.path.join(folder, "Annotations")
+        two_folders = _two_folders(folder) if unlisted == ["."] else None
+        flat = bool(unlisted) and two_folders is None
+        self.images, self.annotations = two_folders or (
+            (folder, folder)
+            if flat
+            else (os.path.join(folder, "JPEGImages"), os.path.join(folder, "Annotations"))
+        )
         self._tree = FileTree(self.images, _SUFFIXES)
-        trees = {name: FileTree(os.path.join(folder, name), _SUFFIXES) for name in unlisted}
+        trees = {n: FileTree(os.path.join(folder, n), _SUFFIXES) for n in unlisted if flat}
         self.unfollowed = [
             posixpath.normpath(f"{name}/{link}")
             for name in trees
@@ -87,11 +95,12 @@ class VocLayout:
         xml_files = files if flat else FileTree(self.annotations, _SUFFIXES).files
         self._xml_files = _by_stem(xml_files, (".xml",))
         self.stems = [stem for stem in self._xml_files if not self.is_ambiguous(stem)]
-        self._members = (
-            {name: list(_by_stem(found, _SUFFIXES)) for name, found in in_split.items()}
-            if flat
-            else {name: list(self._in_list(path)) for name, path in lists.items()}
-        )
+        if flat:
+            self._members = {n: list(_by_stem(found, _SUFFIXES)) for n, found in in_split.items()}
+        elif unlisted:
+            self._members = {".": sorted({*self._images, *self._xml_files})}
+        else:
+            self._members = {name: list(self._in_list(path)) for name, path in lists.items()}
 
     def origin(self, split: str) -> str:
         """The list or the folder of a split, for messages."""
@@ -153,6 +162,17 @@ class VocLayout:
                     if (name := find(reading)) in files:
                         return name
         return readings[-1]
+
+
+def _two_folders(folder: str) -> tuple[str, str] | None:
+    """The folders of the images and of the XML files in a folder; None unless it has both."""
+    try:
+        names = [name.rstrip("/") for name in tf.io.gfile.listdir(folder)]
+    except tf.errors.OpError as error:
+        raise OSError(f"cannot list {shown(folder)}: {shown(error)}") from error
+    found = {name.lower(): os.path.join(folder, name) for name in sorted(names)}
+    images, annotations = found.get("jpegimages", found.get("images")), found.get("annotations")
+    return None if images is None or annotations is None else (images, annotations)
 
 
 def _stem(path: str, suffixes: Iterable[str]) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 
 from ipg_jax.data.sources.base import DataReport, Rule, build_records, resolve_classes
 from ipg_jax.data.sources.files import FileSource, Verify, attempt, verify_images
+from ipg_jax.data.sources.part import WHOLE, Part
 from ipg_jax.data.sources.yolo_files import YoloLabels, YoloLayout, label_path, read_labels
 from ipg_jax.images import DEFAULT_OPTIONS, ImageOptions
 from ipg_jax.text import shown
@@ -33,6 +34,7 @@ class YoloSource(FileSource):
         split: str,
         *,
         class_names: Sequence[str] = (),
+        part: Part = WHOLE,
         drop_empty: bool = False,
         verify: Verify = "headers",
         threads: int = 16,
@@ -44,6 +46,7 @@ class YoloSource(FileSource):
           root: `data.yaml` or the folder that it lies in, local or `gs://`.
           split: a key of `data.yaml`, such as `train`.
           class_names: the classes in the order of the labels; empty takes those of `data.yaml`.
+          part: which of the images are read, by their ids.
           drop_empty: whether to leave out images without objects.
           verify: how thoroughly to check the images at start-up; `none` opens them as well.
           threads: how many files are read at a time; more help with remote stores.
@@ -56,22 +59,24 @@ class YoloSource(FileSource):
         """
         layout = YoloLayout(os.fspath(root))
         report = DataReport(f"{layout.path} ({split})")
-        classes = resolve_classes(
-            class_names,
-            {name: i for i, name in enumerate(layout.class_names)},
-            origin=layout.path,
-            report=report,
-        )
-        label_of = {name: label for label, name in enumerate(classes)}
-        found = layout.images(split)
-        report.add(Rule.UNFOLLOWED_LINK, found.unfollowed)
-        uses = collections.Counter(found.paths)
+        listed = layout.images(split)
+        report.add(Rule.UNFOLLOWED_LINK, listed.unfollowed)
+        uses = collections.Counter(path for path in listed.paths if part.has(layout.name(path)))
         paths = list(uses)
         repeated = (layout.name(path) for path, n in uses.items() for _ in range(n - 1))
         report.add(Rule.DUPLICATE_IMAGE, repeated)
         with concurrent.futures.ThreadPoolExecutor(threads) as pool:
             read = functools.partial(read_labels, keypoint_values=layout.keypoint_values)
             labels_of = list(pool.map(attempt, itertools.repeat(read), map(label_path, paths)))
+        numbers = {n for found in labels_of if isinstance(found, YoloLabels) for n in found.labels}
+        classes = resolve_classes(
+            class_names,
+            {name: i for i, name in enumerate(layout.class_names)},
+            used=[name for i, name in enumerate(layout.class_names) if i in numbers],
+            origin=layout.path,
+            report=report,
+        )
+        label_of = {name: label for label, name in enumerate(classes)}
         names = [layout.name(path) for path in paths]
         verified = verify_images(
             paths,
