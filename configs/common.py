@@ -227,14 +227,15 @@ def default_config() -> ConfigDict:
 
     config.eval = ConfigDict()
     config.eval.batch_size = placeholder(int)  # not set: that of training
-    # Which table is printed: coco | voc | aitod | visdrone; the best checkpoint is by COCO's AP
+    # Which table is printed: coco | voc | aitod | visdrone. COCO's and VOC's figures are always
+    # computed, and COCO's AP decides which checkpoint is the best
     config.eval.metric = "coco"
     config.eval.score_threshold = 0.05
     config.eval.nms = "greedy"  # greedy | soft_linear | soft_gaussian
     config.eval.nms_iou = 0.5  # of greedy and soft_linear
     config.eval.nms_sigma = 0.5  # of soft_gaussian
-    # Boxes kept per image, and how many the metric counts; not set: 100, of aitod 1500, of visdrone
-    # 500
+    # Boxes kept per image, and how many COCO's, AI-TOD's and VisDrone's figures count; not set: as
+    # eval.metric wants, 100, of aitod 1500, of visdrone 500
     config.eval.max_detections = placeholder(int)
     # Size classes of coco and aitod, (name, from, to) by the square root of an object's area, in
     # pixels of the original image: (("tiny", 0, 16), ("small", 16, 32)), say; not set: their own

@@ -1,14 +1,16 @@
-"""Detects objects in images: `python predict.py --workdir=DIR --out=DIR IMAGE...`.
+"""Detects objects in images and videos: `python predict.py --workdir=DIR --out=DIR FILE...`.
 
-IMAGE is a file, a folder of image files, or a pattern such as "shots/*.jpg". Writes a picture with
-boxes for each image, `<name>_detections.png`, and one `detections.json` in COCO's format. Replaces
-nothing but what it wrote before. The config is that of the run; `--config.a.b=value` changes fields
-that do not make the model. With --tiles, large images are cut into tiles, as
-`--config.eval.tile="(512, 512)"` and the fields around it say (docs/large_images.md). The exit code
-is 1 if anything could not be read.
+FILE is an image, a video (with `pip install "ipg-jax[video]"`), a folder of these, or a pattern
+such as "shots/*.jpg". Writes a picture with boxes for each image, `<name>_detections.png`, and one
+`detections.json` in COCO's format; for a video `<name>_detections.mp4` and a line of JSON for each
+frame, `<name>_detections.jsonl`. Replaces nothing but what it wrote before. The config is that of
+the run; `--config.a.b=value` changes fields that do not make the model. With --tiles, large images
+are cut into tiles, as `--config.eval.tile="(512, 512)"` and the fields around it say
+(docs/large_images.md). The exit code is 1 if anything could not be read.
 
     ipg-jax predict --workdir=runs/hit_uav --out=found photos/
     ipg-jax predict --workdir=runs/hit_uav --out=found --tiles large.tif
+    ipg-jax predict --workdir=runs/hit_uav --out=found --save_crops flight.mp4
     ipg-jax predict --workdir=runs/hit_uav --out=labels --format=yolo --threshold=0.5 "new/*.jpg"
 """
 
@@ -26,7 +28,10 @@ OUT = flags.DEFINE_string(
     "out", None, "Folder for the pictures and detections.json.", required=True
 )
 THRESHOLD = flags.DEFINE_float(
-    "threshold", 0.3, "Least score of a drawn box; detections.json has all of them."
+    "threshold",
+    None,
+    "Least score of a drawn box; detections.json has all of them. By default, for each class that "
+    "of its best F1 by the run's report (ipg-jax report), and 0.3 without one of this checkpoint.",
 )
 CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "Which one: a step, best or latest.")
 LABELS = flags.DEFINE_enum(
@@ -46,11 +51,16 @@ FORMAT = flags.DEFINE_multi_enum(
     "A label file of this kind for each image, of what is drawn; may be repeated. detections.json, "
     "in COCO's format, is always written.",
 )
+SAVE_CROPS = flags.DEFINE_bool(
+    "save_crops",
+    False,
+    "Write what is in each drawn box as well, crops/<class>/<name>_<number>.png.",
+)
 BATCH_SIZE = flags.DEFINE_integer(
     "batch_size",
     None,
-    "Images, or tiles of one, that the devices look at together; by default 1, with --tiles 4 a "
-    "device.",
+    "Images, frames, or tiles of one, that the devices look at together; by default 1, and with "
+    "--tiles 4 a device.",
     1,
 )
 TILES = flags.DEFINE_bool(
@@ -66,9 +76,9 @@ def main(arguments: list[str]) -> None:
     """Runs the command line."""
     from ipg_jax.training import command_line
 
-    images = arguments[1:]
-    if not images:
-        raise app.UsageError("name at least one image file, folder or pattern")
+    files = arguments[1:]
+    if not files:
+        raise app.UsageError("name at least one image or video file, folder or pattern")
     command_line.start()
     from ipg_jax.inference.detector import Detector
     from ipg_jax.inference.predict import predict
@@ -86,12 +96,13 @@ def main(arguments: list[str]) -> None:
     )
     failed = predict(
         Detector.of(trained, **({"batch_size": BATCH_SIZE.value} if BATCH_SIZE.value else {})),
-        images,
+        files,
         command_line.home(OUT.value),
         threshold=THRESHOLD.value,
         captions=cast(Captions, LABELS.value),
         line_width=LINE_WIDTH.value,
         formats=[name for name in FORMAT.value if name != "coco"],
+        save_crops=SAVE_CROPS.value,
     )
     if failed:
         sys.exit(f"could not be read, {len(failed)} in all: {', '.join(map(shown, failed))}")

@@ -27,8 +27,8 @@ STOPPED_CODE = flags.DEFINE_integer(
 PROFILE = flags.DEFINE_string(
     "profile",
     None,
-    "Write a trace of these steps, such as 20:25, into the workdir's folder profile/, for "
-    "TensorBoard or Perfetto.",
+    "Write a trace of these steps, such as 20:25, into the workdir's folder profile/steps_20_25/, "
+    "for TensorBoard or Perfetto.",
 )
 PRINT_CONFIG = flags.DEFINE_bool(
     "print_config",

@@ -8,7 +8,6 @@ from ipg_jax.images.decode import (
     ImageOptions,
     ImageTooLargeError,
     decode_image,
-    pil_to_rgb,
     read_image_header,
 )
 from ipg_jax.images.geometry import (
@@ -17,6 +16,7 @@ from ipg_jax.images.geometry import (
     padding_multiple,
     pixels_per_original,
 )
+from ipg_jax.images.pictures import Picture, read_picture
 from ipg_jax.images.pixels import Samples, UnknownRangeError
 from ipg_jax.images.pyramid import padded_pyramid, prepare_image
 from ipg_jax.images.tiles import TileGrid
@@ -29,6 +29,7 @@ __all__ = [
     "ImageHeader",
     "ImageOptions",
     "ImageTooLargeError",
+    "Picture",
     "Samples",
     "TileGrid",
     "UnknownRangeError",
@@ -36,8 +37,8 @@ __all__ = [
     "make_geometry",
     "padded_pyramid",
     "padding_multiple",
-    "pil_to_rgb",
     "pixels_per_original",
     "prepare_image",
     "read_image_header",
+    "read_picture",
 ]

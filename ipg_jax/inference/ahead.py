@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
-import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -15,23 +14,38 @@ R = TypeVar("R")
 
 def map_ahead(
     function: Callable[[T], R], items: Iterable[T], ahead: int
-) -> Iterator[R | Exception]:
+) -> Generator[R, None, None]:
     """Yields the function's values, computed in threads for some items in advance.
 
+    An exception of the function or of the items is raised once the values before it were yielded.
+    At the end, be it an exception or that the generator is closed, only what threads are at work on
+    is waited for, and the rest is not begun.
+
     Args:
-      function: of an item; an exception that it raises is yielded in the place of its value.
+      function: of an item.
       items: taken one by one in the caller's thread.
       ahead: how many items, 1 at least.
     """
     items = iter(items)
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        running = collections.deque(
-            pool.submit(function, item) for item in itertools.islice(items, ahead)
-        )
+    running: collections.deque[concurrent.futures.Future[R]] = collections.deque()
+    pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
+
+    def begin_next() -> None:
+        try:
+            running.append(pool.submit(function, next(items)))
+        except StopIteration:
+            pass
+        except Exception as error:
+            failed: concurrent.futures.Future[R] = concurrent.futures.Future()
+            failed.set_exception(error)
+            running.append(failed)
+
+    try:
+        for _ in range(ahead):
+            begin_next()
         while running:
             future = running.popleft()
-            running.extend(pool.submit(function, item) for item in itertools.islice(items, 1))
-            error = future.exception()
-            if error is not None and not isinstance(error, Exception):
-                raise error
-            yield future.result() if error is None else error
+            begin_next()
+            yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)

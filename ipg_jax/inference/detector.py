@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import functools
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias, overload
 
@@ -12,31 +12,34 @@ import jax
 import numpy as np
 from etils import epath
 from jax.sharding import Mesh
-from jaxtyping import Float32, Int32, UInt8
-from PIL import Image
+from jaxtyping import Float64, Int32, UInt8
 
-from ipg_jax.evaluation import BoxMerge, Tiles, boxes_to_original
-from ipg_jax.files import read_regular
+from ipg_jax.evaluation import BoxMerge, Tiles
 from ipg_jax.images import (
     DEFAULT_OPTIONS,
     ImageOptions,
+    Picture,
     TileGrid,
-    decode_image,
     padding_multiple,
-    pil_to_rgb,
     prepare_image,
+    read_picture,
 )
 from ipg_jax.inference.ahead import map_ahead
 from ipg_jax.inference.prediction import Prediction
-from ipg_jax.inference.tiles import Found, detect_tiles
+from ipg_jax.inference.tiles import detect_tiles
+from ipg_jax.inference.views import Found, View, found_in, stack_views, whole_view
 from ipg_jax.tasks import DetectionTask
 from ipg_jax.training.sharding import batch_devices, image_sharding, make_mesh, replicated
 from ipg_jax.training.steps import of_mesh
 from ipg_jax.training.trained import TrainedDetector
 from ipg_jax.types import Array, Detections, Pyramid, PyTree, Size
 
-Picture: TypeAlias = np.ndarray | Image.Image | str | os.PathLike[str]
-"""A picture: uint8 `[h, w, 3]` in RGB, an image of Pillow's, or a path, local or `gs://`."""
+DEFAULT_THRESHOLD = 0.3
+"""Least score of an object where neither the user nor a report of the run says another."""
+
+
+Thresholds: TypeAlias = Float64[np.ndarray, " c"]
+"""The least score of each class, by label."""
 
 
 class Seen(NamedTuple):
@@ -77,9 +80,11 @@ class Detector:
         class_names: Sequence[str],
         category_ids: Sequence[int | str] | None = None,
         image_size: tuple[int, int] = (800, 1333),
-        threshold: float = 0.3,
+        threshold: float | Sequence[float] = DEFAULT_THRESHOLD,
         batch_size: int = 1,
-        tiles: Tiles | None = None,
+        tiles: Tiles | Size | None = None,
+        tile_overlap: float = 0.2,
+        merge: BoxMerge | None = None,
         image_options: ImageOptions = DEFAULT_OPTIONS,
         mesh: Mesh | None = None,
     ):
@@ -91,22 +96,27 @@ class Detector:
           class_names: the name of each label.
           category_ids: the training data's own id of each label; from 1 on by default.
           image_size: limits of the (short, long) side, in pixels, to which pictures are resized.
-          threshold: least score of an object that `predict` returns.
+          threshold: least score of an object that `predict` returns, or that of each class by its
+            label.
           batch_size: pictures, or tiles of one, that the devices look at together.
-          tiles: how pictures are cut into tiles and the boxes of these merged; by default they are
-            looked at as a whole.
+          tiles: how large pictures are cut: a size (height, width) in pixels, with the whole
+            picture looked at as well; or all of `evaluation.Tiles`. By default they are looked at
+            as a whole alone.
+          tile_overlap: of tiles that are given by their size, here or later: the share of a tile's
+            height and width that neighbours have in common.
+          merge: how the boxes of such tiles are merged; by default as `evaluation.BoxMerge()`.
           image_options: how files are read.
           mesh: the devices; by default the first of this process.
 
         Raises:
-          ValueError: the names are not as many as the task's classes, the threshold is no score, or
-            the batch does not divide over the devices.
+          ValueError: the names are not as many as the task's classes, the threshold is no score,
+            there are no tiles of that size and overlap, or the batch does not divide over the
+            devices.
         """
         if len(class_names) != task.num_classes:
             raise ValueError(
                 f"there are {len(class_names)} class names, and the task has {task.num_classes}"
             )
-        check_threshold(threshold)
         self.mesh = one_device() if mesh is None else mesh
         if batch_size < 1 or batch_size % batch_devices(self.mesh):
             raise ValueError(
@@ -117,11 +127,19 @@ class Detector:
         self.class_names = tuple(class_names)
         self.category_ids = tuple(category_ids or range(1, len(class_names) + 1))
         self.image_size = image_size
-        self.threshold = threshold
+        self.thresholds = _class_thresholds(threshold, len(class_names))
         self.batch_size = batch_size
-        self.tiles = tiles
+        self.tile_overlap = tile_overlap
+        self.merge = BoxMerge() if merge is None else merge
+        self.tiles = self._as_tiles(tiles)
         self.shapes: set[tuple[int, ...]] = set()
         self.image_options = image_options
+        self._prepare_image = functools.partial(
+            prepare_image,
+            image_size=image_size,
+            levels=task.pyramid_levels,
+            pad_multiple=padding_multiple(task.pyramid_levels, self.mesh.shape["space"]),
+        )
         self._variables = jax.device_put(variables, replicated(self.mesh))
 
         def detect(
@@ -142,11 +160,15 @@ class Detector:
     ) -> Detector:
         """Loads the detector of a training run.
 
+        Its thresholds are the best ones of the run's report (`report/thresholds.json`), where there
+        is one of this checkpoint, and else, and for classes of which nothing was found,
+        `DEFAULT_THRESHOLD`.
+
         Args:
           path: the workdir of the run, local or `gs://`, or `checkpoints/<step>` in it.
           checkpoint: of a workdir: a step, `best` or `latest`.
           **options: arguments of the class, in the place of the run's own: `threshold`,
-            `batch_size`, `tiles`, `image_size`, `image_options`, `mesh`.
+            `batch_size`, `tiles`, `tile_overlap`, `merge`, `image_size`, `image_options`, `mesh`.
 
         Raises:
           FileNotFoundError: there is no such run or checkpoint.
@@ -168,6 +190,11 @@ class Detector:
             "tiles": trained.tiles,
             "batch_size": trained.batch_size,
         }
+        if trained.thresholds is not None:
+            arguments["threshold"] = [
+                DEFAULT_THRESHOLD if threshold is None else threshold
+                for threshold in trained.thresholds
+            ]
         return cls(trained.task, trained.variables, **(arguments | options))
 
     @overload
@@ -175,7 +202,7 @@ class Detector:
         self,
         pictures: Picture,
         *,
-        threshold: float | None = None,
+        threshold: float | Sequence[float] | None = None,
         tiles: Tiles | Size | bool | None = None,
     ) -> Prediction: ...
 
@@ -184,7 +211,7 @@ class Detector:
         self,
         pictures: list[Picture] | tuple[Picture, ...],
         *,
-        threshold: float | None = None,
+        threshold: float | Sequence[float] | None = None,
         tiles: Tiles | Size | bool | None = None,
     ) -> list[Prediction]: ...
 
@@ -192,18 +219,17 @@ class Detector:
         self,
         pictures: Picture | list[Picture] | tuple[Picture, ...],
         *,
-        threshold: float | None = None,
+        threshold: float | Sequence[float] | None = None,
         tiles: Tiles | Size | bool | None = None,
     ) -> Prediction | list[Prediction]:
         """Returns what is found in a picture, or in each of several.
 
         Args:
           pictures: one, or a list of them.
-          threshold: least score, instead of the detector's own; 0 for all that
-            `task.score_threshold` and `task.max_detections` leave.
-          tiles: how large pictures are cut, instead of the detector's own: a size (height, width)
-            in pixels, with a fifth of overlap and the whole picture looked at as well; all of
-            `evaluation.Tiles`; or False for whole pictures alone.
+          threshold: least score, or that of each class, instead of the detector's own; 0 for all
+            that `task.score_threshold` and `task.max_detections` leave.
+          tiles: how large pictures are cut, instead of the detector's own: as its argument of that
+            name, or False for whole pictures alone; True asks that it have some.
 
         Raises:
           OSError: a file cannot be read.
@@ -220,68 +246,85 @@ class Detector:
         self,
         pictures: Iterable[Picture],
         *,
-        threshold: float | None = None,
+        threshold: float | Sequence[float] | None = None,
         tiles: Tiles | Size | bool | None = None,
     ) -> Iterator[Seen]:
         """Yields what becomes of each picture, in their order, for more than memory holds.
 
         Pictures are read and resized in threads while the devices look at those before them. One
-        that cannot be read ends nothing: it comes with its error.
+        that cannot be read (an OSError or a ValueError) ends nothing: it comes with its error. Any
+        other exception, also of `pictures`, is raised behind what was found before it.
 
         Args:
           pictures: as they come; some more than one batch are taken in advance.
           threshold: see `predict`, as for the next and the errors.
           tiles: the same.
         """
-        threshold = self.threshold if threshold is None else threshold
-        check_threshold(threshold)
-        cut = self._tiles(tiles)
-        if cut is not None:
-            return self._stream_tiled(pictures, threshold, cut)
-        return self._stream_whole(pictures, threshold)
+        thresholds = self.thresholds_for(threshold)
+        if tiles is True and self.tiles is None:
+            raise ValueError("tiles=True, and the detector has no tiles: give their size")
+        cut = self.tiles if tiles is None or tiles is True else self._as_tiles(tiles or None)
+        if cut is None:
+            return self._stream_whole(pictures, thresholds)
+        return self._stream_tiled(pictures, thresholds, cut)
 
-    def _tiles(self, tiles: Tiles | Size | bool | None) -> Tiles | None:
-        if tiles is None or tiles is True:
-            if tiles and self.tiles is None:
-                raise ValueError("tiles=True, and the detector has no tiles: give their size")
-            return self.tiles
-        if tiles is False or isinstance(tiles, Tiles):
-            return tiles or None
-        return Tiles(grid=TileGrid(tiles, 0.2), merge=BoxMerge(), whole=True)
+    def _as_tiles(self, tiles: Tiles | Size | None) -> Tiles | None:
+        if tiles is None or isinstance(tiles, Tiles):
+            return tiles
+        return Tiles(grid=TileGrid(tiles, self.tile_overlap), merge=self.merge, whole=True)
 
     def _stream_tiled(
-        self, pictures: Iterable[Picture], threshold: float, tiles: Tiles
+        self, pictures: Iterable[Picture], thresholds: Thresholds, tiles: Tiles
     ) -> Iterator[Seen]:
-        read = functools.partial(read_picture, options=self.image_options)
-        for pixels in map_ahead(read, pictures, 2):
-            if isinstance(pixels, Exception):
-                yield Seen(None, None, pixels)
-                continue
-            found = detect_tiles(
-                self._run, self._prepared, pixels, tiles, batch_size=self.batch_size
-            )
-            yield Seen(pixels, self._prediction(pixels, found, threshold), None)
+        with contextlib.closing(map_ahead(self._read, pictures, 2)) as read:
+            for pixels in read:
+                if isinstance(pixels, Exception):
+                    yield Seen(None, None, pixels)
+                    continue
+                found = detect_tiles(
+                    self._run, self._prepare_image, pixels, tiles, batch_size=self.batch_size
+                )
+                yield Seen(pixels, self._prediction(pixels, found, thresholds), None)
 
-    def _stream_whole(self, pictures: Iterable[Picture], threshold: float) -> Iterator[Seen]:
+    def _stream_whole(self, pictures: Iterable[Picture], thresholds: Thresholds) -> Iterator[Seen]:
         done: dict[int, Seen] = {}
         waiting: dict[Size, list[tuple[int, _Prepared]]] = collections.defaultdict(list)
         following = 0
-        for number, prepared in enumerate(map_ahead(self._prepare, pictures, 2 * self.batch_size)):
-            if isinstance(prepared, Exception):
-                done[number] = Seen(None, None, prepared)
-            else:
-                waiting[prepared.pyramid[0].shape[:2]].append((number, prepared))
-            for shape, group in list(waiting.items()):
-                # A full batch; or one whose first picture has kept others waiting long enough.
-                if len(group) == self.batch_size or number - group[0][0] >= 4 * self.batch_size:
-                    done |= self._look_at(waiting.pop(shape), threshold)
-            while following in done:
-                yield done.pop(following)
-                following += 1
+        failure: Exception | None = None
+        with contextlib.closing(map_ahead(self._prepare, pictures, 2 * self.batch_size)) as ready:
+            try:
+                for number, prepared in enumerate(ready):
+                    if isinstance(prepared, Exception):
+                        done[number] = Seen(None, None, prepared)
+                    else:
+                        waiting[prepared.view.shape].append((number, prepared))
+                    for shape, group in list(waiting.items()):
+                        # Full; or its first picture has kept others waiting long enough.
+                        longest = number - group[0][0] >= 4 * self.batch_size
+                        if len(group) == self.batch_size or longest:
+                            done |= self._look_at(waiting.pop(shape), thresholds)
+                    while following in done:
+                        yield done.pop(following)
+                        following += 1
+            except Exception as error:  # raised when what came before is looked at
+                failure = error
         for group in waiting.values():
-            done |= self._look_at(group, threshold)
-        for last in sorted(done):
-            yield done[last]
+            done |= self._look_at(group, thresholds)
+        while following in done:
+            yield done.pop(following)
+            following += 1
+        if failure is not None:
+            raise failure
+
+    def thresholds_for(self, threshold: float | Sequence[float] | None) -> Thresholds:
+        """Returns the least score of each class for the argument of `predict`: None is its own.
+
+        Raises:
+          ValueError: a threshold is no score, or they are not as many as the classes.
+        """
+        if threshold is None:
+            return self.thresholds
+        return _class_thresholds(threshold, len(self.class_names))
 
     def warm_up(self, sizes: Iterable[Size] = ((2, 3), (3, 2))) -> None:
         """Compiles the programs now.
@@ -292,50 +335,39 @@ class Detector:
         for height, width in sizes:
             self.predict(np.zeros((height, width, 3), np.uint8))
 
-    def _prepared(
-        self, pixels: UInt8[np.ndarray, "h w 3"], *, tile: Size | None = None
-    ) -> tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray]:
-        """What of a picture or a tile goes to the devices (`prepare_image`)."""
-        levels = self.task.pyramid_levels
-        return prepare_image(
-            pixels,
-            image_size=self.image_size,
-            levels=levels,
-            pad_multiple=padding_multiple(levels, self.mesh.shape["space"]),
-            tile=tile,
-        )
+    def _read(self, picture: Picture) -> UInt8[np.ndarray, "h w 3"] | OSError | ValueError:
+        """The pixels, or why the picture cannot be read."""
+        try:
+            return read_picture(picture, self.image_options)
+        except (OSError, ValueError) as error:
+            return error
 
-    def _prepare(self, picture: Picture) -> _Prepared:
-        pixels = read_picture(picture, self.image_options)
-        return _Prepared(pixels, *self._prepared(pixels))
+    def _prepare(self, picture: Picture) -> _Prepared | OSError | ValueError:
+        pixels = self._read(picture)
+        if isinstance(pixels, Exception):
+            return pixels
+        return _Prepared(pixels, whole_view(self._prepare_image, pixels))
 
     def _run(self, pyramid: Pyramid, image_size: Int32[np.ndarray, "b 2"]) -> Detections:
         self.shapes.add(pyramid[0].shape)
         placed = jax.device_put(pyramid, image_sharding(self.mesh))
         return self._detect(self._variables, placed, image_size)
 
-    def _look_at(self, group: Sequence[tuple[int, _Prepared]], threshold: float) -> dict[int, Seen]:
+    def _look_at(
+        self, group: Sequence[tuple[int, _Prepared]], thresholds: Thresholds
+    ) -> dict[int, Seen]:
         """What is found in each of up to `batch_size` pictures of one shape, by their numbers."""
-        prepared = [one for _, one in group]
-        filled = [*prepared, *[prepared[-1]] * (self.batch_size - len(prepared))]
-        levels = zip(*(one.pyramid for one in filled), strict=True)
-        pyramid = tuple(np.stack(level) for level in levels)
-        found = jax.device_get(self._run(pyramid, np.stack([one.image_size for one in filled])))
-        seen = {}
-        for row, (number, one) in enumerate(group):
-            boxes, scores, labels, valid = (
-                np.asarray(x[row]) for x in (found.boxes, found.scores, found.labels, found.valid)
-            )
-            size = np.array(one.pixels.shape[:2], np.int32)
-            original = boxes_to_original(boxes[valid], one.scale, size)
-            of_one = Found(original, scores[valid], labels[valid])
-            seen[number] = Seen(one.pixels, self._prediction(one.pixels, of_one, threshold), None)
-        return seen
+        views = [one.view for _, one in group]
+        found = found_in(views, self._run(*stack_views(views, self.batch_size)))
+        return {
+            number: Seen(one.pixels, self._prediction(one.pixels, of_one, thresholds), None)
+            for (number, one), of_one in zip(group, found, strict=True)
+        }
 
     def _prediction(
-        self, pixels: UInt8[np.ndarray, "h w 3"], found: Found, threshold: float
+        self, pixels: UInt8[np.ndarray, "h w 3"], found: Found, thresholds: Thresholds
     ) -> Prediction:
-        keep = found.scores >= threshold
+        keep = found.scores >= thresholds[found.labels]
         height, width = pixels.shape[:2]
         return Prediction(
             boxes=found.boxes[keep].astype(np.float32),
@@ -348,12 +380,10 @@ class Detector:
 
 
 class _Prepared(NamedTuple):
-    """A picture and what of it goes to the devices; see `prepare_image`."""
+    """A picture, and how the detector sees it."""
 
     pixels: UInt8[np.ndarray, "h w 3"]
-    pyramid: tuple[UInt8[np.ndarray, "_ _ 3"], ...]
-    image_size: Int32[np.ndarray, " 2"]
-    scale: Float32[np.ndarray, " 2"]
+    view: View
 
 
 def one_device() -> Mesh:
@@ -361,30 +391,13 @@ def one_device() -> Mesh:
     return make_mesh(data=1, devices=jax.local_devices()[:1])
 
 
-def read_picture(
-    picture: Picture, options: ImageOptions = DEFAULT_OPTIONS
-) -> UInt8[np.ndarray, "h w 3"]:
-    """Returns the pixels of a picture in RGB.
-
-    Raises:
-      OSError: the file cannot be read.
-      ValueError: it is no image, or an array is not uint8 `[h, w, 3]`.
-    """
-    if isinstance(picture, Image.Image):
-        return pil_to_rgb(picture, options)
-    if not isinstance(picture, np.ndarray):
-        return decode_image(read_regular(picture), options=options)
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] != 3:
+def _class_thresholds(threshold: float | Sequence[float], classes: int) -> Thresholds:
+    thresholds = np.asarray(threshold, np.float64)
+    if thresholds.shape not in ((), (classes,)):
         raise ValueError(
-            f"an array of {picture.dtype} {list(picture.shape)} is no picture: it has to be uint8 "
-            "[height, width, 3], in RGB"
+            f"threshold is a score or {classes}, one of each class, not of shape {thresholds.shape}"
         )
-    if not picture.size:
-        raise ValueError(f"the picture {list(picture.shape)} is empty")
-    return picture
-
-
-def check_threshold(threshold: float) -> None:
-    """Raises ValueError for what is no score."""
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold is a score from 0 to 1, not {threshold}")
+    for value in np.atleast_1d(thresholds).tolist():
+        if not 0 <= value <= 1:
+            raise ValueError(f"threshold is a score from 0 to 1, not {value}")
+    return np.broadcast_to(thresholds, (classes,))

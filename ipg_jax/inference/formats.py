@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from typing import Any
@@ -31,11 +33,11 @@ def voc(found: Prediction, file_name: str) -> str:
 
     Args:
       found: what is in the image.
-      file_name: of the image.
+      file_name: of the image; the format has no place for its folder.
     """
     height, width = found.size
     root = ET.Element("annotation")
-    ET.SubElement(root, "filename").text = file_name
+    ET.SubElement(root, "filename").text = os.path.basename(file_name)
     size = ET.SubElement(root, "size")
     for name, value in (("width", width), ("height", height), ("depth", 3)):
         ET.SubElement(size, name).text = str(value)
@@ -62,7 +64,7 @@ def labelme(found: Prediction, file_name: str) -> str:
 
     Args:
       found: what is in the image.
-      file_name: of the image, which lies beside the JSON file.
+      file_name: path of the image, from the folder of the JSON file.
     """
     shapes: list[dict[str, Any]] = [
         {
@@ -89,9 +91,22 @@ def labelme(found: Prediction, file_name: str) -> str:
     return json.dumps(document, indent=2) + "\n"
 
 
-FORMATS: dict[str, tuple[str, Callable[[Prediction, str], str]]] = {
-    "yolo": (".txt", yolo),
-    "voc": (".xml", voc),
-    "labelme": (".json", labelme),
+@dataclasses.dataclass(frozen=True)
+class LabelFormat:
+    """A kind of label files.
+
+    Attributes:
+      suffix: of their names, in the place of the image's.
+      content: makes a file of what is in an image and of the image's path from the file's folder.
+    """
+
+    suffix: str
+    content: Callable[[Prediction, str], str]
+
+
+FORMATS = {
+    "yolo": LabelFormat(".txt", yolo),
+    "voc": LabelFormat(".xml", voc),
+    "labelme": LabelFormat(".json", labelme),
 }
-"""For each format the suffix of its files, and the function that makes their contents."""
+"""The formats by their names."""

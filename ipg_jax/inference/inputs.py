@@ -12,6 +12,7 @@ from typing import NamedTuple
 from etils import epath
 
 from ipg_jax.images import IMAGE_SUFFIXES
+from ipg_jax.inference.videos import VIDEO_SUFFIXES
 
 
 class Inputs(NamedTuple):
@@ -29,13 +30,13 @@ class Inputs(NamedTuple):
 def find_inputs(arguments: Sequence[epath.PathLike], *, ours: Collection[str] = ()) -> Inputs:
     """Finds the files.
 
-    A folder stands for its image files, sorted by name, but not for those of folders in it; a
-    pattern (`*`, `?`, `[...]`, `**`) for what it matches, sorted; and everything else for itself,
-    whether there is such a file or not. A name that exists is no pattern.
+    A folder stands for its image and video files, sorted by name, but not for those of folders in
+    it; a pattern (`*`, `?`, `[...]`, `**`) for what it matches, sorted; and everything else for
+    itself, whether there is such a file or not. A name that exists is no pattern.
 
     Args:
       arguments: what the user named.
-      ours: real paths of the pictures that prediction itself wrote before: a folder or a pattern
+      ours: real paths of the files that prediction itself wrote before: a folder or a pattern
         does not stand for them.
     """
     files: dict[str, None] = {}
@@ -65,8 +66,10 @@ def _expand(argument: str, ours: Collection[str]) -> list[str]:
         return _sorted(found, ours, "no file matches this pattern")
     else:
         return [argument]
-    images = [path for path in found if os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES]
-    return _sorted(images, ours, f"the folder has no image file ({', '.join(IMAGE_SUFFIXES)})")
+    suffixes = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
+    files = [path for path in found if os.path.splitext(path)[1].lower() in suffixes]
+    reason = f"the folder has no image file and no video ({', '.join(suffixes)})"
+    return _sorted(files, ours, reason)
 
 
 def _matches(pattern: str) -> list[str]:

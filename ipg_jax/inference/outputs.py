@@ -1,17 +1,22 @@
 """The folder that prediction writes into, where nothing is replaced that it did not write.
 
-It gets `detections.json`, in COCO's format, pictures `<name>_detections.png`, and label files
-`<name>.txt`, ... where these are asked for. The JSON lists all pictures and label files that were
-ever written to the folder, which the next run may replace. From a run's
-first image to its end, `detections.jsonl` has a line for each image that is done: what a killed
-process leaves. A run that reads no image changes nothing.
+It gets `detections.json`, in COCO's format, and pictures `<name>_detections.png`; for videos
+`<name>_detections.mp4` and `.jsonl`, with a line for each frame; and where these are asked for,
+label files `<name>.txt`, ... and crops `crops/<class>/<name>_<number>.png`. The JSON lists all
+files that were ever written to the folder, which the next run may replace. From a run's first image
+to its end, `detections.jsonl` has a line for each image that is done: what a killed process leaves.
+A run that reads no image changes nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import itertools
 import json
+import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TextIO
@@ -20,8 +25,12 @@ from etils import epath
 
 from ipg_jax.files import is_remote, read_regular, write_whole
 from ipg_jax.inference.prediction import Prediction
+from ipg_jax.inference.videos import Frame, Video, VideoWriter
 from ipg_jax.lock import FolderLock
 from ipg_jax.text import shown
+from ipg_jax.types import Size
+
+logger = logging.getLogger(__name__)
 
 MADE_BY = "ipg_jax predict"
 
@@ -53,20 +62,30 @@ class OutputFolder:
         self._written: set[str] = set()
         self._images: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
+        self._videos: list[dict[str, Any]] = []
         self._categories = list(categories)
 
     @property
     def pictures(self) -> frozenset[str]:
-        """Real paths of the pictures of earlier runs."""
+        """Real paths of the files of earlier runs."""
         return frozenset(os.path.realpath(self._folder / name) for name in self._owned)
 
+    def path_from(self, path: str) -> str:
+        """Returns the path of an image from this folder; as it is where either is in a store."""
+        if is_remote(path) or is_remote(self._folder):
+            return path
+        place, name = os.path.split(path)
+        return os.path.relpath(
+            os.path.join(os.path.realpath(place), name), os.path.realpath(self._folder)
+        )
+
     def protect(self, inputs: Sequence[str]) -> None:
-        """Lets no picture take the place of these files, whoever wrote them."""
+        """Lets no file take the place of these files, whoever wrote them."""
         self._inputs = frozenset(os.path.realpath(path) for path in inputs)
 
     def __len__(self) -> int:
-        """How many images were added."""
-        return len(self._images)
+        """How many images and videos were added."""
+        return len(self._images) + len(self._videos)
 
     def __enter__(self) -> OutputFolder:
         """Makes the folder if need be, locks it and looks at what is in it.
@@ -89,12 +108,13 @@ class OutputFolder:
         with self._lock:
             if self._journal is not None:
                 self._journal.close()
-            if self._images:
+            if len(self):
                 document = {
                     "info": _info(self._owned | self._written),
                     "images": self._images,
                     "annotations": self._annotations,
                     "categories": self._categories,
+                    **({"videos": self._videos} if self._videos else {}),
                 }
                 write_whole(self._path, json.dumps(document))
                 self._journal_path.unlink()
@@ -147,30 +167,80 @@ class OutputFolder:
         ]
         self._write(name, picture)
         for suffix, text in labels.items():
-            self._write(self._free_name(stem, suffix), text.encode())
+            label_name = self._free_name(stem, suffix)
+            if label_name != stem + suffix:
+                logger.warning(
+                    "%s: its labels are in %s, for %s is another file's name, or too long",
+                    *map(shown, (path, label_name, stem + suffix)),
+                )
+            self._write(label_name, text.encode())
         self._log(image=image, annotations=annotations)
         self._images.append(image)
         self._annotations += annotations
         return name
 
+    def add_crops(self, path: str, crops: Sequence[tuple[str, bytes]], suffix: str = "") -> None:
+        """Writes the parts of an image, in a folder for each class.
+
+        Args:
+          path: the image or video.
+          crops: for each the name of its class, and a PNG.
+          suffix: of the names, such as the number of a frame.
+
+        Raises:
+          OSError: one cannot be written.
+        """
+        stem = os.path.splitext(os.path.basename(path))[0] + suffix
+        for number, (class_name, png) in enumerate(crops, start=1):
+            self._write(self._free_name(f"{stem}_{number}", ".png", _crop_folder(class_name)), png)
+
+    def new_file(self, path: str, suffix: str) -> epath.Path:
+        """Returns the path of a file `<name>_detections<suffix>` for a video, which is to be made.
+
+        Args:
+          path: the video.
+          suffix: of the new file's name.
+        """
+        stem = os.path.splitext(os.path.basename(path))[0]
+        return self._claim(self._free_name(f"{stem}_detections", suffix))
+
+    def add_video(self, path: str, **fields: Any) -> None:
+        """Lists a video of which files were written (`new_file`).
+
+        Args:
+          path: the video.
+          **fields: what is to be said of it.
+        """
+        video = {"id": len(self._videos) + 1, "file_name": path, **fields}
+        self._log(video=video)
+        self._videos.append(video)
+
     def _write(self, name: str, data: bytes) -> None:
         """Writes a file of a name that is free."""
-        self._log(picture=name)  # first, so that a file without a line is known as ours
-        self._written.add(name)
-        target = self._folder / name
-        target.unlink(missing_ok=True)  # `_free_name` said that it is ours; links are not followed
+        target = self._claim(name)
         if is_remote(target):
             target.write_bytes(data)
         else:
             with open(target, "xb") as file:
                 file.write(data)
 
-    def _free_name(self, stem: str, suffix: str) -> str:
-        """A name that no file has, or one of an earlier run."""
+    def _claim(self, name: str) -> epath.Path:
+        """Makes room for a file of a name that is free, and lists it as ours."""
+        self._log(picture=name)  # first, so that a file without a line is known as ours
+        self._written.add(name)
+        target = self._folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)  # `_free_name` said that it is ours; links are not followed
+        return target
+
+    def _free_name(self, stem: str, suffix: str, place: str = "") -> str:
+        """A name in the folder or a `place` of it: new, or that of an earlier run's file."""
         for number in itertools.count(1):
             ending = suffix if number == 1 else f"_{number}{suffix}"
-            name = _shortened(stem, _LONGEST - len(ending)) + ending
+            name = place + _shortened(stem, _LONGEST - len(ending)) + ending
             path = self._folder / name
+            if name in (self._path.name, self._journal_path.name):
+                continue
             if name in self._written or os.path.realpath(path) in self._inputs:
                 continue
             if name in self._owned or not _exists(path):
@@ -184,6 +254,75 @@ class OutputFolder:
             self._journal = self._journal_path.open("a")
         self._journal.write(json.dumps(entry) + "\n")
         self._journal.flush()
+
+
+class VideoOutput:
+    """The files of a video: its frames with boxes, and a line of JSON for each.
+
+    Its context completes the files and lists the video, also if an exception ends it.
+
+    Attributes:
+      frames: how many were added.
+      name: of the video that is written.
+    """
+
+    def __init__(self, folder: OutputFolder, path: str, video: Video, size: Size):
+        """Begins the files.
+
+        Args:
+          folder: where they are made.
+          path: the video that was read.
+          video: the same, opened.
+          size: height and width of its frames.
+
+        Raises:
+          OSError: a file cannot be written.
+        """
+        self.frames = 0
+        self._add_video = functools.partial(folder.add_video, path)
+        self._time_base = video.time_base
+        self._size = size
+        target, lines = (folder.new_file(path, suffix) for suffix in (".mp4", ".jsonl"))
+        self.name, self._lines_name = target.name, lines.name
+        with contextlib.ExitStack() as stack:
+            self._lines = stack.enter_context(lines.open("w"))
+            self._writer = stack.enter_context(
+                VideoWriter(target, size, rate=video.rate, time_base=video.time_base)
+            )
+            self._close = stack.pop_all()
+
+    def __enter__(self) -> VideoOutput:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        with self._close:
+            height, width = self._size
+            self._add_video(
+                picture=self.name,
+                detections=self._lines_name,
+                frames=self.frames,
+                height=height,
+                width=width,
+            )
+
+    def add(self, found: Prediction, frame: Frame) -> None:
+        """Writes the next frame.
+
+        Args:
+          found: what is in it.
+          frame: its pixels with what is to be shown of that, and its time.
+
+        Raises:
+          OSError: it cannot be written, as on a full disk.
+        """
+        entry = {
+            "frame": self.frames,
+            "seconds": float(frame.time * self._time_base),
+            "annotations": found.to_coco(self.frames),
+        }
+        self._lines.write(json.dumps(entry) + "\n")
+        self._writer.write(frame)
+        self.frames += 1
 
 
 def _pictures_of(path: epath.Path) -> set[str]:
@@ -205,8 +344,8 @@ def _pictures_of(path: epath.Path) -> set[str]:
         later = (entry["picture"] for entry in rest if "picture" in entry)
         pictures = {*first["info"]["pictures"], *later}
         for name in pictures:
-            if not isinstance(name, str) or {"/", "\0"} & {*name}:
-                raise ValueError(f"{path} lists {name!r}, which is no name of a picture")
+            if not isinstance(name, str) or "\0" in name or {"", ".", ".."} & {*name.split("/")}:
+                raise ValueError(f"{path} lists {name!r}, which is no file of this folder")
             os.fsencode(name)  # UnicodeEncodeError, a ValueError, of what no file is named
         return pictures
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
@@ -229,3 +368,9 @@ def _shortened(name: str, limit: int) -> str:
     """The beginning of a name that has at most `limit` bytes."""
     encoded = os.fsencode(name)
     return name if len(encoded) <= limit else encoded[:limit].decode(errors="ignore")
+
+
+def _crop_folder(class_name: str) -> str:
+    """Where crops of a class are, whatever its name."""
+    name = _shortened(re.sub(r"[/\\]", "_", shown(class_name)), _LONGEST - 1)
+    return f"crops/{name if name.strip('.') else '_' + name}/"

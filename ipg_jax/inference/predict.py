@@ -1,20 +1,30 @@
-"""Prediction on image files: annotated pictures, one JSON file, and label files of other tools."""
+"""Prediction on image and video files: with boxes drawn, as JSON, and as files of other tools."""
 
 from __future__ import annotations
 
+import collections
+import contextlib
+import dataclasses
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
+import numpy as np
 from etils import epath
+from jaxtyping import UInt8
 
 from ipg_jax import visualize
+from ipg_jax.files import is_remote
 from ipg_jax.inference.ahead import map_ahead
-from ipg_jax.inference.detector import Detector, Seen, check_threshold
+from ipg_jax.inference.detector import Detector, Seen, Thresholds
 from ipg_jax.inference.formats import FORMATS
 from ipg_jax.inference.inputs import find_inputs
-from ipg_jax.inference.outputs import OutputFolder
+from ipg_jax.inference.outputs import OutputFolder, VideoOutput
+from ipg_jax.inference.prediction import Prediction
+from ipg_jax.inference.videos import Frame, UnreadableVideoError, Video, is_video
 from ipg_jax.text import shown
+from ipg_jax.training.metrics import duration
 
 logger = logging.getLogger(__name__)
 
@@ -24,34 +34,42 @@ MOST_CAPTIONS = 3000
 LEGEND_FROM = 12
 """Boxes of a picture from which on it gets a legend, as some may have no caption."""
 
+REPORT_SECONDS = 10.0
+"""How long the log of a video is silent."""
+
 
 def predict(
     detector: Detector,
-    images: Sequence[epath.PathLike],
+    files: Sequence[epath.PathLike],
     out: epath.PathLike,
     *,
-    threshold: float = 0.3,
+    threshold: float | Sequence[float] | None = None,
     captions: visualize.Captions = "auto",
     line_width: int | None = None,
     formats: Sequence[str] = (),
+    save_crops: bool = False,
 ) -> list[str]:
-    """Detects objects in image files; writes annotated PNGs and one COCO-format JSON.
+    """Detects objects in image and video files; draws them and writes JSON.
 
     No file is replaced but those that an earlier call wrote to `out`, and what is done when an
-    exception or a signal ends the process is not lost (`outputs`).
+    exception or a signal ends the process is not lost (`outputs`, which says what is written).
 
     Args:
       detector: the detector.
-      images: files to look at, folders of such files, and patterns (`inputs.find_inputs`).
-      out: folder for `<name>_detections.png` and `detections.json`; made if need be.
-      threshold: least score of what is drawn and written to label files; the JSON has all.
+      files: images and videos to look at, folders of such files, and patterns
+        (`inputs.find_inputs`).
+      out: folder for what is written; made if need be.
+      threshold: least score of what is drawn, cut out and written to label files, or that of each
+        class by its label; by default as the detector has it. The JSON has all.
       captions: see `visualize.draw_boxes`, as for the next.
       line_width: the same.
       formats: of the label files that are written for each image, by the names of
         `formats.FORMATS`.
+      save_crops: whether what is in the boxes is written, too, as a picture for each.
 
     Returns:
-      What could not be read, of the files and of `images`; it is reported and left out.
+      What could not be read, of the files and of `files`; it is reported and left out. Of a video,
+      the frames before the damage are written.
 
     Raises:
       ValueError: the threshold is no score, a format is unknown, or another process is writing
@@ -59,7 +77,7 @@ def predict(
       FileExistsError: `out` holds somebody else's `detections.json`.
       OSError: `out` cannot be made or written to.
     """
-    check_threshold(threshold)
+    thresholds = detector.thresholds_for(threshold)
     if unknown := [name for name in formats if name not in FORMATS]:
         raise ValueError(
             f"the format {unknown[0]!r} is unknown: label files are {', '.join(FORMATS)}"
@@ -68,80 +86,189 @@ def predict(
         {"id": number, "name": name}
         for number, name in zip(detector.category_ids, detector.class_names, strict=True)
     ]
+    drawing = _Drawing(thresholds, captions, line_width, save_crops)
+    with OutputFolder(out, categories) as folder:
+        inputs = find_inputs(files, ours=folder.pictures)
+        folder.protect(inputs.files)
+        for argument, reason in inputs.refused.items():
+            logger.error("%s: left out: %s", shown(argument), reason)
+        failed = list(inputs.refused)
+        images = [path for path in inputs.files if not is_video(path)]
+        failed += _predict_images(detector, images, folder, drawing, formats)
+        for path in filter(is_video, inputs.files):
+            try:
+                if is_remote(out):
+                    raise UnreadableVideoError("videos are written to local folders alone")
+                _predict_video(detector, path, folder, drawing)
+            except UnreadableVideoError as error:
+                logger.error("%s: %s", shown(path), error)
+                failed.append(path)
+    if len(folder):
+        logger.info("wrote %d file(s) and detections.json to %s", len(folder), out)
+    return failed
 
-    def drawn(seen: Seen) -> tuple[Seen, bytes]:
-        """What was seen, and a PNG of the picture with its boxes."""
+
+class _Drawn(NamedTuple):
+    """What is shown of a picture.
+
+    Attributes:
+      best: the objects.
+      picture: the pixels with their boxes.
+      crops: the class of each object and a PNG of the pixels in its box, if these are asked for.
+    """
+
+    best: Prediction
+    picture: UInt8[np.ndarray, "h w 3"]
+    crops: list[tuple[str, bytes]]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Drawing:
+    """How pictures are shown; the fields are arguments of `predict`."""
+
+    thresholds: Thresholds
+    captions: visualize.Captions
+    line_width: int | None
+    save_crops: bool
+
+    def __call__(self, seen: Seen) -> _Drawn | None:
+        """Returns what is shown of a picture, None if it could not be read."""
         if seen.pixels is None or seen.found is None:
-            return seen, b""
-        best = seen.found[seen.found.scores >= threshold]
+            return None
+        best = seen.found.select(seen.found.scores >= self.thresholds[seen.found.labels])
         picture = visualize.draw_boxes(
             seen.pixels,
             best.boxes,
             best.labels,
             best.class_names,
             best.scores,
-            captions=captions if len(best) <= MOST_CAPTIONS else "none",
-            line_width=line_width,
+            captions=self.captions if len(best) <= MOST_CAPTIONS else "none",
+            line_width=self.line_width,
         )
+        cut = zip(best.names, best.crops(seen.pixels), strict=True) if self.save_crops else ()
+        return _Drawn(best, picture, [(name, visualize.encode_png(crop)) for name, crop in cut])
+
+    @property
+    def least(self) -> str:
+        """The least score, or the lowest and the highest of the classes'."""
+        return "-".join(f"{x:.3g}" for x in sorted({self.thresholds.min(), self.thresholds.max()}))
+
+
+def _predict_images(
+    detector: Detector,
+    images: Sequence[str],
+    folder: OutputFolder,
+    drawing: _Drawing,
+    formats: Sequence[str],
+) -> list[str]:
+    """Writes what is in each image; returns those that could not be read."""
+
+    def draw(seen: Seen) -> tuple[Seen, _Drawn | None, bytes]:
+        drawn = drawing(seen)
+        if drawn is None:
+            return seen, None, b""
+        picture, best = drawn.picture, drawn.best
         if len(best) >= LEGEND_FROM:
             picture = visualize.add_legend(picture, best.labels, best.class_names)
-        return seen, visualize.encode_png(picture)
+        return seen, drawn, visualize.encode_png(picture)
 
-    with OutputFolder(out, categories) as folder:
-        inputs = find_inputs(images, ours=folder.pictures)
-        folder.protect(inputs.files)
-        for argument, reason in inputs.refused.items():
-            logger.error("%s: left out: %s", shown(argument), reason)
-        failed = list(inputs.refused)
-        progress = _Progress(detector, len(inputs.files))
-        stream = detector.stream(inputs.files, threshold=0.0)
-        for path, result in zip(inputs.files, map_ahead(drawn, stream, 2), strict=True):
-            if isinstance(result, Exception):
-                raise result
-            seen, picture = result
-            if seen.found is None:
-                logger.error("%s: left out: %s", shown(path), seen.error)
-                failed.append(path)
-                continue
-            best = seen.found[seen.found.scores >= threshold]
-            labels = {FORMATS[name][0]: FORMATS[name][1](best, path) for name in formats}
-            name = folder.add(path, seen.found, picture, labels)
-            limit = detector.task.max_detections
-            logger.info(
-                "%s: %d drawn (score >= %g), %d kept%s, %s%s",
-                shown(path),
-                len(best),
-                threshold,
-                len(seen.found),
-                " (the limit, config.eval.max_detections)" if len(seen.found) == limit else "",
-                shown(name),
-                progress.tick(),
-            )
-    if len(folder):
-        logger.info("wrote %d picture(s) and detections.json to %s", len(folder), out)
+    failed = []
+    progress = _Progress(detector, len(images), "images")
+    results = map_ahead(draw, detector.stream(images, threshold=0.0), 2)
+    for path, (seen, drawn, png) in zip(images, results, strict=True):
+        if seen.found is None or drawn is None:
+            logger.error("%s: left out: %s", shown(path), seen.error)
+            failed.append(path)
+            progress.tick()
+            continue
+        labels = {
+            label_format.suffix: label_format.content(drawn.best, folder.path_from(path))
+            for label_format in (FORMATS[name] for name in formats)
+        }
+        name = folder.add(path, seen.found, png, labels)
+        folder.add_crops(path, drawn.crops)
+        progress.tick()
+        limit = detector.task.max_detections
+        logger.info(
+            "%s: %d drawn (score >= %s), %d kept%s, %s%s",
+            shown(path),
+            len(drawn.best),
+            drawing.least,
+            len(seen.found),
+            " (the limit, config.eval.max_detections)" if len(seen.found) == limit else "",
+            shown(name),
+            progress,
+        )
     return failed
 
 
-class _Progress:
-    """Counts images, and tells the speed of those for which nothing was compiled."""
+def _predict_video(detector: Detector, path: str, folder: OutputFolder, drawing: _Drawing) -> None:
+    """Writes what is in the frames of a video, as they come.
 
-    def __init__(self, detector: Detector, total: int):
+    Raises:
+      UnreadableVideoError: the video is damaged; what is before the damage was written.
+    """
+    times: collections.deque[int] = collections.deque()  # of frames that are being looked at
+
+    def pixels() -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+        for frame in video.frames():
+            times.append(frame.time)
+            yield frame.pixels
+
+    with Video(path) as video, contextlib.ExitStack() as stack:
+        progress = _Progress(detector, video.length, "frames")
+        stream = detector.stream(pixels(), threshold=0.0)
+        results = map_ahead(lambda seen: (seen.result(), drawing(seen)), stream, 2)
+        stack.enter_context(contextlib.closing(results))
+        output: VideoOutput | None = None
+        boxes, reported = 0, time.perf_counter()
+        for found, drawn in results:
+            assert drawn is not None  # as `result` raised nothing
+            if output is None:  # the first frame tells the size
+                output = stack.enter_context(VideoOutput(folder, path, video, found.size))
+            output.add(found, Frame(drawn.picture, times.popleft()))
+            folder.add_crops(path, drawn.crops, f"_{output.frames:06d}")
+            boxes += len(drawn.best)
+            progress.tick()
+            if time.perf_counter() - reported > REPORT_SECONDS:
+                reported = time.perf_counter()
+                logger.info("%s%s", shown(path), progress)
+        assert output is not None  # a video without a frame is unreadable
+        logger.info(
+            "%s: %d drawn (score >= %s) in %d frames, %s%s",
+            *(shown(path), boxes, drawing.least, output.frames, shown(output.name), progress),
+        )
+
+
+class _Progress:
+    """Counts images or frames, and tells the speed of those for which nothing was compiled."""
+
+    def __init__(self, detector: Detector, total: int | None, unit: str):
         self._detector = detector
         self._total = total
+        self._unit = unit
         self._done = self._timed = 0
         self._seconds = 0.0
         self._last = time.perf_counter()
         self._programs = 0
 
-    def tick(self) -> str:
-        """Counts an image; returns how many are done, and how many are done in a second."""
+    def tick(self) -> None:
+        """Counts one."""
         now, programs = time.perf_counter(), len(self._detector.shapes)
         self._done += 1
         if programs == self._programs:
             self._seconds += now - self._last
             self._timed += 1
         self._last, self._programs = now, programs
+
+    def __str__(self) -> str:
+        """How many are done, how many are done in a second, and the time that the rest takes."""
         if self._total == 1:
             return ""
-        speed = f", {self._timed / self._seconds:.3g} images/s" if self._timed else ""
-        return f" [{self._done}/{self._total}{speed}]"
+        done = f"{self._done}/{self._total}" if self._total else f"{self._done} {self._unit}"
+        if not self._timed or not self._seconds:
+            return f" [{done}]"
+        speed = self._timed / self._seconds
+        left = max((self._total or 0) - self._done, 0) / speed
+        left_text = f", {duration(left)} left" if left else ""
+        return f" [{done}, {speed:.3g} {self._unit}/s{left_text}]"

@@ -40,10 +40,10 @@ class Prediction:
         """The class name of each object."""
         return [self.class_names[label] for label in self.labels]
 
-    def __getitem__(self, rows: slice | Bool[np.ndarray, " n"] | Int32[np.ndarray, " k"]) -> Any:
-        """Returns a prediction of some of the objects, such as `found[found.scores > 0.5]`."""
+    def select(self, mask: Bool[np.ndarray, " n"]) -> Prediction:
+        """Returns the objects of which the mask says so: `found.select(found.scores > 0.5)`."""
         return dataclasses.replace(
-            self, boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows]
+            self, boxes=self.boxes[mask], scores=self.scores[mask], labels=self.labels[mask]
         )
 
     def to_coco(self, image_id: ImageId) -> list[dict[str, Any]]:
@@ -79,6 +79,24 @@ class Prediction:
             data={"class_name": np.array(self.names)},
         )
 
+    def crops(self, image: UInt8[np.ndarray, "h w 3"]) -> list[UInt8[np.ndarray, "_ _ 3"]]:
+        """Returns the part of the picture in each box, all pixels that it touches, one at least.
+
+        Args:
+          image: the picture.
+
+        Raises:
+          ValueError: the picture has another size.
+        """
+        self._check_size(image)
+        height, width = self.size
+        lower = np.floor(self.boxes[:, :2]).clip(0, [width - 1, height - 1]).astype(int)
+        upper = np.ceil(self.boxes[:, 2:]).clip(lower + 1, [width, height]).astype(int)
+        return [
+            image[y0:y1, x0:x1]
+            for (x0, y0), (x1, y1) in zip(lower.tolist(), upper.tolist(), strict=True)
+        ]
+
     def draw(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
         """Returns a copy of the picture with the objects' boxes, names and scores.
 
@@ -88,6 +106,9 @@ class Prediction:
         Raises:
           ValueError: the picture has another size.
         """
+        self._check_size(image)
+        return visualize.draw_boxes(image, self.boxes, self.labels, self.class_names, self.scores)
+
+    def _check_size(self, image: np.ndarray) -> None:
         if image.shape[:2] != self.size:
             raise ValueError(f"the picture is of {image.shape[:2]}, the prediction of {self.size}")
-        return visualize.draw_boxes(image, self.boxes, self.labels, self.class_names, self.scores)

@@ -13,7 +13,12 @@ from ipg_jax.training.build import build_image_options, build_task, build_templa
 from ipg_jax.training.build_checks import checked
 from ipg_jax.training.build_trained import for_trained
 from ipg_jax.training.sharding import batch_devices, check_batch_size, make_mesh
-from ipg_jax.training.trained import TrainedDetector, read_classes, restore_variables
+from ipg_jax.training.trained import (
+    TrainedDetector,
+    read_classes,
+    read_thresholds,
+    restore_variables,
+)
 
 TILES_PER_DEVICE = 4
 """Of a batch in prediction, unless `config.eval.batch_size` says otherwise."""
@@ -55,7 +60,7 @@ def load_trained(
             f"{task.num_classes}: remove this file, and start the training again, which writes it"
         )
     template = build_template(config, task, mesh)
-    _, variables = restore_variables(
+    step, variables = restore_variables(
         workdir, checkpoint, template, verify=config.verify_checkpoints
     )
     return TrainedDetector(
@@ -67,6 +72,7 @@ def load_trained(
         image_options=build_image_options(config.data),
         tiles=cut,
         batch_size=batch_size,
+        thresholds=read_thresholds(workdir, step, [category["name"] for category in categories]),
     )
 
 

@@ -106,11 +106,6 @@ class Evaluation(NamedTuple):
         """COCO's metrics, whose AP decides which checkpoint is the best."""
         return self.metrics["coco"]
 
-    @property
-    def voc(self) -> dict[str, Any] | None:
-        """VOC's metrics."""
-        return self.metrics["voc"]
-
     def scalars(self) -> dict[str, float]:
         """Returns the figures by name, `coco_AP`, ..., of the others `tiled_coco_AP`, ..."""
         scalars = Scored(self.metrics, self.results).scalars()

@@ -49,7 +49,8 @@ def train(
     Args:
       run: what to train, on what and how (`build_runs.build_train_run`).
       workdir: folder of the run (see the README for what it holds); made if need be.
-      profile: first and last step, counted from 1, of which a trace is written to `profile/`.
+      profile: first and last step, counted from 1, of which a trace is written to
+        `profile/steps_<first>_<last>/`.
 
     Returns:
       Whether the run is at its end: False if a signal stopped it before.
@@ -146,7 +147,8 @@ def train(
 
         # -------------------------------------------------------------- loop
         stop = stack.enter_context(StopSignal())
-        profiler = stack.enter_context(StepProfiler(workdir / "profile", profile))
+        profiler = StepProfiler(workdir / "profile", profile, start=start, end=run.num_steps)
+        stack.callback(profiler.stop)
         logger.info("compiling the training step, which takes minutes for large models")
         for step in range(start + 1, run.num_steps + 1):
             batch = next(placed)
@@ -161,7 +163,7 @@ def train(
                 logger.info("first step after %s", duration(time.perf_counter() - begin))
             if profiler.due(step):
                 finish(step)
-                profiler.after(step)
+                profiler.stop()
 
             last = step == run.num_steps
             stopping = stop.requested or checkpoints.reached_preemption(step)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -33,6 +34,8 @@ class TrainedDetector(NamedTuple):
       image_options: how the run reads image files.
       tiles: how images are cut into tiles, and their boxes merged; None for whole images alone.
       batch_size: images or tiles that the devices look at together.
+      thresholds: the score of best F1 of each class by the run's report, None for a class without
+        one; None if there is no report of this checkpoint.
     """
 
     task: DetectionTask
@@ -43,6 +46,7 @@ class TrainedDetector(NamedTuple):
     image_options: ImageOptions
     tiles: Tiles | None
     batch_size: int
+    thresholds: tuple[float | None, ...] | None
 
 
 def read_classes(workdir: epath.Path) -> list[dict[str, Any]]:
@@ -68,6 +72,44 @@ def read_classes(workdir: epath.Path) -> list[dict[str, Any]]:
                 f"{remedy}"
             )
     return classes
+
+
+def read_thresholds(
+    workdir: epath.Path, step: int, class_names: Sequence[str]
+) -> tuple[float | None, ...] | None:
+    """Returns the best thresholds of the classes, as the run's report found them.
+
+    Args:
+      workdir: folder of the run.
+      step: the checkpoint; a report of another one says nothing of its scores.
+      class_names: the classes by label.
+
+    Returns:
+      The threshold of each class, None for one of which nothing was found; None if there is no
+      report of this checkpoint, with a warning if there is one of another.
+
+    Raises:
+      ValueError: the file is damaged.
+    """
+    path = workdir / "report" / "thresholds.json"
+    if not path.exists():
+        return None
+    remedy = "remove it, and ipg-jax report --workdir=... writes it again"
+    report = read_json(path, dict, remedy)
+    if report.get("step") != step:
+        logger.warning(
+            "%s is of step %s, not of checkpoint %d: its thresholds are not used. Evaluate this "
+            "checkpoint, and make its report",
+            *(path, report.get("step"), step),
+        )
+        return None
+    try:
+        found = tuple(report["classes"][name]["threshold"] for name in class_names)
+        if not all(x is None or 0 <= x <= 1 for x in found):
+            raise ValueError(f"thresholds are scores from 0 to 1, not {found}")
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error!r}): {remedy}") from error
+    return found
 
 
 def load_initial(path: epath.PathLike) -> Weights:

@@ -1,82 +1,18 @@
 """`Detector` on a task that sees bright rectangles: batches, order, boxes, what cannot be read."""
 
-import dataclasses
 import io
 import subprocess
 import sys
-import types
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from bright_task import TRACED, make, picture
 from PIL import Image
 
 from ipg_jax.evaluation import BoxMerge, Tiles
-from ipg_jax.images import TileGrid
-from ipg_jax.inference.detector import Detector, read_picture
-from ipg_jax.tasks import DetectionTask
+from ipg_jax.images import TileGrid, read_picture
 from ipg_jax.training.sharding import make_mesh
-from ipg_jax.types import Detections
-
-TRACED: list[tuple[int, ...]] = []
-"""The shapes of images that programs were made for."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class BrightTask(DetectionTask):
-    """Finds the rectangle around all bright pixels, with their brightness as its score.
-
-    A second box of score 0.1 has the label 1.
-    """
-
-    num_classes = 2
-    pyramid_levels = 2
-
-    def __post_init__(self):
-        pass
-
-    @property
-    def _anchors_per_position(self):
-        return 1
-
-    def _loss_and_updates(self, variables, batch, rng):
-        raise NotImplementedError
-
-    def _predict(self, variables, pyramid, image_size):
-        TRACED.append(pyramid[0].shape)
-        bright = pyramid[0].max(-1) > variables["params"]["limit"]
-        rows, columns = bright.any(2), bright.any(1)
-
-        def ends(x):
-            return jnp.argmax(x, 1), x.shape[1] - jnp.argmax(x[:, ::-1], 1)
-
-        (y0, y1), (x0, x1) = ends(rows), ends(columns)
-        box = jnp.stack([x0, y0, x1, y1], -1).astype(jnp.float32)
-        score = pyramid[0].max((1, 2, 3)).astype(jnp.float32) / 255
-        n = len(score)
-        return Detections(
-            boxes=jnp.stack([box, box, box], 1),
-            scores=jnp.stack([score, jnp.full(n, 0.1), jnp.ones(n)], 1),
-            labels=jnp.tile(jnp.array([0, 1, 0]), (n, 1)),
-            valid=jnp.stack([score > 0, score > 0, jnp.zeros(n, bool)], 1),
-        )
-
-
-TASK = BrightTask(model=types.SimpleNamespace(), anchor_sizes=())
-VARIABLES = {"params": {"limit": np.uint8(50)}, "batch_stats": {}}
-
-
-def make(**options):
-    settings = {"class_names": ["bright", "dim"], "image_size": (32, 64), **options}
-    return Detector(TASK, VARIABLES, **settings)
-
-
-def picture(height, width, box, value=204):
-    image = np.zeros((height, width, 3), np.uint8)
-    x0, y0, x1, y1 = box
-    image[y0:y1, x0:x1] = value
-    return image
 
 
 def test_boxes_are_in_pixels_of_the_picture():
@@ -97,6 +33,14 @@ def test_thresholds():
     assert detector.predict(image, threshold=0.5).labels.tolist() == [0]
     with pytest.raises(ValueError, match=r"score from 0 to 1, not 1\.5"):
         detector.predict(image, threshold=1.5)
+
+
+def test_each_class_may_have_its_threshold():
+    image = picture(32, 64, (1, 2, 3, 4))  # of scores 0.8 and 0.1
+    assert make(threshold=[0.9, 0.05]).predict(image).labels.tolist() == [1]
+    assert make().predict(image, threshold=[0.7, 0.05]).labels.tolist() == [0, 1]
+    with pytest.raises(ValueError, match=r"a score or 2, one of each class, not of shape \(3,\)"):
+        make(threshold=[0.1, 0.2, 0.3])
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3])
@@ -140,6 +84,14 @@ def test_large_pictures_in_tiles(tmp_path):
     # A size alone: overlapping, and the whole picture as well, with a box larger than a tile.
     boxes = make(batch_size=2).predict(image, tiles=(32, 64)).boxes
     assert (boxes[:, 2] - boxes[:, 0]).max() > 64
+    # The same by arguments of the detector: 4 x 5 tiles of 32 x 32 by half, and the whole.
+    by_size = make(tiles=(32, 32), tile_overlap=0.5, merge=BoxMerge(method="nms", metric="iou"))
+    whole = Tiles(
+        grid=TileGrid((32, 32), 0.5), merge=BoxMerge(method="nms", metric="iou"), whole=True
+    )
+    np.testing.assert_array_equal(
+        by_size.predict(image).boxes, detector.predict(image, tiles=whole).boxes
+    )
     (tmp_path / "broken.png").write_bytes(b"nothing")
     seen = list(detector.stream([image, tmp_path / "broken.png", image]))
     assert [one.error is None for one in seen] == [True, False, True]
@@ -161,6 +113,23 @@ def test_what_cannot_be_read_comes_with_its_error_or_raises(tmp_path):
         make().predict(names)
     with pytest.raises(ValueError, match="not a readable image"):
         make().predict(tmp_path / "broken.jpg")
+
+
+@pytest.mark.parametrize("tiles", [None, (32, 64)])
+def test_an_error_of_the_program_is_raised_behind_what_was_found_before(tiles):
+    """A picture that cannot be read is reported; a bug, here of what makes pictures, is not."""
+
+    def pictures():
+        for i in range(3):
+            yield picture(32, 64, (i, 3, i + 2, 9))
+        raise KeyError("no fourth")
+
+    found = []
+    with pytest.raises(KeyError, match="no fourth"):
+        found.extend(make(batch_size=2).stream(pictures(), tiles=tiles))
+    assert [int(one.found.boxes[0, 0]) for one in found] == [0, 1, 2]
+    with pytest.raises(TypeError):
+        make().predict([3.5])
 
 
 def test_pictures_of_pillow_come_upright():
@@ -227,7 +196,7 @@ def test_predictions_as_coco_and_pictures():
         "score": pytest.approx(0.8),
     }
     assert [row["category_id"] for row in found.to_coco(3)] == [7, "x"]
-    best = found[found.scores > 0.5]
+    best = found.select(found.scores > 0.5)
     assert best.labels.tolist() == [0]
     drawn = best.draw(image)
     assert drawn.shape == image.shape

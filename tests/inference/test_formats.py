@@ -27,8 +27,7 @@ def prediction(boxes, size=(40, 80)):
 
 
 def write(kind, found, path):
-    _, make = FORMATS[kind]
-    path.write_text(make(found, "a b.jpg"))
+    path.write_text(FORMATS[kind].content(found, "../x/a b.jpg"))
     return path
 
 
@@ -55,7 +54,7 @@ def test_voc_by_hand(tmp_path):
 
 def test_labelme_by_hand(tmp_path):
     content = json.loads(write("labelme", prediction([[2, 3, 5.5, 9]]), tmp_path / "a").read_text())
-    assert content["imagePath"] == "a b.jpg"
+    assert content["imagePath"] == "../x/a b.jpg"
     assert (content["imageHeight"], content["imageWidth"]) == (40, 80)
     (shape,) = content["shapes"]
     assert (shape["label"], shape["shape_type"]) == ("cat", "rectangle")

@@ -7,8 +7,8 @@ from ipg_jax.inference.inputs import find_inputs
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A folder with images `b.png`, `a.JPG` and `[1].png`, a text, and an image in a sub-folder."""
-    for name in ("b.png", "a.JPG", "[1].png", "notes.txt", "deeper/c.tif"):
+    """A folder with images, one of them `[1].png`, a text, and a sub-folder with a video, too."""
+    for name in ("b.png", "a.JPG", "[1].png", "notes.txt", "deeper/c.tif", "deeper/d.MP4"):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.touch()
@@ -20,7 +20,8 @@ def test_folders_and_patterns_stand_for_their_files_in_order(folder):
     assert find_inputs(["."]).files == ["./[1].png", "./a.JPG", "./b.png"]
     assert find_inputs(["*.png"]).files == ["[1].png", "b.png"]
     assert find_inputs(["**/*.tif"]).files == ["deeper/c.tif"]
-    assert find_inputs([folder / "deeper", "b.png"]).files == [f"{folder}/deeper/c.tif", "b.png"]
+    deeper = [f"{folder}/deeper/c.tif", f"{folder}/deeper/d.MP4"]
+    assert find_inputs([folder / "deeper", "b.png"]).files == [*deeper, "b.png"]
 
 
 def test_a_name_that_exists_is_no_pattern(folder):

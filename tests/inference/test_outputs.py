@@ -86,6 +86,27 @@ def test_label_files_have_the_names_of_the_images_and_replace_nothing(tmp_path):
     assert not (tmp_path / "a_4.txt").exists()
 
 
+def test_a_label_file_does_not_take_the_place_of_the_detections(tmp_path, caplog):
+    for _ in range(2):
+        with OutputFolder(tmp_path, CATEGORIES) as folder:
+            add(folder, "detections.jpg", json="labels")
+        assert (tmp_path / "detections_2.json").read_text() == "labels"
+        assert document(tmp_path)["images"][0]["file_name"] == "detections.jpg"
+    assert "detections.jpg: its labels are in detections_2.json" in caplog.text
+
+
+def test_images_are_named_from_the_folder(tmp_path, monkeypatch):
+    """As labelme wants it, which looks for them from the folder of its label file."""
+    (tmp_path / "deep" / "out").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "deep" / "out")
+    monkeypatch.chdir(tmp_path)
+    for name in ("deep/out", "link"):
+        folder = OutputFolder(name, CATEGORIES)
+        assert folder.path_from("x/a.jpg") == "../../x/a.jpg"
+        assert folder.path_from(str(tmp_path / "deep" / "out" / "b.jpg")) == "b.jpg"
+        assert folder.path_from("gs://bucket/a.jpg") == "gs://bucket/a.jpg"
+
+
 def test_no_two_images_share_a_picture(tmp_path):
     names = predict(tmp_path, "a_3.png", "a.png", "b/a.png", "a.jpg", "a_detections_2.png")
     assert names == [

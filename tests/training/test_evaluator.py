@@ -220,7 +220,7 @@ def test_evaluation_of_half_a_data_set_is_refused_unless_asked_for(evaluate, tin
 def test_data_without_annotations_is_not_scored(evaluate, caplog):
     caplog.set_level("INFO")
     found, _, source = evaluate(annotated=False)
-    assert (found.coco, found.voc) == (None, None)
+    assert found.metrics == {"coco": None, "voc": None}
     assert found.scalars() == {}
     assert len(found.results) == len(source.records.boxes)
     assert f"{source.name} has no annotations" in caplog.text

@@ -29,16 +29,25 @@ def uninterrupted(tmp_path_factory) -> pathlib.Path:
     return workdir
 
 
-def test_a_trace_is_written_of_the_steps_that_are_asked_for(tmp_path, caplog):
+def test_each_trace_of_steps_has_a_folder_of_its_own(tmp_path, caplog):
+    def traces() -> list[str]:
+        found = (tmp_path / "profile").rglob("*.xplane.pb")
+        return sorted(path.relative_to(tmp_path / "profile").parts[0] for path in found)
+
     caplog.set_level("INFO")
     assert train(make_run(num_steps=6), tmp_path, profile=(3, 4))
-    traces = list((tmp_path / "profile").rglob("*.xplane.pb"))
-    assert len(traces) == 1
+    assert traces() == ["steps_3_4"]
     assert caplog.text.count("wrote a trace to") == 1
     with pytest.raises(ValueError, match="--profile=4:3 is not first:last"):
         train(make_run(num_steps=7), tmp_path, profile=(4, 3))
     assert train(make_run(num_steps=8), tmp_path, profile=(2, 9))  # what of it is still to be done
-    assert len(list((tmp_path / "profile").rglob("*.xplane.pb"))) == 2
+    assert traces() == ["steps_3_4", "steps_7_8"]
+    assert "no trace" not in caplog.text
+    assert train(make_run(num_steps=9), tmp_path, profile=(7, 8))
+    assert "--profile=7:8: no trace, the run does the steps 9 to 9" in caplog.text
+    assert train(make_run(num_steps=10), tmp_path, profile=(11, 12))
+    assert "--profile=11:12: no trace, the run does the steps 10 to 10" in caplog.text
+    assert traces() == ["steps_3_4", "steps_7_8"]
 
 
 def test_checkpoints_are_written_before_they_are_evaluated(uninterrupted):

@@ -121,7 +121,15 @@ def test_evaluating_and_predicting_from_the_workdir(
     images = ["http://host/c.jpg", f"{tmp_path}/?/same.png", tmp_path / "broken.jpg"]
     out = tmp_path / "a"  # beside the photos
     caplog.set_level("INFO")
+    report = uninterrupted / "report"
+    report.mkdir()
+    classes = [{"threshold": None if label == 3 else 0.01 * label} for label in range(10)]
+    thresholds = {"step": 6, "classes": dict(zip("0123456789", classes, strict=True))}
+    (report / "thresholds.json").write_text(json.dumps(thresholds))
     detector = Detector.load(uninterrupted, checkpoint="6")
+    shutil.rmtree(report)
+    expected = [0.0, 0.01, 0.02, 0.3, 0.04, 0.05, 0.06, 0.07, 0.08, 0.09]
+    np.testing.assert_allclose(detector.thresholds, expected)
     scenes = tiny_eval_run.evaluator.source
     first = detector.predict(scenes.load_image(0), threshold=0.0)
     evaluated = [x for x in after.results if x["image_id"] == scenes.records.image_ids[0]]

@@ -6,7 +6,7 @@ import pytest
 from etils import epath
 
 from ipg_jax import data
-from ipg_jax.training.trained import read_classes
+from ipg_jax.training.trained import read_classes, read_thresholds
 from ipg_jax.training.workdir import check_workdir, write_run_files
 
 CONFIG = {"seed": 0, "optimizer": {"learning_rate": 0.1}}
@@ -91,3 +91,22 @@ def test_classes_come_back(workdir, source):
     assert [entry["name"] for entry in read_classes(workdir)] == list(source.class_names)
     with pytest.raises(FileNotFoundError, match="was this run trained"):
         read_classes(workdir / "none")
+
+
+def test_thresholds_are_those_of_the_checkpoints_report(workdir, caplog):
+    names = ["cat", "dog"]
+    assert read_thresholds(workdir, 40, names) is None
+    path = workdir / "report" / "thresholds.json"
+    path.parent.mkdir()
+    classes = {"dog": {"threshold": 0.25, "f1": 0.9}, "cat": {"threshold": None, "f1": None}}
+    path.write_text(json.dumps({"step": 40, "iou": 0.5, "classes": classes}))
+    assert read_thresholds(workdir, 40, names) == (None, 0.25)
+    assert not caplog.text
+    assert read_thresholds(workdir, 50, names) is None
+    assert "is of step 40, not of checkpoint 50: its thresholds are not used" in caplog.text
+    with pytest.raises(ValueError, match=r"thresholds\.json is damaged .*ipg-jax report"):
+        read_thresholds(workdir, 40, ["cat", "cow"])
+    classes["dog"]["threshold"] = 7
+    path.write_text(json.dumps({"step": 40, "classes": classes}))
+    with pytest.raises(ValueError, match=r"thresholds\.json is damaged .*scores from 0 to 1"):
+        read_thresholds(workdir, 40, names)
