@@ -11,6 +11,7 @@ COMMANDS = {
     "predict": "detect objects in images",
     "inspect": "look at a data set before training: sizes, anchors, augmentations, pictures",
     "report": "write a page on a trained run: its errors, thresholds, comparison with others",
+    "export": "write a trained detector as a file that runs without this package",
     "weights": "show or convert a file of weights",
     "configs": "list the configs that come with the package, or say how large a model is",
 }

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float64, Int32, UInt8
 
 from ipg_jax.evaluation import BoxMerge, Tiles
+from ipg_jax.files import is_regular
 from ipg_jax.images import (
     DEFAULT_OPTIONS,
     ImageOptions,
@@ -25,6 +26,7 @@ from ipg_jax.images import (
     read_picture,
 )
 from ipg_jax.inference.ahead import map_ahead
+from ipg_jax.inference.exported import ExportedDetector
 from ipg_jax.inference.prediction import Prediction
 from ipg_jax.inference.tiles import detect_tiles
 from ipg_jax.inference.views import Found, View, found_in, stack_views, whole_view
@@ -33,6 +35,7 @@ from ipg_jax.training.sharding import batch_devices, image_sharding, make_mesh, 
 from ipg_jax.training.steps import of_mesh
 from ipg_jax.training.trained import TrainedDetector
 from ipg_jax.types import Array, Detections, Pyramid, PyTree, Size
+from ipg_jax.weights import is_weights
 
 DEFAULT_THRESHOLD = 0.3
 """Least score of an object where neither the user nor a report of the run says another."""
@@ -69,12 +72,14 @@ class Detector:
     others, when the first of them comes or in `warm_up`. TensorFlow is not needed.
 
     Attributes:
+      variables: the task's, on the devices.
+      prepare_image: makes the task's input of a picture (`images.prepare_image`).
       shapes: those of the batches that a program was compiled for.
     """
 
     def __init__(
         self,
-        task: DetectionTask,
+        task: DetectionTask | ExportedDetector,
         variables: PyTree,
         *,
         class_names: Sequence[str],
@@ -91,8 +96,8 @@ class Detector:
         """Places the variables on the devices.
 
         Args:
-          task: the detector, as of `ipg_jax.build_task`.
-          variables: `{"params": ..., "batch_stats": ...}`.
+          task: the detector, as of `ipg_jax.build_task` or of a file.
+          variables: `{"params": ..., "batch_stats": ...}`, or the `weights` of the file.
           class_names: the name of each label.
           category_ids: the training data's own id of each label; from 1 on by default.
           image_size: limits of the (short, long) side, in pixels, to which pictures are resized.
@@ -134,13 +139,13 @@ class Detector:
         self.tiles = self._as_tiles(tiles)
         self.shapes: set[tuple[int, ...]] = set()
         self.image_options = image_options
-        self._prepare_image = functools.partial(
+        self.prepare_image = functools.partial(
             prepare_image,
             image_size=image_size,
             levels=task.pyramid_levels,
             pad_multiple=padding_multiple(task.pyramid_levels, self.mesh.shape["space"]),
         )
-        self._variables = jax.device_put(variables, replicated(self.mesh))
+        self.variables = jax.device_put(variables, replicated(self.mesh))
 
         def detect(
             variables: PyTree, pyramid: Pyramid, image_size: Int32[Array, "b 2"]
@@ -158,22 +163,26 @@ class Detector:
         checkpoint: str = "best",
         **options: Any,
     ) -> Detector:
-        """Loads the detector of a training run.
+        """Loads the detector of a training run, of a file, or one that has a name.
 
         Its thresholds are the best ones of the run's report (`report/thresholds.json`), where there
         is one of this checkpoint, and else, and for classes of which nothing was found,
         `DEFAULT_THRESHOLD`.
 
         Args:
-          path: the workdir of the run, local or `gs://`, or `checkpoints/<step>` in it.
+          path: the workdir of the run, local or `gs://`, or `checkpoints/<step>` in it; a file that
+            `ipg-jax weights` made of a run, or `ipg-jax export`; or a name (`weights.known_models`).
           checkpoint: of a workdir: a step, `best` or `latest`.
           **options: arguments of the class, in the place of the run's own: `threshold`,
             `batch_size`, `tiles`, `tile_overlap`, `merge`, `image_size`, `image_options`, `mesh`.
 
         Raises:
           FileNotFoundError: there is no such run or checkpoint.
-          ValueError: a file of the run is damaged; the message names it.
+          ValueError: a file of the run is damaged, or the file is no detector; the message names it.
         """
+        if is_regular(path) and not is_weights(path):
+            exported = ExportedDetector.load(path)
+            return cls(exported, exported.weights, **(exported.settings | options))
         from ipg_jax.training.build_predict import load_trained  # needs ml_collections
 
         return cls.of(load_trained(path, checkpoint=checkpoint), **options)
@@ -282,7 +291,7 @@ class Detector:
                     yield Seen(None, None, pixels)
                     continue
                 found = detect_tiles(
-                    self._run, self._prepare_image, pixels, tiles, batch_size=self.batch_size
+                    self._run, self.prepare_image, pixels, tiles, batch_size=self.batch_size
                 )
                 yield Seen(pixels, self._prediction(pixels, found, thresholds), None)
 
@@ -346,12 +355,12 @@ class Detector:
         pixels = self._read(picture)
         if isinstance(pixels, Exception):
             return pixels
-        return _Prepared(pixels, whole_view(self._prepare_image, pixels))
+        return _Prepared(pixels, whole_view(self.prepare_image, pixels))
 
     def _run(self, pyramid: Pyramid, image_size: Int32[np.ndarray, "b 2"]) -> Detections:
         self.shapes.add(pyramid[0].shape)
         placed = jax.device_put(pyramid, image_sharding(self.mesh))
-        return self._detect(self._variables, placed, image_size)
+        return self._detect(self.variables, placed, image_size)
 
     def _look_at(
         self, group: Sequence[tuple[int, _Prepared]], thresholds: Thresholds

@@ -17,13 +17,18 @@ from ipg_jax.types import IMAGE_BLOCK, Array, PackedImage, PackedPyramid, Pyrami
 
 
 def image_pyramid(
-    image: UInt8[Array, "*b h w c"] | Float[Array, "*b h w c"], levels: int
+    image: UInt8[Array, "*b h w c"] | Float[Array, "*b h w c"],
+    levels: int,
+    image_size: Int[Array, "*b 2"] | None = None,
 ) -> tuple[Array, ...]:
     """The image and its successive halvings.
 
     Args:
       image: one image, or a batch; uint8 or floating.
       levels: number of levels, the image being the first.
+      image_size: (height, width) of each image's content, the rest being padding that is to enter
+        no pixel of the content: where a side of the content is odd, its last row or column is
+        averaged with itself, as in `images.padded_pyramid`. By default there is no padding.
 
     Returns:
       `levels` arrays of the image's type, level `i` of size `h / 2^i` by `w / 2^i`. Floating
@@ -43,7 +48,11 @@ def image_pyramid(
         )
     pyramid = [jnp.asarray(image)]
     for _ in range(levels - 1):
-        pyramid.append(_halve(pyramid[-1]))
+        fine = pyramid[-1]
+        if image_size is not None:
+            fine = _repeat_edges(fine, image_size)
+            image_size = -(-image_size // 2)
+        pyramid.append(_halve(fine))
     return tuple(pyramid)
 
 
@@ -88,6 +97,16 @@ def normalize_pyramid(
 
     levels: Any = (level(image, -(-image_size // 2**i)) for i, image in enumerate(pyramid))
     return tuple(levels)
+
+
+def _repeat_edges(image: jax.Array, size: Array) -> jax.Array:
+    """The images with the last row and column of their content once more behind it."""
+    height, width = image.shape[-3:-1]
+    rows, columns = (size[..., i, None, None, None] for i in (0, 1))
+    row = jnp.arange(height, dtype=size.dtype)[:, None, None]
+    image = jnp.where(row == rows, jnp.roll(image, 1, axis=-3), image)
+    column = jnp.arange(width, dtype=size.dtype)[:, None]
+    return jnp.where(column == columns, jnp.roll(image, 1, axis=-2), image)
 
 
 def _halve(image: jax.Array) -> jax.Array:

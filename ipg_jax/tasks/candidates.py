@@ -46,7 +46,7 @@ def level_candidates(
     Returns:
       Decoded boxes, scores and labels, best first.
     """
-    images = len(level.logits)
+    images = level.logits.shape[0]  # may be symbolic, which len() refuses
     positions = len(anchors) // per_position
     if positions > limit:
         _, best = jax.lax.top_k(level.logits.reshape(images, positions, -1).max(axis=-1), limit)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 
 from ipg_jax import ops
+from ipg_jax.images import padded_pyramid
 from ipg_jax.types import PackedImage
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -49,6 +50,22 @@ def test_jit_and_vmap_equal_the_loop():
         np.testing.assert_array_equal(mapped[level], batched)
         each = np.stack([ops.image_pyramid(image, 4)[level] for image in images])
         np.testing.assert_array_equal(mapped[level], each)
+
+
+def test_padding_enters_no_pixel_of_the_content():
+    """As on the host: an odd last row or column is averaged with itself, level by level."""
+    rng = np.random.default_rng(0)
+    sizes = np.int32([[16, 24], [13, 9], [14, 23], [1, 2]])
+    images = rng.integers(0, 256, (4, 16, 24, 3), np.uint8)  # noise in the padding
+    pyramid = jax.jit(ops.image_pyramid, static_argnums=1)(images, 4, sizes)
+    for i, (height, width) in enumerate(sizes.tolist()):
+        content = images[i, :height, :width]
+        for level, want in enumerate(padded_pyramid(content, (height, width), (16, 24), 4)):
+            rows, columns = -(-height // 2**level), -(-width // 2**level)
+            np.testing.assert_array_equal(pyramid[level][i, :rows, :columns], want[:rows, :columns])
+    # By hand: 3 columns of content, then padding of 99.
+    row = np.uint8([[2, 4, 8, 99]] * 2)[..., None]
+    np.testing.assert_array_equal(ops.image_pyramid(row, 2, np.int32([2, 3]))[1][..., 0], [[3, 8]])
 
 
 def test_errors():

@@ -111,7 +111,7 @@ class RetinaNetHead(nn.Module):
 
         def level(x: Array) -> DenseOutputs:
             logits, deltas = class_logits(run(class_tower, x)), box_deltas(run(box_tower, x))
-            images = len(x)
+            images = x.shape[0]  # may be symbolic, which len() refuses
             return DenseOutputs(
                 logits.reshape(images, -1, self.num_classes), deltas.reshape(images, -1, 4)
             )

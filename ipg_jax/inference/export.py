@@ -1,0 +1,150 @@
+"""From a detector to programs that run without its model, and how far they agree with it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from ipg_jax import ops
+from ipg_jax.images import make_geometry
+from ipg_jax.inference.detector import Detector
+from ipg_jax.inference.exported import ExportedDetector
+from ipg_jax.inference.tiles import Detect
+from ipg_jax.inference.views import Found, found_in, stack_views, whole_view
+from ipg_jax.types import Array
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+"""What programs are lowered for, unless said otherwise."""
+
+
+def export_detector(
+    detector: Detector, *, platforms: Sequence[str] = PLATFORMS
+) -> ExportedDetector:
+    """Returns programs for the sizes of images that a detector sees of whole pictures.
+
+    There is one for landscape and one for portrait pictures, or one for both, where both limits of
+    `image_size` are equal. They take batches of any size, make the image pyramid, normalise, detect
+    and suppress. They hold the reference form of all kernels, which every platform runs.
+
+    Args:
+      detector: the detector, of one device; of its tiles nothing is exported.
+      platforms: as `jax.export` names them, `cpu`, `cuda`, `rocm` or `tpu`.
+
+    Raises:
+      ValueError: the detector is an exported one, or there is no such platform.
+    """
+    if isinstance(detector.task, ExportedDetector):
+        raise ValueError("the detector is exported already: copy its file")
+    if unknown := sorted({*platforms} - {"cpu", "cuda", "rocm", "tpu"}):
+        raise ValueError(f"platforms are cpu, cuda, rocm and tpu, not {', '.join(unknown)}")
+    task = dataclasses.replace(detector.task, kernels="reference")
+    flat = flax.traverse_util.flatten_dict(jax.device_get(detector.variables), sep="/")
+    types = {name: x.dtype for name, x in flat.items()}
+
+    def detect(weights: Mapping[str, Array], images: Array, image_size: Array) -> dict[str, Array]:
+        typed = {name: jnp.asarray(x, types[name]) for name, x in weights.items()}
+        variables = {"batch_stats": {}} | flax.traverse_util.unflatten_dict(typed, sep="/")
+        pyramid = ops.image_pyramid(images, task.pyramid_levels, image_size)
+        found = task.predict(variables, pyramid, image_size)
+        return {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
+
+    program = jax.export.export(jax.jit(detect), platforms=tuple(platforms))
+    # NumPy's files know no bfloat16.
+    weights = {k: x.astype(np.float32) if x.dtype == jnp.bfloat16 else x for k, x in flat.items()}
+    shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in weights.items()}
+    (batch,) = jax.export.symbolic_shape("b")
+    geometry = make_geometry(detector.image_size, task.pyramid_levels)
+    return ExportedDetector(
+        programs={
+            (height, width): program(
+                shapes,
+                jax.ShapeDtypeStruct((batch, height, width, 3), jnp.uint8),
+                jax.ShapeDtypeStruct((batch, 2), jnp.int32),
+            )
+            for height, width in geometry.canvases
+        },
+        weights=weights,
+        class_names=detector.class_names,
+        category_ids=detector.category_ids,
+        thresholds=tuple(detector.thresholds.tolist()),
+        image_size=detector.image_size,
+        pyramid_levels=task.pyramid_levels,
+        max_detections=task.max_detections,
+        image_options=detector.image_options,
+    )
+
+
+class Difference(NamedTuple):
+    """How far two detectors are apart on an image.
+
+    Attributes:
+      objects: how many were compared.
+      score: the largest difference of a score.
+      box: the largest distance that a corner has moved, as a share of the box's longer side (of a
+        pixel, where that is shorter).
+    """
+
+    objects: int
+    score: float
+    box: float
+
+    @property
+    def largest(self) -> float:
+        """The larger of both."""
+        return float(np.maximum(self.score, self.box))
+
+
+def differences(
+    detector: Detector, detect: Detect, image: UInt8[np.ndarray, "h w 3"]
+) -> Difference:
+    """Compares what a detector and its exported programs find in an image.
+
+    Args:
+      detector: the detector.
+      detect: the programs.
+      image: RGB.
+    """
+    view = whole_view(detector.prepare_image, image)
+    (exported,) = found_in([view], detect(*stack_views([view], 1)))
+    own = detector.predict(image, threshold=0.0, tiles=False)
+    return compare(Found(own.boxes.astype(np.float64), own.scores, own.labels), exported)
+
+
+def compare(a: Found, b: Found, *, best: int = 20) -> Difference:
+    """Compares the best objects of either with all of the other.
+
+    Each is compared with the object of its class that is most like it; one without any counts as
+    moved by its whole size.
+
+    Args:
+      a: what one detector found in an image, best first.
+      b: what another one found.
+      best: how many of each are looked up in the other.
+    """
+    rows = [*_nearest(a, b, best), *_nearest(b, a, best)]
+    score, box = np.max([*rows, (0.0, 0.0)], axis=0)
+    return Difference(min(best, max(len(a.scores), len(b.scores))), float(score), float(box))
+
+
+def _nearest(a: Found, b: Found, best: int) -> Float[np.ndarray, "n 2"]:
+    """How far each of the best objects of `a` is from its like in `b`: by score, and by box."""
+    boxes, scores = a.boxes[:best], a.scores[:best]
+    side = np.maximum((boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0), 1)
+    moved = np.abs(boxes[:, None] - b.boxes).max(axis=2, initial=0) / side[:, None]
+    scored = np.abs(scores[:, None] - b.scores)
+    apart = np.maximum(moved, scored)
+    apart = np.where(a.labels[:best, None] == b.labels, apart, np.inf)
+    nothing = np.ones((len(scores), 1))
+    like = np.concatenate([apart, nothing], axis=1).argmin(axis=1)[:, None]
+    moved = np.concatenate([moved, nothing], axis=1)
+    scored = np.concatenate([scored, scores[:, None]], axis=1)
+    return np.concatenate(
+        [np.take_along_axis(scored, like, 1), np.take_along_axis(moved, like, 1)], axis=1
+    )
