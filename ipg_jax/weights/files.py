@@ -141,7 +141,7 @@ def _half(name: str, array: np.ndarray) -> np.ndarray:
     if array.ndim < 2 or not jnp.issubdtype(array.dtype, jnp.floating):
         return array
     most = float(np.abs(array.astype(np.float32)).max(initial=0.0))
-    if not most <= np.finfo(np.float16).max:
+    if not most <= float(np.finfo(np.float16).max):
         raise ValueError(f"{name} has values up to {most:.3g}, which float16 has not")
     return array.astype(np.float16)
 
