@@ -10,8 +10,9 @@
     loss, metrics = task.loss(variables, batch, rng=rng)
     detections = task.predict(variables, pyramid, image_size)
 
-Importing the package does not import TensorFlow; `ipg_jax.data` does. Models, tasks, operators and
-the training step need neither that nor `ml_collections`, which `build_task` reads configs with.
+Importing the package does not import TensorFlow; `ipg_jax.data`, which is imported when it is first
+used, does. Models, tasks, operators and the training step need neither that nor `ml_collections`,
+which `build_task` reads configs with.
 """
 
 import importlib
@@ -21,21 +22,44 @@ from ipg_jax import models, ops, tasks, types
 from ipg_jax.types import Batch, Detections
 
 if TYPE_CHECKING:
+    from ipg_jax import data, evaluation, images, kernels, layers, visualize, weights
     from ipg_jax.inference.detector import Detector
     from ipg_jax.training.build import build_task
 
 __version__ = "0.2.0"
 
-__all__ = ["Batch", "Detections", "Detector", "build_task", "models", "ops", "tasks", "types"]
+__all__ = [
+    "Batch",
+    "Detections",
+    "Detector",
+    "build_task",
+    "data",
+    "evaluation",
+    "images",
+    "kernels",
+    "layers",
+    "models",
+    "ops",
+    "tasks",
+    "types",
+    "visualize",
+    "weights",
+]
 
 _LATER = {
     "Detector": "ipg_jax.inference.detector",
     "build_task": "ipg_jax.training.build",
 }
-"""Names that are imported when they are asked for, and from where."""
+"""Names that are imported when they are asked for, and from where; modules of `__all__` too."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_LATER[name]), name)
+    if name in _LATER:
+        return getattr(importlib.import_module(_LATER[name]), name)
+    if name in __all__:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

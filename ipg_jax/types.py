@@ -17,7 +17,10 @@ import jax
 import numpy as np
 
 Array: TypeAlias = jax.Array | np.ndarray
+"""An array on a device or of NumPy."""
+
 PyTree: TypeAlias = Any
+"""A tree of arrays: dictionaries, tuples and dataclasses all the way down."""
 
 ImageId: TypeAlias = int | str
 """A data set's own name of an image."""

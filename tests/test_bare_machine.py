@@ -34,6 +34,7 @@ print("found", int(found.valid.sum()))
 boxes = np.float32([[0, 0, 2, 2], [0, 0, 2, 2.1], [5, 5, 6, 6]])
 print("kept", ops.nms(boxes, np.float32([0.9, 0.8, 0.7]), 0.5, 3)[1].sum())
 print("arrays", len(weights.by_path(programs.state.variables)))
+print("channels", len(ipg_jax.visualize.class_color(0)))  # without an import of its own
 try:
     ipg_jax.build_task(None)
 except ModuleNotFoundError as error:
@@ -55,4 +56,5 @@ def test_models_training_prediction_and_operators_need_no_data_pipeline():
     assert int(said["found"]) > 0
     assert said["kept"] == "2"
     assert int(said["arrays"]) > 50
+    assert said["channels"] == "3"
     assert said["needs"] == "ml_collections"

@@ -8,6 +8,7 @@ import pytest
 
 from configs.common import MOVED, default_config
 from ipg_jax import Batch, build_task
+from ipg_jax.weights import differences, model_arrays
 
 NAMES = sorted(
     path.stem
@@ -190,3 +191,19 @@ def test_values_out_of_range_are_named(field: str, value, message: str):
     config.model[field] = value
     with pytest.raises(ValueError, match=message):
         build_task(config)
+
+
+def test_fine_tuning_starts_from_torchvisions_retinanet():
+    # The fields that `docs/weights.md` gives for that file, which tests/parity holds to.
+    plain = get_config("retinanet_resnet", "norm=frozen_batch_norm").unlock()
+    plain.model.fpn_extra = "p"
+    config = get_config("finetune_retinanet")
+    trained, guided = (
+        model_arrays(jax.eval_shape(build_task(x).init, jax.random.key(0))) for x in (plain, config)
+    )
+    assert differences(guided, trained, missing=config.init_missing) == []
+    lacking = differences(guided, trained)
+    assert lacking
+    assert all(line.startswith(("missing: ", "... and ")) for line in lacking)
+    alone = build_task(get_config("finetune_retinanet", "stages="))
+    assert model_arrays(jax.eval_shape(alone.init, jax.random.key(0))).keys() == trained.keys()

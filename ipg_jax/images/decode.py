@@ -104,6 +104,7 @@ class ImageOptions:
 
 
 DEFAULT_OPTIONS = ImageOptions()
+"""How image files are read where nothing else is said."""
 
 
 class ImageHeader(NamedTuple):

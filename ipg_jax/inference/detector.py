@@ -171,14 +171,14 @@ class Detector:
 
         Args:
           path: the workdir of the run, local or `gs://`, or `checkpoints/<step>` in it; a file that
-            `ipg-jax weights` made of a run, or `ipg-jax export`; or a name (`weights.known_models`).
+            `ipg-jax weights` or `ipg-jax export` made of a run; or a name (`weights.known_models`).
           checkpoint: of a workdir: a step, `best` or `latest`.
           **options: arguments of the class, in the place of the run's own: `threshold`,
             `batch_size`, `tiles`, `tile_overlap`, `merge`, `image_size`, `image_options`, `mesh`.
 
         Raises:
           FileNotFoundError: there is no such run or checkpoint.
-          ValueError: a file of the run is damaged, or the file is no detector; the message names it.
+          ValueError: a file of the run is damaged, or the file is no detector; it is named.
         """
         if is_regular(path) and not is_weights(path):
             exported = ExportedDetector.load(path)

@@ -23,6 +23,7 @@ Kernel: TypeAlias = Literal[
 """A function that has two forms."""
 
 KERNELS: tuple[Kernel, ...] = get_args(Kernel)
+"""The names of all kernels."""
 
 _LOWERED = {"gpu": ("cuda", "rocm")}
 """What `jax.lax.platform_dependent` calls the platforms that `jax.Device` gives one name."""

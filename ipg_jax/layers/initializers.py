@@ -11,16 +11,17 @@ from jaxtyping import Float
 
 from ipg_jax.types import Array
 
-# kaiming_normal_(mode="fan_out", nonlinearity="relu"): torchvision's ResNet
 kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+"""torch's `kaiming_normal_(mode="fan_out", nonlinearity="relu")`, of torchvision's ResNet."""
 
-# kaiming_uniform_(a=1): torchvision's FPN
 kaiming_uniform = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
+"""torch's `kaiming_uniform_(a=1)`, of torchvision's FPN."""
 
-# kaiming_uniform_(a=sqrt(5)): torch's default of linear layers
 linear_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+"""torch's `kaiming_uniform_(a=sqrt(5))`, its default of linear layers."""
 
 small_normal = nn.initializers.normal(0.01)
+"""A normal distribution with a deviation of 0.01, of dense heads."""
 
 
 def identity_matrix(

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from ipg_jax.types import Array, PackedFeatures
 
 NormKind: TypeAlias = Literal["frozen_batch_norm", "batch_norm", "group_norm"]
+"""The norms that a config may name."""
 
 
 class FrozenBatchNorm(nn.Module):

@@ -19,10 +19,17 @@ BoxLoss = Literal["l1", "smooth_l1", "giou", "diou", "ciou", "nwd"]
 ClassLoss = Literal["focal", "quality_focal", "varifocal"]
 """`focal` has classes as targets; the others, for the right class, the IoU of the decoded box."""
 
-BOX_LOSSES: tuple[str, ...] = get_args(BoxLoss)
-CLASS_LOSSES: tuple[str, ...] = get_args(ClassLoss)
 Average: TypeAlias = Literal["image", "batch"]
+"""Whose positive anchors a loss is divided by: those of each image, or of the batch."""
+
+BOX_LOSSES: tuple[str, ...] = get_args(BoxLoss)
+"""The names of all box losses."""
+
+CLASS_LOSSES: tuple[str, ...] = get_args(ClassLoss)
+"""The names of all class losses."""
+
 AVERAGES: tuple[str, ...] = get_args(Average)
+"""The names of both averages."""
 
 
 def box_errors(

@@ -16,6 +16,7 @@ Nms = Literal["greedy", "soft_linear", "soft_gaussian"]
 """How boxes of one class suppress each other: `ops.batched_nms`, or `ops.soft_nms` of a method."""
 
 NMS_CHOICES: tuple[str, ...] = get_args(Nms)
+"""The names of all kinds of suppression."""
 
 
 # Compiled once for all images of a test-time augmentation; a task inlines it in its own program.

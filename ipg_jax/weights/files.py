@@ -24,6 +24,7 @@ from ipg_jax.weights.merge import Weights
 FORMAT = "ipg_jax"  # in the metadata of our own files
 TORCH_SUFFIXES = (".pth", ".pt", ".bin")
 SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
+"""What the names of files of weights end in."""
 
 # The files of torchvision's first RetinaNet and Faster R-CNN, by the start of their SHA-256, which
 # their names end in: they were trained with an epsilon of 0 in their frozen batch norms.

@@ -12,5 +12,6 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "convnext_tiny": ConvNeXt,
     "convnext_small": functools.partial(ConvNeXt, depths=(3, 3, 27, 3)),
 }
+"""Backbones by the names that `config.model.backbone` takes."""
 
 __all__ = ["BACKBONES", "Backbone", "ConvNeXt", "PyramidBackbone", "ResNet"]
