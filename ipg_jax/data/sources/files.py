@@ -167,7 +167,7 @@ def check_image(
             source = read_regular(source)
         header = read_image_header(source, options)
         true = options.size(header, size)
-        if verify == "decode":
+        if verify == "decode" and isinstance(source, bytes):
             decode_image(source, true, options)
     except (OSError, ValueError) as error:
         return size, {unusable(error): f"{name}: {error}"}
