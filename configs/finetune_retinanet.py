@@ -8,8 +8,8 @@
 
 `init_from` is torchvision's file (`docs/fine_tuning.md`). Guidance is added to stages 2 to 4 and
 starts as the identity, so that the run begins as torchvision's detector; `:stages=` leaves it out.
-Heads of classes that COCO names keep what they know of them. 1,000 steps of 8 images are a start
-and were not measured on any data.
+Classes that COCO names keep their rows of the head. 1,000 steps of 8 images are a start, and were
+not measured on any data.
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,6 @@
 """Writes constraints.txt: the installed versions of all that this project needs, at any depth.
 
-Run it in an environment where the project is installed with its `dev` extra:
+Run it in an environment where the project is installed with its `dev` and `docs` extras:
 
     python tools/make_constraints.py > constraints.txt
 """
@@ -14,10 +14,10 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 PROJECT = "ipg-jax"
-EXTRAS = ("demo", "test", "dev")
+EXTRAS = ("demo", "test", "dev", "docs")
 HEADER = """\
 # Versions that the tests pass with. Made by `python tools/make_constraints.py > constraints.txt`
-# in an environment with the `dev` extra; use as `pip install -c constraints.txt -e ".[dev]"`."""
+# with the `dev` and `docs` extras; use as `pip install -c constraints.txt -e ".[dev]"`."""
 
 
 def requirements(name: str, extra: str) -> Iterator[Requirement]:
