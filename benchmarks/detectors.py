@@ -16,7 +16,7 @@ import numpy as np
 import optax
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # the package lies beside benchmarks
-from ipg_jax import Batch
+from ipg_jax import Batch, ops
 from ipg_jax.models import (
     FPN,
     BoxHead,
@@ -101,16 +101,13 @@ def make_task(
     backbone = IPGNet(resnet, fusion="sum", fusion_stages=stages, norm=norm)
     if detector == "retinanet":
         num_classes = num_classes or 91
-        first, octaves, scale, max_detections = 3, 3, 4, 300
+        first, octaves, scale, max_detections = 3, 3, 4.0, 300
     else:
         num_classes = num_classes or 90
-        first, octaves, scale, max_detections = 2, 1, 8, 100
+        first, octaves, scale, max_detections = 2, 1, 8.0, 100
     levels = range(first, 1 + (size.last_level or first + 4))
     anchors: dict[str, Any] = {
-        "anchor_sizes": tuple(
-            tuple(float(int(scale * 2**level * 2 ** (i / octaves))) for i in range(octaves))
-            for level in levels
-        ),
+        "anchor_sizes": ops.level_anchor_sizes(levels, scale, octaves),
         "max_detections": max_detections,
     }
     fpn = FPN(

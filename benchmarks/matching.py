@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ipg_jax import ops
-from ipg_jax.tasks.matchers import MATCHERS, Matcher, receptive_field
+from ipg_jax.tasks.matchers import MATCHERS, Matcher, anchors_by_kind, receptive_field
 
 SCENES = {
     "800x800, 100 objects": (100, 100, (100, 100), 3),
@@ -37,10 +37,7 @@ def scene(objects: int, rows: int, shape: tuple[int, int], first: int) -> tuple[
     levels = range(first, first + 5)
     strides = [(2**level, 2**level) for level in levels]
     sizes = [tuple(4.0 * 2**level * 2 ** (i / 3) for i in range(3)) for level in levels]
-    anchors = tuple(
-        level.reshape(-1, 9, 4).swapaxes(0, 1)
-        for level in ops.pyramid_anchors(shapes, strides, sizes)
-    )
+    anchors = anchors_by_kind(ops.pyramid_anchors(shapes, strides, sizes), 9)
     rng = np.random.default_rng(0)
     side = 2**first * np.array(shape[::-1])
     corner, size = rng.uniform(0, side - 40, (rows, 2)), rng.uniform(4, 40, (rows, 2))

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
-import pathlib
 import sys
-
-from ipg_jax.cli.config_files import config_files
 
 COMMANDS = {
     "train": "train a detector, or go on with a run",
@@ -17,7 +13,7 @@ COMMANDS = {
     "report": "write a page on a trained run: its errors, thresholds, comparison with others",
     "export": "write a trained detector as a file that runs without this package",
     "weights": "show or convert a file of weights",
-    "configs": "list the configs that come with the package",
+    "configs": "list the configs that come with the package, or say how large a model is",
 }
 
 
@@ -26,8 +22,6 @@ def main() -> None:
     name, *rest = sys.argv[1:] or ["--help"]
     if name in ("--help", "-h", "--helpshort", "help"):
         print(usage())
-    elif name == "configs":
-        print(list_configs())
     elif name in COMMANDS:
         sys.argv = [f"ipg-jax {name}", *rest]
         importlib.import_module(f"ipg_jax.cli.{name}").run()
@@ -52,16 +46,6 @@ def usage() -> str:
             "  ipg-jax predict --workdir=runs/digits --out=found photos/",
         ]
     )
-
-
-def list_configs() -> str:
-    """Returns a line for each config: its name and the first line of its docstring."""
-    texts = {}
-    for name, path in config_files().items():
-        document = ast.get_docstring(ast.parse(pathlib.Path(path).read_text())) or ""
-        texts[name] = document.partition("\n")[0]
-    width = max(map(len, texts))
-    return "\n".join(f"{name.ljust(width)}  {text}" for name, text in texts.items())
 
 
 if __name__ == "__main__":

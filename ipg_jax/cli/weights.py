@@ -1,9 +1,13 @@
-"""Shows what a file of weights holds, and writes it in this package's layout.
+"""Shows what a file of weights or a run holds, and writes it as one file of this package's layout.
 
+Without an argument it lists the detectors that have names. With a config, the weights are also put
+into its model, as `config.init_from` would. A file of a run is a whole detector, with its config,
+classes and thresholds: `ipg_jax.Detector.load(FILE)` and `ipg-jax predict --workdir=FILE` take it.
+
+    ipg-jax weights
     ipg-jax weights resnet50.pth
     ipg-jax weights detector.pth --config=configs/NAME.py --out=detector.safetensors
-
-With a config, the weights are also put into its model, as `config.init_from` would.
+    ipg-jax weights runs/hit_uav --half --about="People from above" --out=people.safetensors
 """
 
 import collections
@@ -12,10 +16,23 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from ipg_jax.cli import program
-from ipg_jax.weights import Weights, initialize, load_weights, save_weights
+from ipg_jax.weights import (
+    Weights,
+    initialize,
+    is_weights,
+    known_models,
+    load_weights,
+    locate,
+    save_weights,
+)
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Put the weights into the model of this config.", lock_config=True
+)
+CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "Of a run: a step, best or latest.")
+HALF = flags.DEFINE_bool("half", False, "Write kernels as float16: half the size.")
+ABOUT = flags.DEFINE_string(
+    "about", "", "Of a run: what to say of the detector, its data, figures and licence."
 )
 OUT = flags.DEFINE_string("out", None, "The .safetensors to write.")
 CLASSES = flags.DEFINE_list(
@@ -76,16 +93,34 @@ def check(weights: Weights) -> None:
     print("the weights fit the model of the config")
 
 
+def read(path: str) -> Weights:
+    """Returns the weights of a file, of a detector that has a name, or of a run."""
+    path = locate(path)
+    if is_weights(path):
+        return load_weights(path, class_names=CLASSES.value, epsilon=EPSILON.value)
+    from ipg_jax.training.build_predict import detector_weights
+
+    return detector_weights(path, checkpoint=CHECKPOINT.value, about=ABOUT.value)
+
+
 def main(arguments: list[str]) -> None:
     """Runs the command line."""
-    if len(arguments) != 2:
-        raise app.UsageError("name one file of weights")
-    weights = load_weights(arguments[1], class_names=CLASSES.value, epsilon=EPSILON.value)
+    if len(arguments) > 2:
+        raise app.UsageError("name one file of weights or one run")
+    if len(arguments) == 1:
+        for name, model in known_models().items():
+            print(f"{name}: {model.about}")
+        return
+    weights = read(arguments[1])
     print(table(weights))
+    if weights.detector is not None:
+        print(f"a whole detector: {', '.join(weights.class_names)}")
+        if weights.detector["about"]:
+            print(weights.detector["about"])
     if CONFIG.value:
         check(weights)
     if OUT.value:
-        save_weights(OUT.value, weights)
+        save_weights(OUT.value, weights, half=HALF.value)
         print(f"wrote {OUT.value}")
 
 

@@ -35,6 +35,7 @@ from ipg_jax.training.sharding import batch_devices, image_sharding, make_mesh, 
 from ipg_jax.training.steps import of_mesh
 from ipg_jax.training.trained import TrainedDetector
 from ipg_jax.types import Array, Detections, Pyramid, PyTree, Size
+from ipg_jax.weights import is_weights
 
 DEFAULT_THRESHOLD = 0.3
 """Least score of an object where neither the user nor a report of the run says another."""
@@ -162,14 +163,15 @@ class Detector:
         checkpoint: str = "best",
         **options: Any,
     ) -> Detector:
-        """Loads the detector of a training run, or of a file that `ipg-jax export` wrote.
+        """Loads the detector of a training run, or of a file that was made of one.
 
         Its thresholds are the best ones of the run's report (`report/thresholds.json`), where there
         is one of this checkpoint, and else, and for classes of which nothing was found,
         `DEFAULT_THRESHOLD`.
 
         Args:
-          path: the workdir of the run, local or `gs://`, or `checkpoints/<step>` in it; or a file.
+          path: the workdir of the run, local or `gs://`, or `checkpoints/<step>` in it; or a file
+            that `ipg-jax export` or `ipg-jax weights` wrote, or the name of a known detector.
           checkpoint: of a workdir: a step, `best` or `latest`.
           **options: arguments of the class, in the place of the run's own: `threshold`,
             `batch_size`, `tiles`, `tile_overlap`, `merge`, `image_size`, `image_options`, `mesh`.
@@ -179,7 +181,7 @@ class Detector:
           ValueError: a file of the run is damaged, or the file is no exported detector; the message
             names it.
         """
-        if is_regular(path):
+        if is_regular(path) and not is_weights(path):
             exported = ExportedDetector.load(path)
             return cls(exported, exported.weights, **(exported.settings | options))
         from ipg_jax.training.build_predict import load_trained  # needs ml_collections

@@ -19,11 +19,11 @@ from ipg_jax.ops.boxes import (
     box_sizes,
     center_size,
     clip_boxes,
+    paired_intersection,
     paired_iou,
     pairwise_intersection,
     pairwise_iou,
 )
-from ipg_jax.ops.candidates import Nearest, nearest_anchors, settle_claims
 from ipg_jax.ops.gaussians import gaussian_divergence, normalized_wasserstein
 from ipg_jax.ops.ignored import ignore_covered
 from ipg_jax.ops.image_pyramid import image_pyramid, normalize_pyramid
@@ -39,6 +39,7 @@ from ipg_jax.ops.losses import (
     varifocal_loss,
 )
 from ipg_jax.ops.matching import ROUNDING, Matches, MatchState, match_anchors, match_and_take
+from ipg_jax.ops.nearest import Nearest, nearest_anchors, settle_claims
 from ipg_jax.ops.nms import batched_nms, nms
 from ipg_jax.ops.roi_align import multilevel_roi_align, roi_align
 from ipg_jax.ops.sampling import sample_matches
@@ -77,6 +78,7 @@ __all__ = [
     "normalize_pyramid",
     "normalized_wasserstein",
     "nwd_loss",
+    "paired_intersection",
     "paired_iou",
     "pairwise_intersection",
     "pairwise_iou",

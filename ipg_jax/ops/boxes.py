@@ -35,32 +35,32 @@ def box_area(boxes: Float[Array, "*n 4"]) -> Float[Array, "*n"]:
     return jnp.prod(jnp.maximum(box_sizes(boxes), 0), axis=-1)
 
 
-@functools.partial(jax.jit, inline=True)
-def pairwise_intersection(a: Float[Array, "n 4"], b: Float[Array, "m 4"]) -> Float[Array, "n m"]:
-    """Area that every box of `a` shares with every box of `b`, in square pixels.
+def paired_intersection(a: Float[Array, "*#n 4"], b: Float[Array, "*#n 4"]) -> Float[Array, "*#n"]:
+    """Area that each box of `a` shares with the box of `b` in its place, in square pixels.
 
-    Corners are compared one coordinate at a time, so that no array is larger than the result.
-
-    Args:
-      a: `n` boxes.
-      b: `m` boxes.
-
-    Returns:
-      Float32 `[n, m]`.
+    Both broadcast: `a[:, None]` and `b[None]` give all pairs. Corners are compared one coordinate
+    at a time, so that no array is larger than the result.
     """
-    a, b = jnp.asarray(a, jnp.float32), jnp.asarray(b, jnp.float32)
-    ax1, ay1, ax2, ay2 = jnp.unstack(a[:, None], axis=-1)
-    bx1, by1, bx2, by2 = jnp.unstack(b[None, :], axis=-1)
+    ax1, ay1, ax2, ay2 = jnp.unstack(jnp.asarray(a, jnp.float32), axis=-1)
+    bx1, by1, bx2, by2 = jnp.unstack(jnp.asarray(b, jnp.float32), axis=-1)
     width = jnp.maximum(jnp.minimum(ax2, bx2) - jnp.maximum(ax1, bx1), 0)
     height = jnp.maximum(jnp.minimum(ay2, by2) - jnp.maximum(ay1, by1), 0)
     return width * height
 
 
-@functools.partial(jax.jit, inline=True)
-def pairwise_iou(a: Float[Array, "n 4"], b: Float[Array, "m 4"]) -> Float[Array, "n m"]:
-    """Intersection over union of every box of `a` with every box of `b`.
+def paired_iou(a: Float[Array, "*#n 4"], b: Float[Array, "*#n 4"]) -> Float[Array, "*#n"]:
+    """Intersection over union of each box of `a` with the box of `b` in its place; both broadcast.
 
     The value is in [0, 1]; it is 0, with finite gradients, where the union is empty.
+    """
+    intersection = paired_intersection(a, b)
+    union = box_area(a) + box_area(b) - intersection
+    return jnp.where(union > 0, intersection / jnp.where(union > 0, union, 1), 0)
+
+
+@functools.partial(jax.jit, inline=True)
+def pairwise_intersection(a: Float[Array, "n 4"], b: Float[Array, "m 4"]) -> Float[Array, "n m"]:
+    """Area that every box of `a` shares with every box of `b`, in square pixels.
 
     Args:
       a: `n` boxes.
@@ -69,18 +69,21 @@ def pairwise_iou(a: Float[Array, "n 4"], b: Float[Array, "m 4"]) -> Float[Array,
     Returns:
       Float32 `[n, m]`.
     """
-    intersection = pairwise_intersection(a, b)
-    union = box_area(a)[:, None] + box_area(b)[None, :] - intersection
-    return jnp.where(union > 0, intersection / jnp.where(union > 0, union, 1), 0)
+    return paired_intersection(a[:, None], b[None])
 
 
-def paired_iou(a: Float[Array, "*n 4"], b: Float[Array, "*n 4"]) -> Float[Array, "*n"]:
-    """Intersection over union of each box of `a` with the box of `b` in its place; see above."""
-    corner = jnp.maximum(a[..., :2], b[..., :2])
-    sides = jnp.maximum(jnp.minimum(a[..., 2:], b[..., 2:]) - corner, 0)
-    intersection = jnp.prod(sides, axis=-1)
-    union = box_area(a) + box_area(b) - intersection
-    return jnp.where(union > 0, intersection / jnp.where(union > 0, union, 1), 0)
+@functools.partial(jax.jit, inline=True)
+def pairwise_iou(a: Float[Array, "n 4"], b: Float[Array, "m 4"]) -> Float[Array, "n m"]:
+    """Intersection over union of every box of `a` with every box of `b`, see `paired_iou`.
+
+    Args:
+      a: `n` boxes.
+      b: `m` boxes.
+
+    Returns:
+      Float32 `[n, m]`.
+    """
+    return paired_iou(a[:, None], b[None])
 
 
 def clip_boxes(

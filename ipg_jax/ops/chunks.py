@@ -31,8 +31,8 @@ def fold_boxes(
 
     One chunk is one call of the function. A loop over several ends with the last box that is used:
     rows of padding at the end, as batches have them, cost nothing there. Under `jax.vmap` images
-    take their steps together, and each needs the memory of a chunk. A loop has no reverse-mode
-    gradient.
+    take as many steps as the fullest one, together, and each needs the memory of a chunk. A loop
+    has no reverse-mode gradient.
 
     Args:
       step: from what is carried, the number of the chunk's first box and the chunk's rows to what
@@ -53,7 +53,7 @@ def fold_boxes(
     if chunks == 1:
         return step(initial, jnp.int32(0), rows)
     size = -(-count // chunks)
-    last = jnp.max(jnp.where(used, jnp.arange(1, count + 1, dtype=jnp.int32), 0))
+    last = _of_fullest(jnp.max(jnp.where(used, jnp.arange(1, count + 1, dtype=jnp.int32), 0)))
 
     def padded(x: Array) -> jax.Array:
         return jnp.pad(x, [(0, chunks * size - count), *([(0, 0)] * (x.ndim - 1))])
@@ -66,3 +66,20 @@ def fold_boxes(
         return step(carry, start, chunk)
 
     return jax.lax.fori_loop(0, -(-last // size), body, initial)
+
+
+@jax.custom_batching.custom_vmap
+def _of_fullest(last: Array) -> Array:
+    """Returns its argument, and under `jax.vmap` the largest of all images.
+
+    A loop that each image ended by itself would ask all devices for every step whether one goes on.
+    """
+    return last
+
+
+@_of_fullest.def_vmap
+def _of_fullest_mapped(
+    axis_size: int, in_batched: list[bool], last: Array
+) -> tuple[jax.Array, bool]:
+    del axis_size, in_batched
+    return jnp.max(last), False

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from ipg_jax.ops.boxes import box_area, pairwise_intersection
 from ipg_jax.ops.chunks import PAIRS, fold_boxes
 from ipg_jax.ops.matching import Matches, MatchState
-from ipg_jax.types import Array, PyTree
+from ipg_jax.types import Array
 
 
 @functools.partial(jax.jit, static_argnames=("threshold", "pairs"), inline=True)
@@ -28,8 +28,9 @@ def ignore_covered(
 
     An anchor lies there if its intersection with one of the boxes is at least `threshold` of its
     own area, as by Detectron and by `ignore_iof_thr` of mmdetection. An anchor without area lies
-    nowhere. Boxes are looked at in chunks, see `fold_boxes`: in small ones, since such regions are
-    few, and an image without any then costs nothing.
+    nowhere. On a CPU boxes are looked at in chunks, see `fold_boxes`: in small ones, since such
+    regions are few, and an image without any then costs nothing. Elsewhere the compiler reduces the
+    overlaps of all pairs while it computes them.
 
     Args:
       matches: of the anchors with the objects.
@@ -39,17 +40,44 @@ def ignore_covered(
       threshold: the least part, in (0, 1].
       pairs: see `fold_boxes`.
     """
-    area = box_area(anchors)
-
-    def step(covered: jax.Array, start: Array, chunk: PyTree) -> jax.Array:
-        del start
-        regions, valid = chunk
-        inside = pairwise_intersection(regions, anchors) >= threshold * area
-        return covered | jnp.any(valid[:, None] & inside, axis=0)
-
-    nothing = jnp.zeros(anchors.shape[0], bool)
-    covered = fold_boxes(
-        step, nothing, (boxes, valid), valid, anchors=anchors.shape[0], pairs=pairs
+    inside = jax.lax.platform_dependent(
+        anchors,
+        boxes,
+        valid,
+        cpu=functools.partial(covered, threshold=threshold, pairs=pairs),
+        default=functools.partial(covered_at_once, threshold=threshold),
     )
-    ignored = covered & (area > 0) & (matches.state != MatchState.POSITIVE)
+    ignored = inside & (matches.state != MatchState.POSITIVE)
     return matches._replace(state=jnp.where(ignored, MatchState.IGNORE, matches.state))
+
+
+def covered(
+    anchors: Float[Array, "a 4"],
+    boxes: Float[Array, "m 4"],
+    valid: Bool[Array, " m"],
+    *,
+    threshold: float,
+    pairs: int,
+) -> Bool[Array, " a"]:
+    """Returns which anchors lie in a region to ignore; see `ignore_covered` for the arguments."""
+
+    def step(before: jax.Array, start: Array, chunk: tuple[Array, Array]) -> jax.Array:
+        del start
+        return before | covered_at_once(anchors, *chunk, threshold=threshold)
+
+    count = anchors.shape[0]
+    nothing = jnp.zeros(count, bool)
+    return fold_boxes(step, nothing, (boxes, valid), valid, anchors=count, pairs=pairs)
+
+
+def covered_at_once(
+    anchors: Float[Array, "a 4"],
+    boxes: Float[Array, "m 4"],
+    valid: Bool[Array, " m"],
+    *,
+    threshold: float,
+) -> Bool[Array, " a"]:
+    """Like `covered`, in one pass over all pairs."""
+    area = box_area(anchors)
+    inside = pairwise_intersection(boxes, anchors) >= threshold * area
+    return jnp.any(valid[:, None] & inside & (area > 0), axis=0)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
-from ipg_jax.ops.boxes import center_size
+from ipg_jax.ops.boxes import center_size, paired_intersection
 from ipg_jax.ops.gaussians import normalized_wasserstein
 from ipg_jax.types import Array
 
@@ -225,15 +225,11 @@ def nwd_loss(
     return 1 - normalized_wasserstein(boxes, targets, constant)
 
 
-def _overlaps(
-    boxes: Array, targets: Array
-) -> tuple[jax.Array, jax.Array, tuple[jax.Array, jax.Array]]:
+def _overlaps(boxes: Array, targets: Array) -> tuple[Array, Array, tuple[Array, Array]]:
     """Intersection and union of paired boxes, and width and height of the hull around both."""
     x1, y1, x2, y2 = jnp.unstack(jnp.asarray(boxes, jnp.float32), axis=-1)
     tx1, ty1, tx2, ty2 = jnp.unstack(jnp.asarray(targets, jnp.float32), axis=-1)
-    width = jnp.maximum(jnp.minimum(x2, tx2) - jnp.maximum(x1, tx1), 0)
-    height = jnp.maximum(jnp.minimum(y2, ty2) - jnp.maximum(y1, ty1), 0)
-    intersection = width * height
+    intersection = paired_intersection(boxes, targets)
     union = (x2 - x1) * (y2 - y1) + (tx2 - tx1) * (ty2 - ty1) - intersection
     hull = jnp.maximum(x2, tx2) - jnp.minimum(x1, tx1), jnp.maximum(y2, ty2) - jnp.minimum(y1, ty1)
     return intersection, union, hull

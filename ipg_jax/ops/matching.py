@@ -100,8 +100,8 @@ def match_and_take(
     """Matches as `match_anchors` does and takes values of the boxes along: `values[index]`.
 
     On a TPU that costs less than to gather them by the index afterwards. It does not keep the IoUs
-    of all pairs: elsewhere boxes are looked at in chunks, see `fold_boxes`, so that an image takes
-    134 MiB whatever it holds, and a batch that is mapped over that for each of its images.
+    of all pairs: elsewhere boxes are looked at in chunks, see `fold_boxes`, so that an image of
+    2,667 objects and 806,000 anchors takes 133 MiB, and a batch that for each of its images.
 
     Args:
       anchors: see `match_anchors`, as for the other arguments and the errors.

@@ -62,7 +62,7 @@ def class_error(
     logits: Float[Array, "h w a k"],
     labels: Float[Array, "h w a"],
     counted: Bool[Array, "h w a"],
-    qualities: Float[Array, "h w a"],
+    qualities: Callable[[], Float[Array, "h w a"]],
     *,
     alpha: float,
     gamma: float,
@@ -74,14 +74,14 @@ def class_error(
       logits: before the sigmoids, of each class of each anchor of each position.
       labels: each anchor's class; `k` for the background.
       counted: False for anchors that are left out.
-      qualities: IoU of each anchor's decoded box with its object; `focal` does not look at them.
+      qualities: gives the IoU of each anchor's decoded box with its object; `focal` does not ask.
       alpha: of `focal`, see `ops.sigmoid_focal_loss`.
       gamma: of `focal`.
     """
     if kind == "focal":
         return dense_focal_loss(logits, labels, counted, alpha=alpha, gamma=gamma)
     right = labels[..., None] == jnp.arange(logits.shape[-1], dtype=labels.dtype)
-    targets = jnp.where(right, qualities[..., None], 0.0)
+    targets = jnp.where(right, qualities()[..., None], 0.0)
     of_qualities: dict[str, Callable[[Array, Array], Array]] = {
         "quality_focal": ops.quality_focal_loss,
         "varifocal": ops.varifocal_loss,

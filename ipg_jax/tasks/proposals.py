@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from ipg_jax import ops
 from ipg_jax.kernels import replicate
 from ipg_jax.models import DenseOutputs
-from ipg_jax.tasks.matchers import RPN_IOU, Matcher
+from ipg_jax.tasks.matchers import RPN_IOU, Matcher, anchors_by_kind
 from ipg_jax.types import Array, Batch
 
 MIN_SIDE = 1e-3
@@ -75,7 +75,7 @@ class Proposals:
           per_position: how many anchors a position has.
         """
         all_anchors = jnp.concatenate(anchors)
-        by_kind = tuple(level.reshape(-1, per_position, 4).swapaxes(0, 1) for level in anchors)
+        by_kind = anchors_by_kind(anchors, per_position)
         ends = [int(end) for end in np.cumsum([len(level) for level in anchors])]
 
         def by_position(of_anchors: Array) -> Array:

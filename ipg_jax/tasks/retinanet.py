@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from ipg_jax import ops
 from ipg_jax.kernels import replicate
@@ -26,8 +26,24 @@ from ipg_jax.tasks.dense_losses import (
     box_errors,
     class_error,
 )
-from ipg_jax.tasks.matchers import RETINANET_IOU, Matcher
+from ipg_jax.tasks.matchers import RETINANET_IOU, Levels, Matcher, anchors_by_kind
 from ipg_jax.types import Array, Batch, Detections, PackedPyramid, Pyramid, PyTree
+
+
+class _Targets(NamedTuple):
+    """What the anchors of one level are trained for, kind by kind.
+
+    Attributes:
+      boxes: of each anchor's object, as little meant as in `Matcher` where it is not positive.
+      labels: of the same; the background's where it is not positive.
+      positive: whether the anchor is to find the object.
+      counted: False where the anchor is left out of the loss.
+    """
+
+    boxes: Float[Array, "k h w 4"]
+    labels: Float[Array, "k h w"]
+    positive: Bool[Array, "k h w"]
+    counted: Bool[Array, "k h w"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -156,45 +172,67 @@ class RetinaNetTask(DetectionTask):
         shapes: tuple[tuple[int, int], ...],
     ) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]:
         """Returns the sums of class and box loss and the number of positive anchors of an image."""
-        # Anchors of one kind after another: the positions of the feature map, of which there are
-        # many, come last, where accelerators want the long axes.
-        kinds = self._anchors_per_position
-        by_kind = [
-            level.reshape(*shape, kinds, 4).transpose(2, 0, 1, 3)
-            for level, shape in zip(anchors, shapes, strict=True)
-        ]
+        by_kind = anchors_by_kind(anchors, self._anchors_per_position)
+        targets = self._targets(by_kind, image, shapes)
+        class_loss = box_loss = positives = jnp.float32(0)
+        # Level by level, so that the large logits are never concatenated.
+        for level, of_kind, target in zip(outputs, by_kind, targets, strict=True):
+            of_classes, of_boxes = self._level_losses(level, of_kind, target)
+            class_loss += of_classes
+            box_loss += of_boxes
+            positives += target.positive.sum().astype(jnp.float32)
+        return class_loss, box_loss, positives
+
+    def _targets(
+        self, anchors: Levels, image: Batch, shapes: tuple[tuple[int, int], ...]
+    ) -> list[_Targets]:
+        """Returns what the anchors of each level of one image are trained for."""
         labels = image.labels[:, None].astype(jnp.float32)
         matches, matched = self.matcher(
-            tuple(level.reshape(kinds, -1, 4) for level in by_kind),
+            anchors,
             image.boxes,
             image.valid,
             image.ignore,
             jnp.concatenate([image.boxes, labels], axis=-1),
         )
         positive = matches.state == ops.MatchState.POSITIVE
-        *boxes, labels = jnp.unstack(matched, axis=-1)
-        labels = jnp.where(positive, labels, self.num_classes)
         counted = matches.state != ops.MatchState.IGNORE
+        *corners, labels = jnp.unstack(matched, axis=-1)
+        labels = jnp.where(positive, labels, self.num_classes)
 
-        class_loss, box_loss, start = jnp.float32(0), jnp.float32(0), 0
-        # Level by level, so that the large logits are never concatenated.
-        for level, of_kind in zip(outputs, by_kind, strict=True):
-            shape = of_kind.shape[:3]
-            part = slice(start, start := start + math.prod(shape))
-            deltas = level.deltas.reshape(*shape[1:], kinds, 4).transpose(2, 0, 1, 3)
-            objects = jnp.stack([corner[part].reshape(shape) for corner in boxes], axis=-1)
-            error = box_errors(
-                self.box_loss, deltas, of_kind, objects, nwd_constant=self.nwd_constant
+        targets, start = [], 0
+        for shape in shapes:
+            kinds_shape = (self._anchors_per_position, *shape)
+            part = slice(start, start := start + math.prod(kinds_shape))
+            *of_corners, of_labels, of_positive, of_counted = (
+                x[part].reshape(kinds_shape) for x in (*corners, labels, positive, counted)
             )
-            found = ops.decode_boxes(deltas, of_kind)
-            class_loss += class_error(
-                self.class_loss,
-                level.logits.reshape(*shape[1:], kinds, self.num_classes),
-                labels[part].reshape(shape).transpose(1, 2, 0),
-                counted[part].reshape(shape).transpose(1, 2, 0),
-                ops.paired_iou(found, objects).transpose(1, 2, 0),
-                alpha=self.focal_alpha,
-                gamma=self.focal_gamma,
-            )
-            box_loss += jnp.where(positive[part].reshape(shape), error, 0.0).sum()
-        return class_loss, box_loss, positive.sum().astype(jnp.float32)
+            boxes = jnp.stack(of_corners, axis=-1)
+            targets.append(_Targets(boxes, of_labels, of_positive, of_counted))
+        return targets
+
+    def _level_losses(
+        self, outputs: DenseOutputs, anchors: Float[Array, "k p 4"], targets: _Targets
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """Returns class loss and box loss of one level of one image, summed."""
+        kinds, *shape = targets.positive.shape
+        anchors = anchors.reshape(kinds, *shape, 4)
+        deltas = outputs.deltas.reshape(*shape, kinds, 4).transpose(2, 0, 1, 3)
+
+        def qualities() -> Float[Array, "h w k"]:
+            found = ops.decode_boxes(deltas, anchors)
+            return ops.paired_iou(found, targets.boxes).transpose(1, 2, 0)
+
+        class_loss = class_error(
+            self.class_loss,
+            outputs.logits.reshape(*shape, kinds, self.num_classes),
+            targets.labels.transpose(1, 2, 0),
+            targets.counted.transpose(1, 2, 0),
+            qualities,
+            alpha=self.focal_alpha,
+            gamma=self.focal_gamma,
+        )
+        box_loss = box_errors(
+            self.box_loss, deltas, anchors, targets.boxes, nwd_constant=self.nwd_constant
+        )
+        return class_loss, jnp.where(targets.positive, box_loss, 0.0).sum()

@@ -22,6 +22,7 @@ from ipg_jax.tasks import (
     RetinaNetTask,
     TwoStageTask,
 )
+from ipg_jax.tasks.matchers import anchors_by_kind
 from ipg_jax.training.build import build_task, fpn_levels
 from ipg_jax.training.build_checks import checked
 from ipg_jax.types import Array, Size
@@ -61,8 +62,7 @@ def build_detector_settings(config: ConfigDict, *, tile: Size | None = None) -> 
     kinds = model.anchor_octaves * len(model.anchor_ratios)
 
     def match(anchors: tuple[Array, ...], boxes: Array, valid: Array) -> Matches:
-        by_kind = tuple(level.reshape(-1, kinds, 4).swapaxes(0, 1) for level in anchors)
-        return matcher.match(by_kind, boxes, valid)
+        return matcher.match(anchors_by_kind(anchors, kinds), boxes, valid)
 
     if config.data.max_boxes is not None:
         limits["config.data.max_boxes"] = config.data.max_boxes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import jax
-import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -13,6 +12,7 @@ from ipg_jax.files import read_json
 from ipg_jax.training.build import build_task
 from ipg_jax.training.build_checks import checked
 from ipg_jax.training.build_data import check_annotated, log_report, open_source
+from ipg_jax.training.build_summary import count_parameters
 from ipg_jax.training.evaluate import trained_class_names
 from ipg_jax.training.metrics import read_scalars
 
@@ -44,17 +44,13 @@ def read_run(workdir: epath.PathLike, config: ConfigDict) -> RunFigures:
         )
     task = build_task(config)
     variables = jax.eval_shape(task.init, jax.random.key(0))
-    parameters = {
-        name: sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(part))
-        for name, part in variables["params"].items()
-    }
     return RunFigures(
         name=workdir.name,
         history=read_scalars(workdir),
         step=metrics["step"],
         metrics=metrics["coco"],
         results=read_json(folder / "detections.json", list, _REMEDY),
-        parameters=parameters,
+        parameters=count_parameters(variables),
         image_size=tuple(config.image_size),
         class_names=trained_class_names(workdir),
         evaluated=(metrics.get("images") or {}).get("evaluated"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
@@ -14,6 +15,7 @@ from ipg_jax.files import read_regular
 from ipg_jax.training.build_checks import checked
 from ipg_jax.training.build_compat import fields_of, get_field, has_field, leaves
 from ipg_jax.training.build_fields import fields
+from ipg_jax.weights import is_weights, load_detector, locate
 
 logger = logging.getLogger(__name__)
 
@@ -45,24 +47,43 @@ def read_trained_config(workdir: epath.PathLike) -> ConfigDict | None:
     """Returns the config that a run was trained with; None if its workdir has no `config.json`.
 
     Args:
-      workdir: folder of the run, which any version wrote.
+      workdir: folder of the run, which any version wrote; or the name or file of a whole detector
+        (`Weights.detector`).
 
     Raises:
-      ValueError: the file is damaged, or this version cannot do what it says.
+      ValueError: the file is damaged, or this version cannot do what it says, or it is one of
+        weights alone.
     """
-    path = epath.Path(workdir) / "config.json"
+    path = locate(workdir)
+    if is_weights(path):
+        _, detector = load_detector(path)
+        return trained_config(detector["config"], path)
+    path = path / "config.json"
     if not path.exists():
         return None
     try:
         document = json.loads(read_regular(path).decode())
         if not isinstance(document, dict):
             raise ValueError("it holds no JSON object")
+    except (ValueError, RecursionError) as error:
+        raise _unusable(path, error) from error
+    return trained_config(document, path)
+
+
+def trained_config(document: Mapping[str, Any], path: epath.PathLike) -> ConfigDict:
+    """Returns the config that a run was trained with.
+
+    Args:
+      document: as its `config.json` has it.
+      path: of that file, for messages.
+
+    Raises:
+      ValueError: it is damaged, or this version cannot do what it says.
+    """
+    try:
         values = fields_of(document)
     except (ValueError, TypeError, RecursionError) as error:
-        raise ValueError(
-            f"{path}: {error}. The run's config can also be given: --config=configs/NAME.py with "
-            "its overrides"
-        ) from error
+        raise _unusable(path, error) from error
     known = fields()
     missing = [name for name, field in known.items() if name not in values and not field.optional]
     if missing:
@@ -78,6 +99,13 @@ def read_trained_config(workdir: epath.PathLike) -> ConfigDict | None:
         except ValueError as error:
             raise ValueError(f"{path} is damaged: {error}") from error
     return config.lock()
+
+
+def _unusable(path: epath.PathLike, error: Exception) -> ValueError:
+    return ValueError(
+        f"{path}: {error}. The run's config can also be given: --config=configs/NAME.py with its "
+        "overrides"
+    )
 
 
 def _set(config: ConfigDict, path: str, value: Any) -> None:

@@ -17,7 +17,7 @@ from ipg_jax.tasks import DetectionTask
 from ipg_jax.training.checkpoint import Checkpoints, load_variables
 from ipg_jax.training.state import TrainState
 from ipg_jax.types import PyTree
-from ipg_jax.weights import SUFFIXES, Weights, load_weights
+from ipg_jax.weights import SUFFIXES, Weights, is_weights, load_weights, locate
 
 logger = logging.getLogger(__name__)
 
@@ -61,17 +61,22 @@ def read_classes(workdir: epath.Path) -> list[dict[str, Any]]:
         raise FileNotFoundError(f"no {path}: was this run trained?")
     remedy = "remove this file, and start the training again, which writes it"
     classes = read_json(path, list, remedy)
-    for entry in classes:
+    try:
+        return check_categories(classes)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged, {error}: {remedy}") from error
+
+
+def check_categories(categories: list[Any]) -> list[dict[str, Any]]:
+    """Returns categories of `{"id": ..., "name": ...}`, or raises ValueError."""
+    for entry in categories:
         if (
             not isinstance(entry, dict)
             or type(entry.get("id")) not in (int, str)
             or not isinstance(entry.get("name"), str)
         ):
-            raise ValueError(
-                f'{path} is damaged, it holds {entry!r} and not {{"id": 1, "name": "a name"}}: '
-                f"{remedy}"
-            )
-    return classes
+            raise ValueError(f'it holds {entry!r} and not {{"id": 1, "name": "a name"}}')
+    return categories
 
 
 def read_thresholds(
@@ -104,26 +109,34 @@ def read_thresholds(
         )
         return None
     try:
-        found = tuple(report["classes"][name]["threshold"] for name in class_names)
-        if not all(x is None or 0 <= x <= 1 for x in found):
-            raise ValueError(f"thresholds are scores from 0 to 1, not {found}")
+        found = [report["classes"][name]["threshold"] for name in class_names]
+        return check_thresholds(found, len(class_names))
     except (ValueError, LookupError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error!r}): {remedy}") from error
-    return found
+
+
+def check_thresholds(thresholds: Sequence[Any], num_classes: int) -> tuple[float | None, ...]:
+    """Returns a threshold for each class, None for one without, or raises ValueError."""
+    fine = all(x is None or (isinstance(x, int | float) and 0 <= x <= 1) for x in thresholds)
+    if len(thresholds) != num_classes or not fine:
+        raise ValueError(
+            f"thresholds are {num_classes} scores from 0 to 1, or null, not {thresholds}"
+        )
+    return tuple(thresholds)
 
 
 def load_initial(path: epath.PathLike) -> Weights:
     """Returns the weights to start from: of a workdir, `checkpoints/<step>` or a file of weights.
 
     Args:
-      path: `config.init_from`.
+      path: `config.init_from`; also the name of a detector (`weights.known_models`).
 
     Raises:
       FileNotFoundError: there is no such file or checkpoint.
       ValueError: it is none of these.
     """
-    path = epath.Path(path)
-    if path.suffix in SUFFIXES and not path.is_dir():
+    path = locate(path)
+    if is_weights(path):
         return load_weights(path)
     kinds = (
         "a workdir (its best checkpoint), checkpoints/<step> of one, or a file of weights "

@@ -7,7 +7,7 @@
 """
 
 from ipg_jax.weights.classes import COCO_CLASSES, match_classes
-from ipg_jax.weights.files import SUFFIXES, load_weights, save_weights
+from ipg_jax.weights.files import SUFFIXES, is_weights, load_detector, load_weights, save_weights
 from ipg_jax.weights.layouts import convert
 from ipg_jax.weights.merge import (
     GUIDANCE,
@@ -19,18 +19,24 @@ from ipg_jax.weights.merge import (
     merge,
     model_arrays,
 )
+from ipg_jax.weights.models import Model, known_models, locate
 
 __all__ = [
     "COCO_CLASSES",
     "GUIDANCE",
     "SUFFIXES",
+    "Model",
     "Weights",
     "by_path",
     "convert",
     "differences",
     "graft",
     "initialize",
+    "is_weights",
+    "known_models",
+    "load_detector",
     "load_weights",
+    "locate",
     "match_classes",
     "merge",
     "model_arrays",

@@ -41,6 +41,12 @@ TENSOR_TYPES = {
 }
 
 
+def is_weights(path: epath.PathLike) -> bool:
+    """Returns whether a path is of a file of weights, by its name, and not of a folder."""
+    path = epath.Path(path)
+    return path.suffix in SUFFIXES and not path.is_dir()
+
+
 def load_weights(
     path: epath.PathLike, *, class_names: Sequence[str] = (), epsilon: float | None = None
 ) -> Weights:
@@ -71,7 +77,7 @@ def load_weights(
         else:
             state, metadata = _read_safetensors(data)
         if metadata.get("format") == FORMAT:
-            return Weights(state, _class_names(metadata))
+            return Weights(state, _class_names(metadata), detector=_detector(metadata))
         if epsilon is None:
             known = hashlib.sha256(data).hexdigest().startswith(NO_EPSILON)
             epsilon = 0.0 if known else EPSILON
@@ -80,23 +86,63 @@ def load_weights(
         raise ValueError(f"{path}: {shown(error, limit=2000)}") from error
 
 
-def save_weights(path: epath.PathLike, weights: Weights) -> None:
+def load_detector(path: epath.PathLike) -> tuple[Weights, dict[str, Any]]:
+    """Reads the file of a whole detector, as `ipg-jax weights WORKDIR --out=FILE` writes it.
+
+    Args:
+      path: a `.safetensors`, local or `gs://`.
+
+    Returns:
+      The weights, and `Weights.detector`.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      OSError: it is no regular file, or cannot be read.
+      ValueError: the file is damaged, or holds weights alone.
+    """
+    weights = load_weights(path)
+    if weights.detector is None:
+        raise ValueError(
+            f"{path} holds weights alone: whole detectors, with their config and classes, are "
+            "written of a run by ipg-jax weights WORKDIR --out=FILE"
+        )
+    return weights, dict(weights.detector)
+
+
+def save_weights(path: epath.PathLike, weights: Weights, *, half: bool = False) -> None:
     """Writes weights as a `.safetensors` with the paths of this package.
 
     Args:
       path: local or `gs://`; its folder is made if need be.
       weights: what to write.
+      half: whether kernels, which are nearly all of the file, are written as float16; they are
+        float32 again when they are read. Vectors, such as norms' statistics, stay as they are.
 
     Raises:
-      ValueError: the name does not end in `.safetensors`.
+      ValueError: the name does not end in `.safetensors`, or a kernel has values that float16 has
+        not.
     """
     path = epath.Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"{path}: weights are written as .safetensors")
     arrays = {name: np.ascontiguousarray(array) for name, array in weights.arrays.items()}
+    if half:
+        arrays = {name: _half(name, array) for name, array in arrays.items()}
     metadata = {"format": FORMAT, "class_names": json.dumps(weights.class_names)}
+    if weights.detector is not None:
+        metadata["detector"] = json.dumps(weights.detector)
     make_folder(path.parent)
     write_whole(path, safetensors.numpy.save(arrays, metadata))
+
+
+def _half(name: str, array: np.ndarray) -> np.ndarray:
+    """The array as float16 if it is a kernel."""
+    if array.ndim < 2 or not jnp.issubdtype(array.dtype, jnp.floating):
+        return array
+    most = float(np.abs(array.astype(np.float32)).max(initial=0.0))
+    if not most <= float(np.finfo(np.float16).max):
+        raise ValueError(f"{name} has values up to {most:.3g}, which float16 has not")
+    return array.astype(np.float16)
 
 
 def _read_safetensors(data: bytes) -> tuple[dict[str, Array], dict[str, str]]:
@@ -126,6 +172,22 @@ def _class_names(metadata: Mapping[str, str]) -> tuple[str, ...]:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"class_names in its metadata is {text!r:.80}, not a JSON list of texts")
     return tuple(names)
+
+
+def _detector(metadata: Mapping[str, str]) -> dict[str, Any] | None:
+    """Returns what the metadata of a file of ours says of a whole detector; None if nothing."""
+    if "detector" not in metadata:
+        return None
+    try:
+        found = json.loads(metadata["detector"])
+    except (ValueError, RecursionError):
+        found = None
+    kinds = {"config": dict, "categories": list, "thresholds": list | None, "about": str}
+    if not isinstance(found, dict) or not all(
+        name in found and isinstance(found[name], kind) for name, kind in kinds.items()
+    ):
+        raise ValueError(f"detector in its metadata is no JSON object with {', '.join(kinds)}")
+    return found
 
 
 def _read_torch(data: bytes) -> dict[str, Array]:

@@ -130,6 +130,8 @@ class Weights:
       left_out: what of the file is not needed, and why.
       absent: regular expression of the paths that such a file never has, as a classifier of whole
         images has no heads.
+      detector: of a file that is a whole detector, what else it takes to use it, as JSON values:
+        the `config` of its training, `categories`, `thresholds` and a text `about` it.
     """
 
     arrays: Mapping[str, Array]
@@ -137,6 +139,7 @@ class Weights:
     sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
     left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
     absent: str = ""
+    detector: Mapping[str, Any] | None = None
 
     @classmethod
     def of(cls, variables: PyTree, class_names: Sequence[str] = ()) -> Weights:

@@ -11,7 +11,8 @@ import zipfile
 import pytest
 
 from ipg_jax.cli.config_files import config_files, with_config_files
-from ipg_jax.cli.main import COMMANDS, list_configs, main
+from ipg_jax.cli.configs import list_configs
+from ipg_jax.cli.main import COMMANDS, main
 
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -15,6 +15,17 @@ def test_iou_by_hand():
     )
 
 
+def test_pairs_of_boxes_by_hand():
+    a = np.float32([[0, 0, 2, 2], [0, 0, 2, 2], [5, 5, 6, 6]])
+    b = np.float32([[1, 0, 3, 2], [1, 1, 2, 4], [0, 0, 2, 2]])
+    np.testing.assert_array_equal(ops.paired_intersection(a, b), [2, 1, 0])
+    np.testing.assert_array_equal(ops.paired_iou(a, b), np.float32([2 / 6, 1 / 6, 0]))
+    np.testing.assert_array_equal(ops.paired_intersection(a, b[:1]), [2, 2, 0])
+    np.testing.assert_array_equal(
+        ops.paired_iou(a[:, None], b[None]), np.asarray(ops.pairwise_iou(a, b))
+    )
+
+
 def test_matches_torchvision(golden):
     np.testing.assert_array_equal(ops.pairwise_iou(golden["a"], golden["b"]), golden["iou"])
     np.testing.assert_allclose(ops.box_area(golden["a"]), golden["area"], rtol=1e-6)

@@ -1,13 +1,16 @@
 import functools
+import re
 
 import box_strategies
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from ipg_jax import ops
-from ipg_jax.ops import Matches, MatchState
+from ipg_jax.ops import Matches, MatchState, ignored
 
 IGNORE, NEGATIVE, POSITIVE = MatchState.IGNORE, MatchState.NEGATIVE, MatchState.POSITIVE
 REGION = np.float32([[0, 0, 10, 10]])
@@ -61,6 +64,47 @@ def slow_covered(anchors, boxes, valid, threshold):
 def test_matches_slow_twin_whatever_the_chunks(pairs, anchors, boxes, valid):
     state = state_after(anchors, [NEGATIVE] * 7, boxes, valid, threshold=0.5, pairs=pairs)
     np.testing.assert_array_equal(state == IGNORE, slow_covered(anchors, boxes, valid, 0.5))
+
+
+@given(box_strategies.boxes(7), box_strategies.boxes(4), box_strategies.masks(4))
+def test_the_forms_of_all_platforms_give_the_same(anchors, boxes, valid):
+    chunks = ignored.covered(anchors, boxes, valid, threshold=0.5, pairs=7)
+    at_once = ignored.covered_at_once(anchors, boxes, valid, threshold=0.5)
+    np.testing.assert_array_equal(chunks, at_once)
+
+
+def batch_over_eight_devices():
+    """Matches, anchors, boxes and validity of eight images, one for each device, traced."""
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+
+    def argument(shape, dtype, *names):
+        return jax.ShapeDtypeStruct(
+            shape, dtype, sharding=NamedSharding(mesh, PartitionSpec(*names))
+        )
+
+    of_anchors = argument((8, 100), jnp.int32, "data")
+    ignore = functools.partial(ops.ignore_covered, threshold=0.5, pairs=200)
+    return jax.jit(jax.vmap(ignore, in_axes=(0, None, 0, 0))).trace(
+        Matches(of_anchors, of_anchors),
+        argument((100, 4), jnp.float32),
+        argument((8, 6, 4), jnp.float32, "data"),
+        argument((8, 6), bool, "data"),
+    )
+
+
+def test_devices_do_not_talk_in_the_loop_over_chunks():
+    text = batch_over_eight_devices().lower().compile().as_text()
+    entry = text[text.index("\nENTRY") :]
+    collective = r"= .*\b(?:all-|reduce-scatter|collective)[\w-]*\("
+    assert " while(" in entry  # chunks of two boxes
+    # That of the fullest image, ahead of the loop.
+    assert len(re.findall(collective, text)) == len(re.findall(collective, entry)) == 1
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_accelerators_have_no_loop(platform):
+    text = batch_over_eight_devices().lower(lowering_platforms=(platform,)).as_text()
+    assert "while" not in text
 
 
 def test_a_batch_equals_its_images():

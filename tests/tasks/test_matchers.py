@@ -15,6 +15,8 @@ from ipg_jax.tasks.matchers import (
     AtssMatcher,
     NwdMatcher,
     RflaMatcher,
+    anchors_by_kind,
+    flat,
     receptive_field,
 )
 
@@ -27,17 +29,22 @@ MATCHERS_HERE = {
 }
 
 
-def by_kind(levels, kinds):
-    return tuple(level.reshape(-1, kinds, 4).swapaxes(0, 1) for level in levels)
-
-
 @functools.cache
 def anchors():
     """Two kinds on each of the 8x8 and 4x4 positions of 64x64 pixels, [kinds, positions, 4]."""
     levels = ops.pyramid_anchors(
         [(8, 8), (4, 4)], [(8, 8), (16, 16)], [(16.0,), (32.0,)], (0.5, 1.0)
     )
-    return by_kind(levels, 2)
+    return anchors_by_kind(levels, 2)
+
+
+def test_the_order_of_anchors_by_hand():
+    # Two kinds, at two positions and at one; the number is the corner of an anchor.
+    levels = [np.float32([[0] * 4, [1] * 4, [2] * 4, [3] * 4]), np.float32([[4] * 4, [5] * 4])]
+    two, one = anchors_by_kind(levels, 2)
+    assert two[..., 0].tolist() == [[0, 2], [1, 3]]
+    assert one[..., 0].tolist() == [[4], [5]]
+    assert flat((two, one))[:, 0].tolist() == [0, 2, 1, 3, 4, 5]
 
 
 def squares(centers, side):

@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,9 @@ from noise_batch import CLASSES, SIDE, GivenOutputs, ShallowBackbone, make_batch
 from ipg_jax import Batch, Detections, kernels, ops
 from ipg_jax.models import FPN, DenseOutputs, RetinaNet, RetinaNetHead
 from ipg_jax.tasks import RetinaNetTask
+
+ONE_EACH = slice(0, 1), slice(1, 2)
+"""The first image of a batch, and the second."""
 
 
 @functools.cache
@@ -109,7 +113,7 @@ def test_losses_equal_a_slow_twin():
 
 def test_batch_loss_is_the_mean_of_the_images():
     batch = make_batch(images=2)
-    singles = [losses(jax.tree.map(lambda x: x[i : i + 1], batch)) for i in range(2)]  # noqa: B023
+    singles = [losses(jax.tree.map(operator.itemgetter(rows), batch)) for rows in ONE_EACH]
     got = losses(batch)
     assert got["loss"] == pytest.approx((singles[0]["loss"] + singles[1]["loss"]) / 2, rel=1e-4)
 
@@ -117,9 +121,7 @@ def test_batch_loss_is_the_mean_of_the_images():
 def test_an_object_counts_as_much_among_many_as_alone_by_the_batchs_average():
     """Sums of losses over a sum of positives: each image's mean weighs by its positives."""
     batch = make_batch(images=3).replace(weight=np.array([1, 1, 0], np.float32))
-    one, other = (
-        losses(jax.tree.map(lambda x: x[i : i + 1], batch)) for i in range(2)  # noqa: B023
-    )
+    one, other = (losses(jax.tree.map(operator.itemgetter(rows), batch)) for rows in ONE_EACH)
     positives = [single["positive_anchors"] for single in (one, other)]
     assert positives[0] != positives[1]
     task = dataclasses.replace(make_task(), average="batch")
@@ -128,8 +130,10 @@ def test_an_object_counts_as_much_among_many_as_alone_by_the_batchs_average():
         want = np.average([one[name], other[name]], weights=positives)
         assert float(got[name]) == pytest.approx(want, rel=1e-4)
     assert float(got["positive_anchors"]) == np.mean(positives)
-    _, blank = jax.jit(task.loss)(fresh_variables(), batch.replace(valid=np.zeros_like(batch.valid)))
-    assert np.isfinite(float(blank["loss"])) and blank["positive_anchors"] == 0
+    blank = batch.replace(valid=np.zeros_like(batch.valid))
+    _, got = jax.jit(task.loss)(fresh_variables(), blank)
+    assert np.isfinite(float(got["loss"]))
+    assert got["positive_anchors"] == 0
 
 
 def test_images_of_weight_zero_count_for_nothing():

@@ -22,6 +22,7 @@ from tiny_run import as_flags, make_tiny_config, process_environments
 from ipg_jax.data import UnreadableImagesError
 from ipg_jax.inference.detector import Detector
 from ipg_jax.inference.predict import predict
+from ipg_jax.training.build_predict import detector_weights
 from ipg_jax.training.build_runs import build_eval_run, build_train_run
 from ipg_jax.training.checkpoint import load_variables
 from ipg_jax.training.evaluate import evaluate
@@ -29,7 +30,7 @@ from ipg_jax.training.metrics import DivergedError
 from ipg_jax.training.runs import EvalRun, TrainRun
 from ipg_jax.training.train import train
 from ipg_jax.training.trained import load_initial
-from ipg_jax.weights import save_weights
+from ipg_jax.weights import load_detector, save_weights
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -99,6 +100,52 @@ def test_a_run_leaves_a_complete_workdir(uninterrupted):
     assert metrics["step"] == 6
     assert 0 <= metrics["coco"]["AP"] <= 1
     assert json.loads((uninterrupted / "config.json").read_text())["num_steps"] == 6
+
+
+def test_a_run_becomes_one_file_that_detects_the_same(uninterrupted, tiny_eval_run, tmp_path):
+    picture = tiny_eval_run.evaluator.source.load_image(0)
+    weights = detector_weights(uninterrupted, checkpoint="6", about="Ten digits.")
+    whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
+    save_weights(whole, weights)
+    save_weights(half, weights, half=True)
+    assert half.stat().st_size < 0.6 * whole.stat().st_size
+    config = load_detector(whole)[1]["config"]
+    assert config["data"]["root"] is None
+    assert config["data"]["train_images"] == ""
+
+    run = Detector.load(uninterrupted, checkpoint="6")
+    want = run.predict(picture, threshold=0.0)
+    found = Detector.load(whole).predict(picture, threshold=0.0)
+    np.testing.assert_array_equal(found.boxes, want.boxes)
+    np.testing.assert_array_equal(found.scores, want.scores)
+    smaller = Detector.load(half)
+    assert smaller.class_names == run.class_names
+    found = smaller.predict(picture, threshold=0.0)
+    np.testing.assert_allclose(np.sort(found.scores), np.sort(want.scores), atol=5e-3)
+
+    initial = load_initial(whole)
+    assert initial.class_names == run.class_names
+    array = load_initial(uninterrupted / "checkpoints" / "6").arrays["head/class_logits/bias"]
+    np.testing.assert_array_equal(initial.arrays["head/class_logits/bias"], array)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"categories": [{"id": 1, "name": "one"}]}, "is damaged: 1 classes, and the model has 10"),
+        ({"categories": [3] * 10}, "is damaged: it holds 3 and not"),
+        ({"thresholds": [0.5]}, "is damaged: thresholds are 10 scores from 0 to 1"),
+        ({"config": {"seed": 0}}, "lacks .*batch_size"),
+        (None, "holds weights alone: whole detectors"),
+    ],
+)
+def test_files_that_are_no_whole_detector_are_named(uninterrupted, tmp_path, change, message):
+    weights = detector_weights(uninterrupted, checkpoint="6")
+    detector = None if change is None else {**weights.detector, **change}
+    path = tmp_path / "a.safetensors"
+    save_weights(path, dataclasses.replace(weights, detector=detector))
+    with pytest.raises(ValueError, match=f"a.safetensors.*{message}"):
+        Detector.load(path)
 
 
 def test_evaluating_and_predicting_from_the_workdir(

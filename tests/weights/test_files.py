@@ -41,6 +41,31 @@ def test_weights_come_back_as_they_were_written(tmp_path):
         save_weights(tmp_path / "weights.npz", loaded)
 
 
+def test_kernels_in_half_precision_and_vectors_as_they_were(tmp_path):
+    path = tmp_path / "a.safetensors"
+    arrays = {
+        "head/kernel": np.full((2, 3), 1 / 3, np.float32),
+        "bn/var": np.full(3, 1e6, np.float32),
+    }
+    save_weights(path, Weights(arrays), half=True)
+    found = load_weights(path).arrays
+    assert {array.dtype for array in found.values()} == {np.dtype(np.float32)}
+    np.testing.assert_array_equal(found["head/kernel"], np.float32(np.float16(1 / 3)))
+    np.testing.assert_array_equal(found["bn/var"], arrays["bn/var"])
+    for value in (1e5, np.nan):
+        with pytest.raises(ValueError, match="head/kernel has values up to"):
+            save_weights(path, Weights({"head/kernel": np.full((1, 1), value)}), half=True)
+
+
+@pytest.mark.parametrize("text", ["[", "3", '{"config": {}}', "[" * 10**5])
+def test_damaged_metadata_of_a_detector_are_named(tmp_path, text):
+    path = tmp_path / "a.safetensors"
+    metadata = {"format": "ipg_jax", "class_names": "[]", "detector": text}
+    save_file({"x": np.ones(2, np.float32)}, path, metadata)
+    with pytest.raises(ValueError, match=r"a.safetensors: detector in its metadata is no JSON"):
+        load_weights(path)
+
+
 def test_a_torch_model_in_safetensors_is_converted_to_float32(tmp_path):
     path = tmp_path / "resnet.safetensors"
     kinds = iter([np.float16, jnp.bfloat16, np.float64, np.float32])

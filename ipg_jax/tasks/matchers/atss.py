@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
 from ipg_jax import ops
-from ipg_jax.tasks.matchers.base import Matcher
+from ipg_jax.tasks.matchers.base import Levels, Matcher, flat
+from ipg_jax.tasks.matchers.ranked import match_states
 from ipg_jax.types import Array
 
 
@@ -35,12 +36,12 @@ class AtssMatcher(Matcher):
 
     def match(
         self,
-        anchors: tuple[Float[Array, "_ _ 4"], ...],
+        anchors: Levels,
         boxes: Float[Array, "m 4"],
         valid: Bool[Array, " m"],
     ) -> ops.Matches:
         """Returns the matches; see `Matcher.match`."""
-        every = jnp.concatenate([level.reshape(-1, 4) for level in anchors])
+        every = flat(anchors)
         candidates, start = [], 0
         for level in anchors:
             kinds, positions = level.shape[:2]
@@ -51,7 +52,7 @@ class AtssMatcher(Matcher):
         index = jnp.concatenate(candidates, axis=1)
 
         chosen = every[index]
-        iou = ops.paired_iou(chosen, jnp.broadcast_to(boxes[:, None], chosen.shape))
+        iou = ops.paired_iou(chosen, boxes[:, None])
         mean = iou.mean(axis=1, keepdims=True)
         squares = ((iou - mean) ** 2).sum(axis=1, keepdims=True)
         threshold = mean + jnp.sqrt(squares / max(index.shape[1] - 1, 1))
@@ -60,8 +61,7 @@ class AtssMatcher(Matcher):
         inside = (x > x1) & (x < x2) & (y > y1) & (y < y2)
         claims = valid[:, None] & inside & (iou >= threshold * (1 - ops.ROUNDING))
         owner, positive = ops.settle_claims(index, iou, claims, anchors=every.shape[0])
-        state = jnp.where(positive, ops.MatchState.POSITIVE, ops.MatchState.NEGATIVE)
-        return ops.Matches(owner, state.astype(jnp.int32))
+        return ops.Matches(owner, match_states(positive))
 
     def _nearest_positions(self, anchors: Array, boxes: Array, valid: Array) -> Array:
         """Returns the anchors whose centres are the `k` nearest to that of each box."""

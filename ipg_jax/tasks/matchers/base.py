@@ -5,6 +5,8 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
+from collections.abc import Sequence
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,28 @@ from jaxtyping import Bool, Float
 
 from ipg_jax import ops
 from ipg_jax.types import Array
+
+Levels: TypeAlias = tuple[Float[Array, "_ _ 4"], ...]
+"""The anchors of each level, `[kinds, positions, 4]`: all anchors of one shape, then those of the
+next. Those of one position have one centre."""
+
+
+def anchors_by_kind(anchors: Sequence[Float[Array, "_ 4"]], kinds: int) -> Levels:
+    """Returns the anchors of `ops.pyramid_anchors` in the order of `Levels`.
+
+    The positions of the feature map, of which there are many, then come last, where accelerators
+    want the long axes.
+
+    Args:
+      anchors: of each level, position by position.
+      kinds: how many anchors a position has.
+    """
+    return tuple(level.reshape(-1, kinds, 4).swapaxes(0, 1) for level in anchors)
+
+
+def flat(anchors: Levels) -> Float[Array, "a 4"]:
+    """Returns the anchors of all levels in the order of a matcher's results."""
+    return jnp.concatenate([level.reshape(-1, 4) for level in anchors])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,7 +56,7 @@ class Matcher(abc.ABC):
     @functools.partial(jax.jit, static_argnums=0, inline=True)
     def __call__(
         self,
-        anchors: tuple[Float[Array, "_ _ 4"], ...],
+        anchors: Levels,
         boxes: Float[Array, "m 4"],
         valid: Bool[Array, " m"],
         ignore: Bool[Array, " m"],
@@ -41,8 +65,7 @@ class Matcher(abc.ABC):
         """Returns the matches of an image and the values of each anchor's object.
 
         Args:
-          anchors: of each level, `[kinds, positions, 4]`: all anchors of one shape, then those of
-            the next. Those of one position have one centre.
+          anchors: see `Levels`.
           boxes: the objects, in pixels as the anchors.
           valid: False for padding.
           ignore: objects that are no targets, such as crowds.
@@ -57,7 +80,7 @@ class Matcher(abc.ABC):
             valid = ignore = jnp.zeros(1, bool)
         matches, taken = self.match_and_take(anchors, boxes, valid & ~ignore, values)
         if self.ignore_overlap is not None:
-            every = jnp.concatenate([level.reshape(-1, 4) for level in anchors])
+            every = flat(anchors)
             matches = ops.ignore_covered(
                 matches, every, boxes, valid & ignore, threshold=self.ignore_overlap
             )
@@ -66,7 +89,7 @@ class Matcher(abc.ABC):
     @abc.abstractmethod
     def match(
         self,
-        anchors: tuple[Float[Array, "_ _ 4"], ...],
+        anchors: Levels,
         boxes: Float[Array, "m 4"],
         valid: Bool[Array, " m"],
     ) -> ops.Matches:
@@ -74,7 +97,7 @@ class Matcher(abc.ABC):
 
     def match_and_take(
         self,
-        anchors: tuple[Float[Array, "_ _ 4"], ...],
+        anchors: Levels,
         boxes: Float[Array, "m 4"],
         valid: Bool[Array, " m"],
         values: Float[Array, "m c"],

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
 from ipg_jax import ops
-from ipg_jax.tasks.matchers.base import Matcher
+from ipg_jax.tasks.matchers.base import Levels, Matcher, flat
 from ipg_jax.types import Array
 
 
@@ -28,7 +28,7 @@ class IouMatcher(Matcher):
 
     def match(
         self,
-        anchors: tuple[Float[Array, "_ _ 4"], ...],
+        anchors: Levels,
         boxes: Float[Array, "m 4"],
         valid: Bool[Array, " m"],
     ) -> ops.Matches:
@@ -38,14 +38,14 @@ class IouMatcher(Matcher):
 
     def match_and_take(
         self,
-        anchors: tuple[Float[Array, "_ _ 4"], ...],
+        anchors: Levels,
         boxes: Float[Array, "m 4"],
         valid: Bool[Array, " m"],
         values: Float[Array, "m c"],
     ) -> tuple[ops.Matches, Float[Array, "a c"]]:
         """Returns matches and values in one pass; see `Matcher.match_and_take`."""
         return ops.match_and_take(
-            jnp.concatenate([level.reshape(-1, 4) for level in anchors]),
+            flat(anchors),
             boxes,
             valid,
             values,

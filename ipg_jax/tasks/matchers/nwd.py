@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
 from ipg_jax import ops
-from ipg_jax.tasks.matchers.base import Matcher
+from ipg_jax.tasks.matchers.base import Levels, Matcher, flat
+from ipg_jax.tasks.matchers.ranked import match_ranked, match_states
 from ipg_jax.types import Array
 
 
@@ -36,26 +36,16 @@ class NwdMatcher(Matcher):
 
     def match(
         self,
-        anchors: tuple[Float[Array, "_ _ 4"], ...],
+        anchors: Levels,
         boxes: Float[Array, "m 4"],
         valid: Bool[Array, " m"],
     ) -> ops.Matches:
         """Returns the matches; see `Matcher.match`."""
-        every = jnp.concatenate([level.reshape(-1, 4) for level in anchors])
-        count = every.shape[0]
+        every = flat(anchors)
 
         def similarity(boxes: Array) -> Array:
             return ops.normalized_wasserstein(boxes[:, None], every[None], self.nwd_constant)
 
-        nearest = ops.nearest_anchors(similarity, boxes, valid, self.k, anchors=count)
-        claims = jnp.broadcast_to(valid[:, None], nearest.index.shape)
-        index, positive = ops.settle_claims(
-            nearest.index, nearest.similarity, claims, anchors=count
-        )
-        return ops.Matches(index, ranked_state(positive, nearest.best >= self.ignore_from))
-
-
-def ranked_state(positive: Bool[Array, " a"], similar: Bool[Array, " a"]) -> Array:
-    """Returns states: of what is not positive, the similar is IGNORE and the rest NEGATIVE."""
-    state = jnp.where(similar, ops.MatchState.IGNORE, ops.MatchState.NEGATIVE)
-    return jnp.where(positive, ops.MatchState.POSITIVE, state).astype(jnp.int32)
+        ranked = match_ranked(similarity, boxes, valid, self.k, anchors=every.shape[0])
+        state = match_states(ranked.positive, ranked.best >= self.ignore_from)
+        return ops.Matches(ranked.index, state)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 import jax.numpy as jnp
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from ipg_jax import ops
-from ipg_jax.tasks.matchers.base import Matcher
-from ipg_jax.tasks.matchers.nwd import ranked_state
+from ipg_jax.tasks.matchers.base import Levels, Matcher
+from ipg_jax.tasks.matchers.ranked import Ranked, match_ranked, match_states
 from ipg_jax.types import Array
 
 _RESNET50 = {2: 35, 3: 91, 4: 267, 5: 427}
@@ -57,7 +57,7 @@ class RflaMatcher(Matcher):
 
     def match(
         self,
-        anchors: tuple[Float[Array, "_ _ 4"], ...],
+        anchors: Levels,
         boxes: Float[Array, "m 4"],
         valid: Bool[Array, " m"],
     ) -> ops.Matches:
@@ -71,10 +71,10 @@ class RflaMatcher(Matcher):
                 f"receptive_fields has {len(self.receptive_fields)} levels, the anchors have "
                 f"{len(anchors)}"
             )
-        index, first, _ = self._ranked(anchors, boxes, valid, k=self.k, scale=0.5)
-        spare, second, best = self._ranked(anchors, boxes, valid, k=1, scale=0.5 * self.decay)
-        index = jnp.where(first, index, spare)
-        state = ranked_state(first | second, best >= self.ignore_from)
+        first = self._ranked(anchors, boxes, valid, k=self.k, scale=0.5)
+        spare = self._ranked(anchors, boxes, valid, k=1, scale=0.5 * self.decay)
+        index = jnp.where(first.positive, first.index, spare.index)
+        state = match_states(first.positive | spare.positive, spare.best >= self.ignore_from)
 
         def of_anchors(of_positions: Array) -> Array:
             """Gives all anchors of a position its value."""
@@ -88,17 +88,9 @@ class RflaMatcher(Matcher):
         return ops.Matches(of_anchors(index), of_anchors(state))
 
     def _ranked(
-        self, anchors: tuple[Array, ...], boxes: Array, valid: Array, *, k: int, scale: float
-    ) -> tuple[Int[Array, " p"], Bool[Array, " p"], Float[Array, " p"]]:
-        """Returns each position's object, whether it has one, and its largest similarity.
-
-        Args:
-          anchors: of each level.
-          boxes: the objects.
-          valid: which of them count.
-          k: how many positions each object gets.
-          scale: the fields' part of the theoretical ones.
-        """
+        self, anchors: Levels, boxes: Array, valid: Array, *, k: int, scale: float
+    ) -> Ranked:
+        """Returns the matches of positions with objects, by fields of a part of their size."""
         fields = jnp.concatenate(
             [
                 _squares(level[0], scale * side)
@@ -109,13 +101,7 @@ class RflaMatcher(Matcher):
         def similarity(boxes: Array) -> Array:
             return 1 / (1 + ops.gaussian_divergence(fields[None], boxes[:, None]))
 
-        positions = fields.shape[0]
-        nearest = ops.nearest_anchors(similarity, boxes, valid, k, anchors=positions)
-        claims = jnp.broadcast_to(valid[:, None], nearest.index.shape)
-        index, positive = ops.settle_claims(
-            nearest.index, nearest.similarity, claims, anchors=positions
-        )
-        return index, positive, nearest.best
+        return match_ranked(similarity, boxes, valid, k, anchors=fields.shape[0])
 
 
 def _squares(anchors: Float[Array, "p 4"], side: float) -> Array:
