@@ -33,7 +33,12 @@ NOT_OFFERED = {
     "litert": "",
 }
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, local or gs://.", required=True)
+WORKDIR = flags.DEFINE_string(
+    "workdir",
+    None,
+    "Folder of the run, local or gs://, or a file or name of a detector (docs/detector.md).",
+    required=True,
+)
 FORMAT = flags.DEFINE_enum(
     "format",
     "stablehlo",
@@ -70,12 +75,15 @@ def main(_: list[str]) -> None:
         from ipg_jax.training.build_data import open_source
         from ipg_jax.training.build_predict import load_trained
         from ipg_jax.training.build_trained import for_trained
-        from ipg_jax.training.evaluate import trained_class_names
+        from ipg_jax.weights import locate
 
-    workdir = epath.Path(command_line.home(WORKDIR.value))
+    workdir = locate(command_line.home(WORKDIR.value))
+    if OUT.value is None and not workdir.is_dir():
+        raise flags.Error(f"--workdir={workdir} is a file: say by --out where to write")
     config = for_trained(flags.FLAGS.config, workdir)
-    source = open_source(config, train=False, class_names=trained_class_names(workdir))
     trained = load_trained(workdir, checkpoint=CHECKPOINT.value, config=config)
+    names = [category["name"] for category in trained.categories]
+    source = open_source(config, train=False, class_names=names)
     detector = Detector.of(trained, mesh=one_device())
     exported = export_detector(detector, platforms=PLATFORMS.value)
     if FORMAT.value == "savedmodel":
