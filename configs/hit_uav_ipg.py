@@ -6,8 +6,9 @@
 `hit_uav` is the data set's folder in VOC's format, with JPEGImages, Annotations and ImageSets
 (Suo et al., "HIT-UAV: A high-altitude infrared thermal dataset for Unmanned Aerial Vehicle-based
 object detection", 2023, CC BY 4.0): 900 images of 640 x 512 for training, 250 to test on.
-To expect: not measured for these 4,000 steps. 2,400 (`--config.num_steps=2400`) gave VOC mAP at 0.5
-33.3 on the test split: people 71.7, cars 47.7, bicycles 12.8, other vehicles 0.9.
+To expect: VOC mAP at 0.5 of 58.4 on the test split (people 76.4, cars 80.2, bicycles 60.4, other
+vehicles 16.6, of which there are nine; COCO's AP 27.3, AP small 23.3), after 83 minutes on two CPU
+cores that also did other work, of one run.
 """
 
 from ml_collections import ConfigDict

@@ -99,7 +99,7 @@ def test_the_command_line_writes_it(tmp_path):
         *("--augmented", "--images=1", "--epochs=1", f"--html={tmp_path}/new/a.html"),
     ]
     page, refused = tmp_path / "new" / "a.html", "leave out --json and --data=eval"
-    for more, code, said in [([], 0, f"wrote {page}\n"), (["--json=a", "--data=eval"], 1, refused)]:
+    for more, code, said in [([], 0, f"wrote {page}\n"), (["--json=a", "--data=eval"], 2, refused)]:
         done = subprocess.run(
             [*command, *more], cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False
         )
