@@ -12,6 +12,7 @@ import sys
 import tomllib
 import types
 
+import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -137,7 +138,7 @@ def test_python_blocks_run_in_their_order(page: str, folder, monkeypatch):
     monkeypatch.chdir(folder)
     module = types.ModuleType("snippets")
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    with kernels.lowered_for("cpu"):
+    with kernels.lowered_for("cpu"), jax.default_prng_impl("rbg"):  # which compile sooner
         for number, code in enumerate(snippets(page)):
             exec(compile(code, f"{page}, block {number}", "exec"), module.__dict__)
 
