@@ -149,7 +149,7 @@ def detector_weights(
     for path in PATHS:
         *sections, field = path.split(".")
         section = kept[sections[0]] if sections else kept
-        section[field] = None if fields()[path].optional else ""
+        section[field] = None if fields()[path].optional else "elsewhere"
     thresholds = trained.thresholds
     detector = {
         "config": json.loads(kept.to_json()),

@@ -111,7 +111,7 @@ def test_a_run_becomes_one_file_that_detects_the_same(uninterrupted, tiny_eval_r
     assert half.stat().st_size < 0.6 * whole.stat().st_size
     config = load_detector(whole)[1]["config"]
     assert config["data"]["root"] is None
-    assert config["data"]["train_images"] == ""
+    assert config["data"]["train_images"] == "elsewhere"
 
     run = Detector.load(uninterrupted, checkpoint="6")
     want = run.predict(picture, threshold=0.0)
