@@ -40,10 +40,11 @@ def write_saved_model(exported: ExportedDetector, folder: epath.PathLike) -> Non
     from jax.experimental import jax2tf
 
     tf.config.set_visible_devices([], "GPU")  # it would take the memory that JAX needs
-    module = tf.Module()
-    module.weights = {
+    weights = {
         name: tf.Variable(np.asarray(x), trainable=False) for name, x in exported.weights.items()
     }
+    module = tf.Module()
+    module.weights = weights  # tracked, in a dictionary of its own kind, which JAX does not take
 
     def signature(height: int, width: int) -> tf.types.experimental.GenericFunction:
         program = exported.programs[height, width]
@@ -54,7 +55,7 @@ def write_saved_model(exported: ExportedDetector, folder: epath.PathLike) -> Non
             native_serialization_platforms=program.platforms,
         )
         return tf.function(
-            lambda images, image_size: converted(module.weights, images, image_size),
+            lambda images, image_size: converted(weights, images, image_size),
             input_signature=[
                 tf.TensorSpec((None, height, width, 3), tf.uint8, name="images"),
                 tf.TensorSpec((None, 2), tf.int32, name="image_size"),

@@ -78,8 +78,6 @@ def test_what_a_file_says(file):
     assert header["inputs"] == [{"height": 64, "width": 96}, {"height": 96, "width": 64}]
     assert (header["pyramid_levels"], header["max_detections"]) == (2, 20)
     assert loaded.image_options == ImageOptions()
-    for program in loaded.programs.values():  # no form of a platform's own is left to choose
-        assert "stablehlo.case" not in program.mlir_module()
 
 
 def test_sizes_that_were_not_exported_are_named(file):

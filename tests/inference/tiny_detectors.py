@@ -31,11 +31,16 @@ def tiny_detector(kind: str = "retinanet", param_dtype: str = "float32") -> Dete
     rng = np.random.default_rng(0)
 
     def noise(path, leaf):
-        """Weights that keep the size of activations, and statistics that change them."""
+        """Weights that keep the size of activations; boxes near their anchors, in the image."""
         name, fan_in = path[-1].key, max(1, np.prod(leaf.shape[:-1]))
-        values = rng.normal(0, 1 / np.sqrt(fan_in), leaf.shape)
-        values = {"kernel": 2 * values, "scale": 1 + 0.1 * values}.get(name, 0.1 * values)
-        return (np.abs(values) + 0.5 if name == "var" else values).astype(leaf.dtype)
+        values = rng.normal(0, 1, leaf.shape)
+        if name == "kernel":
+            values *= (0.2 if "deltas" in path[-2].key else 1.4) / np.sqrt(fan_in)
+        elif name == "var":
+            values = 1 + np.abs(values)
+        else:
+            values = 0.1 * values + (name == "scale")
+        return values.astype(leaf.dtype)
 
     shapes = jax.eval_shape(task.init, jax.random.key(0))
     variables = jax.tree_util.tree_map_with_path(noise, shapes)
