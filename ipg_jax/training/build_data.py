@@ -85,7 +85,6 @@ def _common(c: ConfigDict, train: bool) -> dict[str, Any]:
     """Returns the arguments of all sources that read files."""
     return {
         "class_names": tuple(c.class_names or ()),
-        "part": data.Part(eval_share=c.eval_share, train=train, seed=c.split_seed),
         "drop_empty": train and c.drop_empty,
         "verify": c.verify,
         "image_options": build_image_options(c),
@@ -102,33 +101,39 @@ def _dividing(c: ConfigDict) -> tuple[str, ...]:
     return ("eval_share",) if c.eval_share else ()
 
 
+def _divided(c: ConfigDict, train: bool) -> dict[str, Any]:
+    """Returns the arguments of the sources that `config.data.eval_share` can divide."""
+    share = {"eval_share": c.eval_share, "train": train, "seed": c.split_seed}
+    return _common(c, train) | {"part": data.Part(**share) if c.eval_share else data.Part()}
+
+
 def coco_source(c: ConfigDict, train: bool) -> data.Source:
     """COCO's format: a folder of images and a JSON file."""
     purpose = _purpose(c, train)
     images, field = _needed(c, f"{purpose}_images"), f"{purpose}_annotations"
     with _named(field, *_dividing(c)):
-        return data.CocoSource(images=images, annotations=c[field], **_common(c, train))
+        return data.CocoSource(images=images, annotations=c[field], **_divided(c, train))
 
 
 def voc_source(c: ConfigDict, train: bool) -> data.Source:
     """VOC's format: folders with an XML file for each image."""
     root, split = _needed(c, "root"), f"{_purpose(c, train)}_split"
     with _named("root", split, *_dividing(c)):
-        return data.VocSource(root=root, split=c[split], **_common(c, train))
+        return data.VocSource(root=root, split=c[split], **_divided(c, train))
 
 
 def yolo_source(c: ConfigDict, train: bool) -> data.Source:
     """YOLO's format: `data.yaml`, and a text file for each image."""
     root, split = _needed(c, "root"), f"{_purpose(c, train)}_split"
     with _named("root", split, *_dividing(c)):
-        return data.YoloSource(root=root, split=c[split], **_common(c, train))
+        return data.YoloSource(root=root, split=c[split], **_divided(c, train))
 
 
 def huggingface_source(c: ConfigDict, train: bool) -> data.Source:
     """A data set of Hugging Face's `datasets`, on a disk."""
     root, split = _needed(c, "root"), f"{_purpose(c, train)}_split"
     with _named("root", split, *_dividing(c)):
-        return data.HuggingFaceSource(root=root, split=c[split], **_common(c, train))
+        return data.HuggingFaceSource(root=root, split=c[split], **_divided(c, train))
 
 
 def tfds_source(c: ConfigDict, train: bool) -> data.Source:

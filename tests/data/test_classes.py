@@ -42,7 +42,7 @@ def test_a_class_without_objects_is_left_out_on_request(read, kind):
     assert source.class_names == ("dog", "cat")
     np.testing.assert_array_equal(source.records.labels, [0, 1])
     assert source.report.examples == ({Rule.UNUSED_CLASS: ["bird"]} if kind in LISTED else {})
-    assert source.category_ids == {"coco": (3, 7), "voc": (1, 0)}.get(kind, (2, 1))
+    assert source.category_ids == {"coco": (3, 7), "voc": (0, 1)}.get(kind, (2, 1))
     np.testing.assert_array_equal(read(("cat", "bird", "dog")).records.labels, [2, 0])
     if kind in LISTED:
         assert set(read().ignoring(["bird"]).class_names) == {"cat", "dog"}

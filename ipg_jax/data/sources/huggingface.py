@@ -233,7 +233,7 @@ def _open(root: str, split: str) -> tuple[Any, list[str]]:
             "config.data.source=huggingface needs the package datasets: "
             "pip install 'ipg-jax[huggingface]'"
         ) from error
-    folder = os.path.join(root, split)
+    folder = os.path.normpath(os.path.join(root, split))
     files = _parquet_files(root, split)
     try:
         if os.path.isfile(os.path.join(folder, "state.json")):
