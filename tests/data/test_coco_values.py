@@ -265,7 +265,7 @@ def test_control_characters_of_names_are_escaped_in_reports_and_errors(one):
     assert line.isprintable()
     assert r"a\n\x1b[2Jb.png" in line
     with pytest.raises(ValueError, match="beyond the given ones") as caught:
-        CocoSource(*one.write(), class_names=("dog",))
+        CocoSource(*one.write(), class_names=("bird",))
     assert all(part.isprintable() for part in str(caught.value).split("\n"))
     assert len(str(caught.value).split("\n")) == 3
 
