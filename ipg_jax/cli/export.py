@@ -28,9 +28,10 @@ from ipg_jax.cli.flags import parse_with_trained_config
 if TYPE_CHECKING:
     from ipg_jax.inference.export import Difference
 
+_OFFERED = "what works is --format=stablehlo and --format=savedmodel"
 NOT_OFFERED = {
-    "onnx": "",
-    "litert": "",
+    "onnx": f"jax2onnx pins an older orbax-checkpoint than this package has; {_OFFERED}",
+    "litert": f"its converters were not tried with a detector yet; {_OFFERED}",
 }
 
 WORKDIR = flags.DEFINE_string(
