@@ -1,12 +1,10 @@
 """Writes a trained detector as programs that run without this package: `ipg-jax export`.
 
     ipg-jax export --workdir=runs/digits
-    ipg-jax export --workdir=runs/digits --format=savedmodel --out=serving/digits/1
 
 stablehlo is one file, `export/detector.zip` of the workdir unless --out says another, that
-`ipg_jax.Detector.load` and JAX alone run (docs/export.md). savedmodel is a folder,
-`export/saved_model`, for TensorFlow and TF Serving. What was written is read again and compared
-with the detector on up to 20 images of the data that the config evaluates on, which
+`ipg_jax.Detector.load` and JAX alone run (docs/export.md). What was written is read again and
+compared with the detector on up to 20 images of the data that the config evaluates on, which
 `--config.a.b=value` changes. The exit code is 1 if a score, or the corner of a box as a share of
 the box's longer side, differs by more than --tolerance.
 """
@@ -28,8 +26,9 @@ from ipg_jax.cli.flags import parse_with_trained_config
 if TYPE_CHECKING:
     from ipg_jax.inference.export import Difference
 
-_OFFERED = "what works is --format=stablehlo and --format=savedmodel"
+_OFFERED = "what works is --format=stablehlo"
 NOT_OFFERED = {
+    "savedmodel": f"TensorFlow reads an older StableHLO than JAX writes; {_OFFERED}",
     "onnx": f"jax2onnx pins an older orbax-checkpoint than this package has; {_OFFERED}",
     "litert": f"its converters were not tried with a detector yet; {_OFFERED}",
 }
@@ -43,10 +42,10 @@ WORKDIR = flags.DEFINE_string(
 FORMAT = flags.DEFINE_enum(
     "format",
     "stablehlo",
-    ["stablehlo", "savedmodel", *NOT_OFFERED],
-    "What to write; of the last two it says what stands in the way.",
+    ["stablehlo", *NOT_OFFERED],
+    "What to write; of the others it says what stands in the way.",
 )
-OUT = flags.DEFINE_string("out", None, "File, of savedmodel a folder, local or gs://.")
+OUT = flags.DEFINE_string("out", None, "File, local or gs://.")
 CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "Which one: a step, best or latest.")
 PLATFORMS = flags.DEFINE_list(
     "platforms", ["cpu", "cuda", "tpu"], "Where it is to run: some of cpu, cuda, rocm and tpu."
@@ -71,7 +70,6 @@ def main(_: list[str]) -> None:
         from ipg_jax.inference.detector import Detector, one_device
         from ipg_jax.inference.export import differences, export_detector
         from ipg_jax.inference.exported import ExportedDetector, shown_sizes
-        from ipg_jax.inference.saved_model import load_saved_model, write_saved_model
         from ipg_jax.text import shown
         from ipg_jax.training.build_data import open_source
         from ipg_jax.training.build_predict import load_trained
@@ -87,16 +85,11 @@ def main(_: list[str]) -> None:
     source = open_source(config, train=False, class_names=names)
     detector = Detector.of(trained, mesh=one_device())
     exported = export_detector(detector, platforms=PLATFORMS.value)
-    if FORMAT.value == "savedmodel":
-        out = epath.Path(command_line.home(OUT.value or workdir / "export" / "saved_model"))
-        write_saved_model(exported, out)
-        detect = load_saved_model(out)
-    else:
-        out = epath.Path(command_line.home(OUT.value or workdir / "export" / "detector.zip"))
-        make_folder(out.parent)
-        exported.save(out)
-        loaded = ExportedDetector.load(out)
-        detect = functools.partial(jax.jit(loaded.predict), loaded.weights)
+    out = epath.Path(command_line.home(OUT.value or workdir / "export" / "detector.zip"))
+    make_folder(out.parent)
+    exported.save(out)
+    loaded = ExportedDetector.load(out)
+    detect = functools.partial(jax.jit(loaded.predict), loaded.weights)
     print(
         f"wrote {out}: images of {shown_sizes(exported.programs)} pixels, "
         f"for {', '.join(exported.platforms)}"

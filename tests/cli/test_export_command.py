@@ -9,7 +9,7 @@ from ipg_jax.cli.export import judged
 from ipg_jax.inference.export import Difference
 
 
-@pytest.mark.parametrize("name", ["onnx", "litert"])
+@pytest.mark.parametrize("name", ["savedmodel", "onnx", "litert"])
 def test_what_is_not_offered_says_why_and_what_is(name, tmp_path):
     (tmp_path / "config.json").write_text("{}")
     result = subprocess.run(
@@ -23,7 +23,7 @@ def test_what_is_not_offered_says_why_and_what_is(name, tmp_path):
     )
     assert result.returncode == 2
     assert f"error: --format={name} is not offered: " in result.stderr
-    assert "--format=savedmodel" in result.stderr
+    assert "--format=stablehlo" in result.stderr
 
 
 def test_too_large_a_difference_ends_in_a_failure():
