@@ -11,7 +11,6 @@ from ipg_jax.inference.export import Difference
 
 @pytest.mark.parametrize("name", ["savedmodel", "onnx", "litert"])
 def test_what_is_not_offered_says_why_and_what_is(name, tmp_path):
-    (tmp_path / "config.json").write_text("{}")
     result = subprocess.run(
         [
             *(sys.executable, "-m", "ipg_jax.cli.export"),
