@@ -8,6 +8,7 @@ import importlib.util
 import os
 import pathlib
 import re
+import sys
 from collections.abc import Sequence
 
 
@@ -34,8 +35,7 @@ def with_config_files(arguments: Sequence[str]) -> list[str]:
     Raises:
       ValueError: there is no config of such a name.
     """
-    if importlib.util.find_spec("configs") is None:  # outside of a clone
-        importlib.import_module("ipg_jax.configs")  # which is then known by that name
+    _let_files_import_configs()
     changed = list(arguments)
     for i, argument in enumerate(arguments):
         flag, equals, value = argument.partition("=")
@@ -46,6 +46,20 @@ def with_config_files(arguments: Sequence[str]) -> list[str]:
         elif i + 1 < len(arguments):
             changed[i + 1] = _file(arguments[i + 1])
     return changed
+
+
+def _let_files_import_configs() -> None:
+    """Makes `import configs.common` work outside of a clone too.
+
+    A folder `configs` of the user's, which is a package as well, keeps the modules that it has.
+    """
+    users = importlib.util.find_spec("configs")
+    if users is not None and importlib.util.find_spec("configs.common") is not None:
+        return  # a clone
+    package = importlib.import_module("ipg_jax.configs")
+    if users is not None:
+        package.__path__ = [*(users.submodule_search_locations or ()), *package.__path__]
+    sys.modules["configs"] = package
 
 
 def _file(value: str) -> str:

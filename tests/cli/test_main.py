@@ -75,8 +75,11 @@ def installed(tmp_path_factory) -> pathlib.Path:
     return folder / "site"
 
 
-def test_the_wheel_works_in_an_empty_folder(installed, tmp_path):
-    def run(*arguments: str) -> str:
+@pytest.fixture
+def run(installed, tmp_path):
+    """Runs a command of the installed package in an empty folder and returns what it prints."""
+
+    def run_command(*arguments: str) -> str:
         program = "import sys; from ipg_jax.cli.main import main; main()"
         result = subprocess.run(
             [sys.executable, "-c", program, *arguments],
@@ -88,6 +91,10 @@ def test_the_wheel_works_in_an_empty_folder(installed, tmp_path):
         assert result.returncode in (0, 1), result.stderr  # 1 after --help
         return result.stdout + result.stderr
 
+    return run_command
+
+
+def test_the_wheel_works_in_an_empty_folder(run, tmp_path):
     assert "digits_ipg " in run("configs")
     output = run("train", "--help")
     assert "ipg-jax train --config=digits_ipg --workdir=runs/digits" in output
@@ -95,3 +102,22 @@ def test_the_wheel_works_in_an_empty_folder(installed, tmp_path):
     report = run("inspect", "--config=digits_ipg", "--config.data.train_scenes=5")
     assert "5 images" in report
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("package", [False, True])
+def test_the_wheel_works_beside_a_folder_of_own_configs(run, tmp_path, package):
+    folder = tmp_path / "configs"
+    folder.mkdir()
+    if package:
+        (folder / "__init__.py").touch()
+    (folder / "mine.py").write_text(
+        "from configs.digits_ipg import get_config as digits\n"
+        "from configs.sizes import SCENES\n\n\n"
+        "def get_config():\n"
+        "    config = digits()\n"
+        "    config.data.train_scenes = SCENES\n"
+        "    return config\n"
+    )
+    (folder / "sizes.py").write_text("SCENES = 6\n")
+    assert "5 images" in run("inspect", "--config=digits_ipg", "--config.data.train_scenes=5")
+    assert "6 images" in run("inspect", "--config=configs/mine.py")
