@@ -56,7 +56,7 @@ def run(program: str, workdir: pathlib.Path, fields: dict[str, Any], *flags: str
     """
     log = workdir.with_name(f"{workdir.name}_{program}.log")
     command = [sys.executable, f"{program}.py", f"--workdir={workdir}", *flags]
-    command += [f"--config.{name}={value!r}" for name, value in fields.items()]
+    command += [f"--config.{name}={value}" for name, value in fields.items()]
     with log.open("wb") as output:
         done = subprocess.run(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
     if done.returncode:
