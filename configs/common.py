@@ -261,8 +261,8 @@ def default_config() -> ConfigDict:
     config.eval.detected = ("whole",)
     config.eval.tile = placeholder(tuple)  # (height, width); not set: data.tile
     config.eval.tile_overlap = 0.2
-    config.eval.merge = "greedy_nmm"  # of the boxes of tiles: nms | greedy_nmm
-    config.eval.merge_metric = "ios"  # overlap of boxes: iou | ios (over the smaller box)
+    config.eval.merge = "nms"  # of the boxes of tiles: nms | greedy_nmm
+    config.eval.merge_metric = "iou"  # overlap of boxes: iou | ios (over the smaller box)
     config.eval.merge_threshold = 0.5  # boxes of one class that overlap by that much are one
     config.eval.samples = 4  # pictures of predictions beside the ground truth
 

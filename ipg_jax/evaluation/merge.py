@@ -37,7 +37,9 @@ class BoxMerge:
 
     With `nms` that is all. With `greedy_nmm` a box that is kept grows: of those that it took out,
     in the same order, each that matches what it has become so far extends it to the box around
-    both. Its score stays, which is the best of them.
+    both. Its score stays, which is the best of them. So a doubtful box spoils a good one that it
+    matches: that is for boxes above a threshold that one would draw, not for average precision,
+    which also counts the doubtful ones.
 
     Attributes:
       method: `nms` or `greedy_nmm`.
@@ -49,8 +51,8 @@ class BoxMerge:
       ValueError: a value is none of these.
     """
 
-    method: str = "greedy_nmm"
-    metric: str = "ios"
+    method: str = "nms"
+    metric: str = "iou"
     threshold: float = 0.5
 
     def __post_init__(self) -> None:

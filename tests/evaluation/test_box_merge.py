@@ -32,40 +32,59 @@ def test_equals_sahi(name):
     assert (np.diff(found[:, 4]) <= 0).all()
 
 
+def growing(**fields) -> BoxMerge:
+    """SAHI's merging by default."""
+    return BoxMerge(**{"method": "greedy_nmm", "metric": "ios"} | fields)
+
+
+def test_doubtful_boxes_leave_good_ones_as_they_are():
+    rng = np.random.default_rng(0)
+    corners = 40.0 * np.stack(np.divmod(np.arange(16), 4), axis=1)
+    good = np.concatenate([corners, corners + 20], axis=1)
+    low = rng.uniform(0, 60, (200, 2))
+    doubtful = np.concatenate([low, low + rng.uniform(40, 100, (200, 2))], axis=1)
+    boxes = np.concatenate([good, doubtful])
+    scores = np.concatenate([np.full(16, 0.9), np.full(200, 0.05)])
+    found = merged(BoxMerge(), boxes, scores, np.zeros(216, int))
+    np.testing.assert_array_equal(in_any_order(found[:16, :4]), in_any_order(good))
+    found = merged(growing(), boxes, scores, np.zeros(216, int))
+    assert (found[found[:, 4] > 0.5, 2] > 70).any()  # one is more than three times as wide
+
+
 def test_parts_of_one_object_become_the_box_around_them():
     # The parts have 50 and 40 columns, of which 20 are common: IoS = 20 / 40, IoU = 20 / 70.
     parts = [[0, 0, 50, 10], [30, 0, 70, 10]]
-    both = merged(BoxMerge(), parts, [0.5, 0.75], [0, 0])
+    both = merged(growing(), parts, [0.5, 0.75], [0, 0])
     np.testing.assert_array_equal(both, [[0, 0, 70, 10, 0.75, 0]])
-    best = merged(BoxMerge(method="nms"), parts, [0.5, 0.75], [0, 0])
+    best = merged(growing(method="nms"), parts, [0.5, 0.75], [0, 0])
     np.testing.assert_array_equal(best, [[30, 0, 70, 10, 0.75, 0]])
-    assert len(merged(BoxMerge(threshold=0.51), parts, [0.5, 0.75], [0, 0])) == 2
-    assert len(merged(BoxMerge(metric="iou", threshold=0.29), parts, [0.5, 0.75], [0, 0])) == 2
-    assert len(merged(BoxMerge(metric="iou", threshold=0.28), parts, [0.5, 0.75], [0, 0])) == 1
-    assert len(merged(BoxMerge(), parts, [0.5, 0.75], [0, 1])) == 2  # of different classes
+    assert len(merged(growing(threshold=0.51), parts, [0.5, 0.75], [0, 0])) == 2
+    assert len(merged(growing(metric="iou", threshold=0.29), parts, [0.5, 0.75], [0, 0])) == 2
+    assert len(merged(growing(metric="iou", threshold=0.28), parts, [0.5, 0.75], [0, 0])) == 1
+    assert len(merged(growing(), parts, [0.5, 0.75], [0, 1])) == 2  # of different classes
 
 
 def test_nobody_is_compared_but_with_the_box_that_is_kept():
     # A chain: the second matches both others, which do not match each other.
     chain = [[0, 0, 40, 10], [20, 0, 60, 10], [40, 0, 80, 10]]
-    found = merged(BoxMerge(), chain, [0.9, 0.8, 0.7], [0, 0, 0])
+    found = merged(growing(), chain, [0.9, 0.8, 0.7], [0, 0, 0])
     np.testing.assert_array_equal(found[:, :4], [[0, 0, 60, 10], [40, 0, 80, 10]])
-    found = merged(BoxMerge(), chain, [0.8, 0.9, 0.7], [0, 0, 0])
+    found = merged(growing(), chain, [0.8, 0.9, 0.7], [0, 0, 0])
     np.testing.assert_array_equal(found[:, :4], [[0, 0, 80, 10]])
 
 
 def test_a_box_that_has_grown_beyond_a_match_takes_it_out_and_not_in():
     # IoU of each with the first: 80 / 100. With the box around the first two the last has 80 / 110.
     boxes = [[20, 0, 110, 10], [10, 0, 100, 10], [30, 0, 120, 10]]
-    merge = BoxMerge(metric="iou", threshold=0.8)
+    merge = growing(metric="iou", threshold=0.8)
     found = merged(merge, boxes, [0.9, 0.8, 0.7], [0, 0, 0])
     np.testing.assert_allclose(found, [[10, 0, 110, 10, 0.9, 0]], rtol=1e-6)
 
 
 def test_no_boxes_and_boxes_without_area():
-    assert merged(BoxMerge(), [], [], np.zeros(0, int)).shape == (0, 6)
+    assert merged(growing(), [], [], np.zeros(0, int)).shape == (0, 6)
     flat = [[5, 5, 5, 9], [0, 0, 10, 10], [5, 5, 5, 9]]
-    assert len(merged(BoxMerge(), flat, [0.9, 0.8, 0.7], [0, 0, 0])) == 3
+    assert len(merged(growing(), flat, [0.9, 0.8, 0.7], [0, 0, 0])) == 3
 
 
 @pytest.mark.parametrize(
@@ -137,7 +156,7 @@ def test_equals_the_definition(rows, merge):
 
 
 def test_selects_as_views_are_joined():
-    merge = BoxMerge()
+    merge = growing()
     best = merge.select(
         np.float32([[0, 0, 50, 10], [0, 0, 0, 0], [30, 0, 70, 10], [0, 0, 0, 0]]),
         np.float32([0.5, -np.inf, 0.75, -np.inf]),  # padding

@@ -70,7 +70,8 @@ def picture(size, boxes):
 
 
 def tiles(whole=False, **merge):
-    return Tiles(grid=TileGrid((32, 32), 0.5), merge=BoxMerge(**merge), whole=whole)
+    growing = BoxMerge(**{"method": "greedy_nmm", "metric": "ios"} | merge)
+    return Tiles(grid=TileGrid((32, 32), 0.5), merge=growing, whole=whole)
 
 
 TILES = tiles()

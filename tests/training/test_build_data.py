@@ -215,11 +215,11 @@ def test_prediction_on_tiles(config):
     with pytest.raises(ValueError, match=r"--tiles asks for tiles, and neither config\.eval\.tile"):
         build_prediction(config, tiles=True)
     config.data.tile = (300, 400)  # as in training, unless config.eval says otherwise
-    config.eval.merge_metric = "iou"
+    config.eval.merge_metric = "ios"
     config.eval.tile_overlap = 0.25
     _, batch_size, tiles = build_prediction(config, tiles=True, whole=False)
     assert tiles == Tiles(
-        grid=TileGrid((300, 400), 0.25), merge=BoxMerge(metric="iou"), whole=False
+        grid=TileGrid((300, 400), 0.25), merge=BoxMerge(metric="ios"), whole=False
     )
     assert batch_size == 4 * 8  # on the eight devices of the tests
     config.eval.tile = (100, 200)
