@@ -4,8 +4,8 @@
 
 Both use the same compiled program. The loop reads an image, detects, draws what it found, writes
 the PNG and goes on to the next; `predict` reads, draws and compresses in threads while the devices
-work, and writes `detections.json` too. They take turns, so that whatever else the machine does slows
-both alike. Prints a Markdown row of the medians and of the ratio.
+work, and writes `detections.json` too. They take turns, so that whatever else the machine does
+slows both alike. Prints a Markdown row of the medians and of the ratio.
 """
 
 from __future__ import annotations
