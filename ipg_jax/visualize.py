@@ -224,7 +224,8 @@ def save_image(path: epath.PathLike, image: UInt8[np.ndarray, "h w 3"]) -> None:
 def encode_png(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
     """Returns the contents of a PNG file of a picture."""
     encoded = io.BytesIO()
-    Image.fromarray(image).save(encoded, format="PNG")
+    # A third of the default's time, which is as long as a small detector takes, in 1.1 x the bytes.
+    Image.fromarray(image).save(encoded, format="PNG", compress_level=3)
     return encoded.getvalue()
 
 

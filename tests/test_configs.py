@@ -21,9 +21,9 @@ def get_config(name: str, argument: str | None = None):
     return importlib.import_module(f"configs.{name}").get_config(argument)
 
 
-def abstract_batch(levels: int, side: int) -> Batch:
+def abstract_batch(levels: int, side: int, images=2) -> Batch:
     def array(shape, dtype):
-        return jax.ShapeDtypeStruct((2, *shape), dtype)
+        return jax.ShapeDtypeStruct((images, *shape), dtype)
 
     return Batch(
         pyramid=tuple(array((side >> i, side >> i, 3), jnp.uint8) for i in range(levels)),
@@ -51,8 +51,10 @@ def test_every_config_makes_a_task_with_a_loss_and_detections(name: str):
     assert loss.shape == ()
     assert metrics["loss"].shape == ()
     assert any(name.startswith("loss_box") for name in metrics)
+    (images,) = jax.export.symbolic_shape("b")  # any number of them, as export asks for
+    batch = abstract_batch(task.pyramid_levels, side=512, images=images)
     found = jax.eval_shape(task.predict, variables, batch.pyramid, batch.image_size)
-    assert found.boxes.shape == (2, 100, 4)
+    assert found.boxes.shape == (images, 100, 4)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -87,17 +87,21 @@ class Difference(NamedTuple):
     Attributes:
       objects: how many were compared.
       score: the largest difference of a score.
-      box: the largest distance that a corner has moved, as a share of the box's longer side (of a
-        pixel, where that is shorter).
+      box: the largest distance that a corner has moved along x or y, as a share of the box's longer
+        side (of a pixel, where that is shorter).
+      pixels: the same in pixels of the image.
+      unmatched: objects of either that the other has no like of with the same label.
     """
 
     objects: int
     score: float
     box: float
+    pixels: float
+    unmatched: int
 
     @property
     def largest(self) -> float:
-        """The larger of both."""
+        """The larger one of `score` and `box`."""
         return float(np.maximum(self.score, self.box))
 
 
@@ -128,23 +132,28 @@ def compare(a: Found, b: Found, *, best: int = 20) -> Difference:
       b: what another one found.
       best: how many of each are looked up in the other.
     """
-    rows = [*_nearest(a, b, best), *_nearest(b, a, best)]
-    score, box = np.max([*rows, (0.0, 0.0)], axis=0)
-    return Difference(min(best, max(len(a.scores), len(b.scores))), float(score), float(box))
+    rows = np.concatenate([_nearest(a, b, best), _nearest(b, a, best), np.zeros((1, 4))])
+    score, box, pixels, _ = rows.max(axis=0).tolist()
+    objects = min(best, max(len(a.scores), len(b.scores)))
+    return Difference(objects, score, box, pixels, int(rows[:, 3].sum()))
 
 
-def _nearest(a: Found, b: Found, best: int) -> Float[np.ndarray, "n 2"]:
-    """How far each of the best objects of `a` is from its like in `b`: by score, and by box."""
+def _nearest(a: Found, b: Found, best: int) -> Float[np.ndarray, "n 4"]:
+    """How far each of the best objects of `a` is from its like in `b`.
+
+    Returns:
+      For each the difference of the scores, the distance of the boxes as a share of the side and in
+      pixels, and 1 if there is no like, else 0.
+    """
     boxes, scores = a.boxes[:best], a.scores[:best]
     side = np.maximum((boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0), 1)
-    moved = np.abs(boxes[:, None] - b.boxes).max(axis=2, initial=0) / side[:, None]
+    pixels = np.abs(boxes[:, None] - b.boxes).max(axis=2, initial=0)
+    moved = pixels / side[:, None]
     scored = np.abs(scores[:, None] - b.scores)
     apart = np.maximum(moved, scored)
     apart = np.where(a.labels[:best, None] == b.labels, apart, np.inf)
-    nothing = np.ones((len(scores), 1))
-    like = np.concatenate([apart, nothing], axis=1).argmin(axis=1)[:, None]
-    moved = np.concatenate([moved, nothing], axis=1)
-    scored = np.concatenate([scored, scores[:, None]], axis=1)
-    return np.concatenate(
-        [np.take_along_axis(scored, like, 1), np.take_along_axis(moved, like, 1)], axis=1
-    )
+    one = np.ones(len(scores))
+    rows = np.stack([scored, moved, pixels, np.zeros_like(moved)], axis=2)
+    nothing = np.stack([scores, one, side, one], axis=1)
+    like = np.concatenate([apart, one[:, None]], axis=1).argmin(axis=1)
+    return np.concatenate([rows, nothing[:, None]], axis=1)[np.arange(len(scores)), like]

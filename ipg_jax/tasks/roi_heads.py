@@ -312,6 +312,9 @@ def refine(
       image_size: height and width of each image's content, to which boxes are clipped.
     """
     deltas = jax.lax.stop_gradient(outputs.deltas[..., 0, :]).astype(jnp.float32)
-    boxes = ops.decode_boxes(deltas, rois.boxes, weights)
-    boxes = jax.vmap(ops.clip_boxes)(boxes, image_size)
+
+    def image_boxes(deltas: Array, boxes: Array, image_size: Array) -> Array:
+        return ops.clip_boxes(ops.decode_boxes(deltas, boxes, weights), image_size)
+
+    boxes = jax.vmap(image_boxes)(deltas, rois.boxes, image_size)
     return Rois(jnp.where(rois.valid[..., None], boxes, 0.0), rois.valid)

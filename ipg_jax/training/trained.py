@@ -14,7 +14,6 @@ from ipg_jax.evaluation import Tiles
 from ipg_jax.files import read_json
 from ipg_jax.images import ImageOptions
 from ipg_jax.tasks import DetectionTask
-from ipg_jax.training.checkpoint import Checkpoints, load_variables
 from ipg_jax.training.state import TrainState
 from ipg_jax.types import PyTree
 from ipg_jax.weights import SUFFIXES, Weights, is_weights, load_weights, locate
@@ -150,6 +149,8 @@ def load_initial(path: epath.PathLike) -> Weights:
     workdir = path if is_workdir else path.parent.parent
     known = (workdir / "classes.json").exists()
     names = [category["name"] for category in read_classes(workdir)] if known else []
+    from ipg_jax.training.checkpoint import load_variables  # as in `restore_variables`
+
     return Weights.of(load_variables(path), names)
 
 
@@ -169,6 +170,9 @@ def restore_variables(
       ValueError: `checkpoint` is none of these, the template has another structure, or the
         checkpoint is damaged.
     """
+    # Orbax takes longer to import than a detector that is a file, which needs none, takes to load.
+    from ipg_jax.training.checkpoint import Checkpoints
+
     checkpoints = Checkpoints(workdir / "checkpoints", read_only=True, verify=verify)
     if checkpoint == "best":
         step = checkpoints.best if checkpoints.best is not None else checkpoints.latest

@@ -205,6 +205,9 @@ def test_predictions_as_coco_and_pictures():
         best.draw(image[:-1])
 
 
-def test_tensorflow_is_not_imported():
-    code = "import sys, ipg_jax.inference.detector; assert 'tensorflow' not in sys.modules"
+def test_neither_tensorflow_nor_orbax_is_imported():
+    code = (
+        "import sys, ipg_jax.inference.detector; "
+        "assert sys.modules.keys().isdisjoint({'tensorflow', 'orbax.checkpoint'})"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -90,6 +90,21 @@ def test_attention_is_its_equation():
     np.testing.assert_allclose(out, np.asarray(main) + gate * (ct @ k["w_s"]), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", FUSIONS)
+def test_a_fusion_is_exported_for_any_number_of_images(name: str):
+    # One image has fewer positions than twice the channels, 15 of 16, and two have more: what is
+    # chosen by that must be chosen without knowing how many there are.
+    out, params, guide, main = run(name)
+    fusion = FUSIONS[name]()
+    (batch,) = jax.export.symbolic_shape("b")
+    shapes = [jax.ShapeDtypeStruct((batch, *x.shape[1:]), x.dtype) for x in (guide, main)]
+    program = jax.export.export(jax.jit(lambda f, r: fusion.apply({"params": params}, f, r)))
+    exported = program(*shapes)
+    for repeats in (1, 3):
+        found = exported.call(*(jnp.tile(x, (repeats, 1, 1, 1)) for x in (guide, main)))
+        np.testing.assert_allclose(found, np.tile(out, (repeats, 1, 1, 1)), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("name", ["sum", "concat", "attention"])
 def test_identity_init_gives_back_the_features_bit_for_bit(name: str, dtype):

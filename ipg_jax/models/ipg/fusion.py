@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.typing import Initializer
@@ -116,7 +117,9 @@ class LinearFusion(Fusion):
         w_s = self.matrix("w_s", (c, c), nn.initializers.zeros)
         w_m = self.matrix("w_m", (c, c), identity_matrix)
         w = self.matrix("w", ((1 + self.concatenate) * c, c), identity_matrix)
-        if features.size // c > 2 * c:  # so many positions that two products by each are less work
+        b, height, width, _ = features.shape
+        images = 1 if jax.export.is_symbolic_dim(b) else b  # an export is for any number of them
+        if images * height * width > 2 * c:  # then two products by each position are less work
             w_f, w_r = multiply_first(w_s, w_m, w)
             if f != c:
                 w_f = jnp.asarray(channel_interpolation(f, c), self.dtype) @ w_f
