@@ -15,7 +15,7 @@ PLOT = (400, 260)
 """Width and height of a line chart in pixels, at which its text is as large as the page's."""
 
 _ROW = 22
-_COLORS = ("#2563eb", "#60a5fa", "#f59e0b", "#dc2626")
+_COLORS = ("#2563eb", "#f59e0b", "#dc2626")
 
 
 def bar_chart(
@@ -195,7 +195,7 @@ def interval_chart(
     rows = [f'<path d="M{px(0):.1f} 0V{height}" stroke="#9ca3af"/>']
     for i, (label, ends, note) in enumerate(zip(labels, intervals, notes, strict=True)):
         y, (value, first, last) = _ROW * i + 11, ends
-        color = _COLORS[0] if first > 0 else _COLORS[3] if last < 0 else "#6b7280"
+        color = _COLORS[0] if first > 0 else _COLORS[-1] if last < 0 else "#6b7280"
         rows.append(
             f'<text x="{left - 8}" y="{y + 4}" text-anchor="end">{html.escape(label)}</text>'
             f'<path d="M{px(first):.1f} {y}H{px(last):.1f}" stroke="{color}" stroke-width="2"/>'

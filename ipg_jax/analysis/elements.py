@@ -51,6 +51,8 @@ code { background: #e5e7eb; padding: 0 .3em; border-radius: 3px; }
 .matrix td:first-child { text-align: right; }
 @media (max-width: 600px) { body { padding: 0 16px; margin-top: 1em; }
   td, th { padding: 2px 7px; }
+  .tiles { display: grid; grid-template-columns: repeat(3, 1fr); gap: 8px; }
+  .tiles div { padding: .4em .6em; font-size: 13px; } .tiles b { font-size: 1.3em; }
   .images { grid-template-columns: 1fr; } .crops img { width: 108px; height: 108px; }
   .crops figcaption { width: 108px; } }
 .note { color: #4b5563; }

@@ -152,7 +152,7 @@ def confusion_section(judged: Judged, best: np.ndarray) -> str:
         f'<div class="scroll"><table class="matrix"><tr><th></th>{header}</tr>{"".join(rows)}'
         "</table></div>",
         note(
-            "Rows are what is there, columns what was detected. The last column are objects that "
-            "were missed, the last row detections of nothing. Colours are shares of the row."
+            "Rows are what is there, columns what was detected. The last column holds the objects "
+            "that were missed, the last row detections of nothing. Colours are shares of the row."
         ),
     )

@@ -11,8 +11,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ipg_jax.images import make_geometry, padding_multiple
-from ipg_jax.training.build import abstract_state, build_mesh, build_optimizer, build_task
+from ipg_jax.training.build import abstract_state, build_optimizer, build_task
 from ipg_jax.training.build_checks import checked
+from ipg_jax.training.sharding import make_mesh
 from ipg_jax.types import Batch, PyTree, Size
 
 MAX_BOXES = 100
@@ -63,7 +64,8 @@ def summarize_model(config: ConfigDict) -> ModelSummary:
     multiple = padding_multiple(task.pyramid_levels)
     size = make_geometry(tuple(config.image_size), task.pyramid_levels, multiple).canvases[0]
     optimizer, _ = build_optimizer(config, num_steps=1, steps_per_epoch=1.0)
-    state = abstract_state(config, task, optimizer, build_mesh(config, jax.devices()[:1]))
+    one_device = make_mesh(devices=jax.devices()[:1])  # whatever config.mesh divides
+    state = abstract_state(config, task, optimizer, one_device)
     batch, two = (_images(count, size, task.pyramid_levels) for count in (1, 2))
     predict = jax.jit(task.predict).lower(state.variables, batch.pyramid, batch.image_size)
 

@@ -36,3 +36,9 @@ def test_recomputed_stages_keep_less(summary):
     config = make_tiny_config().copy_and_resolve_references().unlock()
     config.model.remat = "full"
     assert summarize_model(config.lock()).kept_bytes < 0.8 * summary.kept_bytes
+
+
+def test_a_config_for_many_devices_is_summed_on_one(summary):
+    config = make_tiny_config().copy_and_resolve_references().unlock()
+    config.mesh.space = 1000
+    assert summarize_model(config.lock()) == summary
