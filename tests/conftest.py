@@ -3,19 +3,21 @@
 The environment is set before JAX or TensorFlow is imported by anything.
 """
 
+import importlib
 import importlib.metadata
 import os
 import pathlib
 
-# Tests run little and compile much: without LLVM's optimisations, and with XLA's older and simpler
-# generator of loops, they take less time. jaxlib 0.11 has no such flag, and ends at unknown ones.
+# Tests run little and compile much: without LLVM's optimisations, with XLA's older and simpler
+# generator of loops, and without splitting programs for threads that the other worker needs, they
+# take less time. jaxlib 0.11 lacks one of these flags, and ends at unknown ones.
 os.environ["XLA_FLAGS"] = " ".join(
     [
         os.environ.get("XLA_FLAGS", ""),
         "--xla_force_host_platform_device_count=8",
         "--xla_backend_optimization_level=0",
         *(
-            ["--xla_cpu_use_fusion_emitters=false"]
+            ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
             if importlib.metadata.version("jaxlib").startswith("0.10.")
             else []
         ),
@@ -28,6 +30,8 @@ os.environ.setdefault(
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Else TensorFlow imports Keras, scikit-learn and pandas, which take a third of its time.
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 import contextlib
 import gc
@@ -100,6 +104,16 @@ gc.set_threshold(200_000, 20, 20)
 
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, max_examples=30)
 hypothesis.settings.load_profile("ci")
+
+
+def pytest_configure(config):
+    """Imports TensorFlow, where tests run, before a module of the package does.
+
+    What is imported within such a module is looked for among the hook's own compiled files, and
+    compiled anew: a third of the time that a worker takes to start.
+    """
+    if not config.getoption("numprocesses"):  # a worker, or a run without any
+        importlib.import_module("tensorflow_datasets")
 
 
 ON_CPUS = {"layers", "models", "parity", "tasks", "weights"}

@@ -23,15 +23,15 @@ DISTRIBUTED = flags.DEFINE_bool(
 def main(_: list[str]) -> None:
     """Runs the command line."""
     from ipg_jax.training import command_line
+    from ipg_jax.training.build_trained import for_trained
 
     command_line.start(distributed=DISTRIBUTED.value)
-    with command_line.without_start_up_notes():
-        from ipg_jax.training.build_runs import build_eval_run
-        from ipg_jax.training.build_trained import for_trained
-        from ipg_jax.training.evaluate import evaluate, trained_class_names
-
     workdir = command_line.home(WORKDIR.value)
     config = for_trained(flags.FLAGS.config, workdir)
+    with command_line.without_start_up_notes():  # of TensorFlow, whose import takes seconds
+        from ipg_jax.training.build_runs import build_eval_run
+        from ipg_jax.training.evaluate import evaluate, trained_class_names
+
     run = build_eval_run(config, class_names=trained_class_names(workdir))
     evaluate(run, workdir, CHECKPOINT.value)
 

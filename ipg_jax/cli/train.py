@@ -51,24 +51,26 @@ BENCHMARK_SECONDS = flags.DEFINE_float(
 def main(_: list[str]) -> None:
     """Runs the command line."""
     from ipg_jax.training import command_line
+    from ipg_jax.training.build_checks import checked
 
     if PRINT_CONFIG.value:
         print(format_config(CONFIG.value))
         return
     profile = parse_steps(PROFILE.value)
     command_line.start(distributed=DISTRIBUTED.value)
+    config = checked(CONFIG.value)  # before TensorFlow is imported, which takes seconds
     with command_line.without_start_up_notes():
         from ipg_jax.training.benchmark import measure_and_print
         from ipg_jax.training.build_runs import build_train_run
         from ipg_jax.training.train import train
 
     if BENCHMARK_INPUT.value:
-        run = build_train_run(CONFIG.value, evaluate=False)
+        run = build_train_run(config, evaluate=False)
         measure_and_print(run, BENCHMARK_SECONDS.value)
         return
     assert WORKDIR.value is not None  # by the validator
     workdir = command_line.home(WORKDIR.value)
-    if not train(build_train_run(CONFIG.value), workdir, profile=profile):
+    if not train(build_train_run(config), workdir, profile=profile):
         sys.exit(STOPPED_CODE.value)
 
 

@@ -119,5 +119,7 @@ def test_the_wheel_works_beside_a_folder_of_own_configs(run, tmp_path, package):
         "    return config\n"
     )
     (folder / "sizes.py").write_text("SCENES = 6\n")
-    assert "5 images" in run("inspect", "--config=digits_ipg", "--config.data.train_scenes=5")
-    assert "6 images" in run("inspect", "--config=configs/mine.py")
+    printed = run("train", "--config=digits_ipg", "--config.data.train_scenes=5", "--print_config")
+    assert "--config.data.train_scenes=5" in printed.splitlines()
+    printed = run("train", "--config=configs/mine.py", "--print_config")
+    assert "--config.data.train_scenes=6" in printed.splitlines()
