@@ -102,6 +102,8 @@ def test_whole_images_tiles_and_both_are_scored_each_by_itself(
         tiny_config.eval.detected = ("tiled", "whole", "both")
         tiny_config.eval.tile = (48, 40)
         tiny_config.eval.tile_overlap = 0.5  # of 24 rows and 20 columns: digits are no larger
+        tiny_config.eval.merge = "greedy_nmm"  # puts the parts of an object together
+        tiny_config.eval.merge_metric = "ios"
         tiny_config.data.min_visible = 0.7
         tiny_config.eval.flips = flips
     found, shapes, source = evaluate(tiny_config, samples=2)
@@ -132,7 +134,7 @@ def test_detections_of_tiles_are_merged_as_the_config_says(evaluate, tiny_config
         tiny_config.data.tile = (40, 40)
         tiny_config.data.min_visible = 0.1
         tiny_config.eval.merge_threshold = 1.0
-        tiny_config.eval.merge = "nms"
+        tiny_config.eval.merge_metric = "ios"
     found, _, source = evaluate(tiny_config)
     assert len(found.results) > len(source.records.boxes)  # parts beside the wholes
     assert found.coco["AP"] < 1
