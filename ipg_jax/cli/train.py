@@ -62,6 +62,7 @@ def main(_: list[str]) -> None:
     with command_line.without_start_up_notes():
         from ipg_jax.training.benchmark import measure_and_print
         from ipg_jax.training.build_runs import build_train_run
+        from ipg_jax.training.build_trained import check_same_model
         from ipg_jax.training.train import train
 
     if BENCHMARK_INPUT.value:
@@ -70,6 +71,7 @@ def main(_: list[str]) -> None:
         return
     assert WORKDIR.value is not None  # by the validator
     workdir = command_line.home(WORKDIR.value)
+    check_same_model(config, workdir)
     if not train(build_train_run(config), workdir, profile=profile):
         sys.exit(STOPPED_CODE.value)
 

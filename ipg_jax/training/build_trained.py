@@ -15,6 +15,7 @@ from ipg_jax.files import read_regular
 from ipg_jax.training.build_checks import checked
 from ipg_jax.training.build_compat import fields_of, get_field, has_field, leaves
 from ipg_jax.training.build_fields import fields
+from ipg_jax.training.checkpoint_files import find_steps
 from ipg_jax.weights import is_weights, load_detector, locate
 
 logger = logging.getLogger(__name__)
@@ -164,6 +165,38 @@ def for_trained(given: ConfigDict | None, workdir: epath.PathLike) -> ConfigDict
     for change in changes:
         logger.info("%s", change)
     return trained
+
+
+def check_same_model(config: ConfigDict, workdir: epath.PathLike) -> None:
+    """Checks that a training goes on with the model that its workdir has checkpoints of.
+
+    Else `eval.py` would take the new config for the old checkpoints too. A `config.json` that
+    cannot be read is for `workdir.check_workdir` to tell.
+
+    Raises:
+      ValueError: the model is another one; the message names each field.
+    """
+    checkpoints = epath.Path(workdir) / "checkpoints"
+    if not checkpoints.is_dir() or not find_steps(checkpoints):
+        return
+    try:
+        trained = read_trained_config(workdir)
+    except ValueError:
+        return
+    if trained is None:
+        return
+    refused = [
+        f"config.{path}: trained with {before!r}, given {now!r}"
+        for path, now in leaves(config)
+        if _makes_the_model(path)
+        and (before := get_field(trained, path) if has_field(trained, path) else None) != now
+    ]
+    if refused:
+        raise ValueError(
+            f"{workdir} has checkpoints of another model:\n  "
+            + "\n  ".join(refused)
+            + f"\nuse another workdir; --config.init_from={workdir} there starts from these weights"
+        )
 
 
 def _makes_the_model(path: str) -> bool:

@@ -6,7 +6,7 @@ import random
 import pytest
 from tiny_run import make_tiny_config
 
-from ipg_jax.training.build_trained import for_trained, read_trained_config
+from ipg_jax.training.build_trained import check_same_model, for_trained, read_trained_config
 
 
 @pytest.fixture
@@ -50,6 +50,20 @@ def test_what_would_change_the_model_is_refused_with_both_values(workdir):
         "config.optimizer.name: trained with 'sgd', given 'adamw'",
     ):
         assert line in str(error.value)
+
+
+def test_a_training_goes_on_with_the_model_that_it_began_with(workdir):
+    changed = given(model__anchor_scale=2.0, model__fpn_levels=(2, 4), num_steps=9)
+    check_same_model(changed, workdir)  # nothing is trained yet
+    (workdir / "checkpoints" / "3").mkdir(parents=True)
+    check_same_model(given(num_steps=9, data__eval_scenes=3, model__remat="stages"), workdir)
+    with pytest.raises(ValueError, match="has checkpoints of another model") as error:
+        check_same_model(changed, workdir)
+    message = str(error.value)
+    assert "config.model.anchor_scale: trained with 3.0, given 2.0" in message
+    assert "config.model.fpn_levels: trained with" in message
+    assert "num_steps" not in message
+    assert f"--config.init_from={workdir}" in message
 
 
 def test_other_differences_are_listed_and_hold(workdir, caplog):
