@@ -194,6 +194,14 @@ class OutputFolder:
         for number, (class_name, png) in enumerate(crops, start=1):
             self._write(self._free_name(f"{stem}_{number}", ".png", _crop_folder(class_name)), png)
 
+    def add_text(self, stem: str, suffix: str, text: str) -> None:
+        """Writes a text file that is of no image.
+
+        Raises:
+          OSError: it cannot be written.
+        """
+        self._write(self._free_name(stem, suffix), text.encode())
+
     def new_file(self, path: str, suffix: str) -> epath.Path:
         """Returns the path of a file `<name>_detections<suffix>` for a video, which is to be made.
 

@@ -94,6 +94,8 @@ def predict(
             logger.error("%s: left out: %s", shown(argument), reason)
         failed = list(inputs.refused)
         images = [path for path in inputs.files if not is_video(path)]
+        if images and "yolo" in formats:  # whose labels are numbers
+            folder.add_text("classes", ".txt", "".join(f"{x}\n" for x in detector.class_names))
         failed += _predict_images(detector, images, folder, drawing, formats)
         for path in filter(is_video, inputs.files):
             try:

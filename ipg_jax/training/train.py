@@ -195,6 +195,7 @@ def train(
             if stopping and not last:
                 logger.info("stopped at step %d: start the same command again to go on", step)
                 return False
+    logger.info("done: checkpoints, metrics and samples are in %s", workdir)
     return True
 
 

@@ -105,7 +105,7 @@ def test_a_class_to_ignore_that_the_data_lack_is_an_error_with_the_nearest(confi
     with pytest.raises(
         ValueError,
         match=r"^config\.data\.ignore_classes: train\.json has no class Green to ignore, only "
-        r"green, red; did you mean green\?$",
+        r"green, red; did you mean green\?; \(\) ignores none$",
     ):
         build_source(config, train=True)
     config.data.ignore_classes = ("green", "red")

@@ -204,9 +204,11 @@ def test_evaluating_and_predicting_from_the_workdir(
         "same_2.txt",
         "same.xml",
         "same_2.xml",
+        "classes.txt",
         "detections.json",
     }
     assert len((out / "same.txt").read_text().splitlines()) == 100
+    assert (out / "classes.txt").read_text().splitlines() == list(detector.class_names)
     assert "same.png: 100 drawn (score >= 0), 100 kept (the limit, config.eval.max" in caplog.text
     assert all(path.read_bytes() == data for path, data in photos.items())
     document = json.loads((out / "detections.json").read_text())

@@ -405,7 +405,7 @@ class Source(abc.ABC):
                 hint = f"; did you mean {shown(near[0])}?" if near else ""
                 raise ValueError(
                     f"{shown(self.name)} has no class {shown(name)} to ignore, only "
-                    f"{_listed(self.class_names)}{hint}"
+                    f"{_listed(self.class_names)}{hint}; () ignores none"
                 )
         kept = [i for i, name in enumerate(self.class_names) if name not in names]
         if not kept:
