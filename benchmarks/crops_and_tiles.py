@@ -50,18 +50,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def run(program: str, workdir: pathlib.Path, fields: dict[str, Any], *flags: str) -> None:
-    """Runs `train.py` or `eval.py`.
-
-    Raises:
-      RuntimeError: it failed; what it wrote is in the file that is named.
-    """
+    """Runs `train.py` or `eval.py`; ends the process with its last line where it failed."""
     log = workdir.with_name(f"{workdir.name}_{program}.log")
     command = [sys.executable, f"{program}.py", f"--workdir={workdir}", *flags]
     command += [f"--config.{name}={value}" for name, value in fields.items()]
     with log.open("wb") as output:
         done = subprocess.run(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
     if done.returncode:
-        raise RuntimeError(f"{program}.py ended with {done.returncode}; see {log}")
+        last = log.read_text(errors="replace").splitlines()[-1:]
+        sys.exit(f"{program}.py ended with {done.returncode}: {' '.join(last)}; see {log}")
 
 
 def measured(name: str, root: str, steps: int, folder: pathlib.Path) -> dict[str, float]:

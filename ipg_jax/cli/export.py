@@ -13,8 +13,9 @@ box as a share of the box's longer side, differs by more than --tolerance.
 from __future__ import annotations
 
 import functools
+import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -62,6 +63,9 @@ COMPARED = flags.DEFINE_multi_string(
     "images of the run's evaluation; of a detector that is a file, which names no data, none.",
 )
 TOLERANCE = flags.DEFINE_float("tolerance", 0.01, "Largest difference that is no failure.", 0.0)
+flags.register_validator(
+    TOLERANCE, lambda value: not math.isnan(value), "--tolerance is a number: NaN compares nothing"
+)
 
 IMAGES = 20
 """How many images are compared at most."""
@@ -87,17 +91,19 @@ def main(_: list[str]) -> None:
     workdir = locate(command_line.home(WORKDIR.value))
     if OUT.value is None and not workdir.is_dir():
         raise flags.Error(f"--workdir={workdir} is a file: say by --out where to write")
+    out = epath.Path(command_line.home(OUT.value or workdir / "export" / "detector.zip"))
+    if out.is_dir():
+        raise flags.Error(f"--out={out} is a folder: name a file in it, such as {out}/detector.zip")
+    make_folder(out.parent)
     config = for_trained(flags.FLAGS.config, workdir)
     trained = load_trained(workdir, checkpoint=CHECKPOINT.value, config=config)
-    images: Iterator[tuple[str, np.ndarray]] | None = None
+    images: Iterable[tuple[str, np.ndarray]] | None = None
     if COMPARED.value:
         images = named_images([*map(command_line.home, COMPARED.value)], trained.image_options)
     elif workdir.is_dir():
         images = images_of_the_run(config, trained)
     detector = Detector.of(trained, mesh=one_device())
     exported = export_detector(detector, platforms=PLATFORMS.value)
-    out = epath.Path(command_line.home(OUT.value or workdir / "export" / "detector.zip"))
-    make_folder(out.parent)
     exported.save(out)
     print(
         f"wrote {out}: images of {shown_sizes(exported.programs)} pixels, "
@@ -119,10 +125,8 @@ def main(_: list[str]) -> None:
     print(judged(found, TOLERANCE.value))
 
 
-def named_images(
-    arguments: Sequence[str], options: ImageOptions
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Finds the images that the user named; yields the name and the pixels of some of them.
+def named_images(arguments: Sequence[str], options: ImageOptions) -> list[tuple[str, np.ndarray]]:
+    """Reads some of the images that the user named; returns their names and pixels.
 
     Args:
       arguments: files, folders and patterns.
@@ -130,8 +134,8 @@ def named_images(
 
     Raises:
       flags.Error: an argument stands for no image.
-      OSError: one cannot be read; while they are looked at.
-      ValueError: one is damaged; the same.
+      OSError: one cannot be read.
+      ValueError: one is damaged.
     """
     from ipg_jax.images import read_picture
     from ipg_jax.inference.inputs import find_inputs
@@ -144,9 +148,9 @@ def named_images(
     files = [path for path in inputs.files if not is_video(path)]
     if not files:
         raise flags.Error(f"--images={' '.join(arguments)}: there are videos, and no images")
-    return (
+    return [
         (shown(files[index]), read_picture(files[index], options)) for index in spread(len(files))
-    )
+    ]
 
 
 def images_of_the_run(

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator
 
 from absl import app, flags
+from ml_collections import ConfigDict
 
 from ipg_jax.cli.config_files import with_config_files
 from ipg_jax.errors import RunStoppedError
@@ -49,8 +50,17 @@ def run(main: Main, module: str, parse: Parse = flags.FLAGS, *, positional: bool
     def parse_flags(arguments: list[str]) -> list[str]:
         with users_errors_in_one_line():
             try:
-                return parse(with_config_files(arguments))
+                left = parse(with_config_files(arguments))
+                check_config()
+                return left
+            except SyntaxError as error:  # of the config file
+                raise flags.Error(f"{error.filename}, line {error.lineno}: {error.msg}") from error
             except (AttributeError, KeyError) as error:
+                if "'get_config'" in str(error):
+                    raise flags.Error(
+                        "the file that --config names has no function get_config, which returns "
+                        "the config"
+                    ) from error
                 if _raised_in(error, "ml_collections", "configs"):
                     said = " ".join(_message(error).split())
                     if not said.startswith("config."):
@@ -65,6 +75,18 @@ def run(main: Main, module: str, parse: Parse = flags.FLAGS, *, positional: bool
             main(arguments)
 
     app.run(run_main, flags_parser=parse_flags)
+
+
+def check_config(values: flags.FlagValues = flags.FLAGS) -> None:
+    """Raises flags.Error where a file that `--config` names makes something else than a config."""
+    if "config" not in values or not values["config"].present:
+        return
+    config = values["config"].value
+    if not isinstance(config, ConfigDict):
+        raise flags.Error(
+            "get_config of the file that --config names has to return a ConfigDict, not "
+            f"{type(config).__name__}: start it from default_config() of configs/common.py"
+        )
 
 
 @contextlib.contextmanager

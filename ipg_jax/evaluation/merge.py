@@ -76,12 +76,17 @@ class BoxMerge:
 
         Args:
           boxes: `xyxy` in pixels of the image, of all views together.
-          scores: finite.
+          scores: of the boxes.
           labels: of their classes; boxes of different classes do not match.
 
         Returns:
           The boxes that are kept, best first, as they have become; and their indices.
+
+        Raises:
+          ValueError: a box or a score is infinite or NaN.
         """
+        if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
+            raise ValueError("boxes and scores must be finite to be merged: one is infinite or NaN")
         boxes = boxes.astype(np.float64)
         x0, y0, x1, y1 = boxes.T
         order = np.lexsort((y1, x1, y0, x0, -scores))
@@ -100,9 +105,12 @@ class BoxMerge:
         labels: Int32[np.ndarray, " n"],
         image_size: Int[np.ndarray, " 2"],
     ) -> Detections:
-        """Does the same as a `detections.Select`: without padding, and without a limit."""
+        """Does the same as a `detections.Select`: without padding, and without a limit.
+
+        A box or a score that is not finite, as of a diverged model, counts as padding.
+        """
         del image_size  # boxes within it merge to boxes within it
-        real = np.isfinite(scores)
+        real = np.isfinite(scores) & np.isfinite(boxes).all(axis=1)
         merged, index = self(boxes[real], scores[real], labels[real])
         return Detections(
             boxes=merged.astype(np.float32),

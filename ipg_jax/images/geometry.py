@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, TypeGuard
 
 import numpy as np
 from jaxtyping import Float32, Int32, Integer
@@ -88,16 +89,27 @@ def make_geometry(
     Raises:
       ValueError: the settings contradict each other.
     """
+    if not is_size(image_size) or image_size[0] > image_size[1]:
+        raise ValueError(
+            f"image_size is (short, long), whole numbers with 0 < short <= long, got {image_size!r}"
+        )
     short, long = image_size
     pad_multiple = pad_multiple or padding_multiple(levels)
-    if not 0 < short <= long:
-        raise ValueError(f"image_size is (short, long) with 0 < short <= long, got {image_size}")
     if levels < 1 or pad_multiple % 2 ** (levels - 1):
         raise ValueError(
             f"pad_multiple = {pad_multiple} must be a multiple of 2^(levels - 1) for "
             f"{levels} levels"
         )
     return Geometry(short, long, levels, pad_multiple, limit, tile)
+
+
+def is_size(value: object) -> TypeGuard[Size]:
+    """Returns whether a value is a pair of whole numbers above 0."""
+    return (
+        isinstance(value, Sequence)
+        and len(value) == 2
+        and all(isinstance(side, int | np.integer) and side >= 1 for side in value)
+    )
 
 
 def padding_multiple(levels: int, height_parts: int = 1) -> int:

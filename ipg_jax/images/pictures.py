@@ -11,6 +11,7 @@ from PIL import Image
 
 from ipg_jax.files import read_regular
 from ipg_jax.images.decode import DEFAULT_OPTIONS, ImageOptions, decode_image, pil_to_rgb
+from ipg_jax.text import shown
 
 Picture: TypeAlias = np.ndarray | Image.Image | str | os.PathLike[str]
 """A picture: uint8 `[h, w, 3]` in RGB, an image of Pillow's, or a path, local or `gs://`."""
@@ -26,13 +27,23 @@ def read_picture(
       options: how files and images of Pillow's are read.
 
     Raises:
-      OSError: the file cannot be read.
-      ValueError: it is no image, or an array is not uint8 `[h, w, 3]`.
+      OSError: the file cannot be read; the message names it, as the next.
+      ValueError: it is no image, or an array is not uint8 `[h, w, 3]`, or empty.
+      TypeError: it is something else.
     """
+    if isinstance(picture, str | os.PathLike):
+        data = read_regular(picture)
+        try:
+            return decode_image(data, options=options)
+        except ValueError as error:
+            raise ValueError(f"{shown(picture)}: {error}") from error
     if isinstance(picture, Image.Image):
-        return pil_to_rgb(picture, options)
+        picture = pil_to_rgb(picture, options) if all(picture.size) else np.asarray(picture)
     if not isinstance(picture, np.ndarray):
-        return decode_image(read_regular(picture), options=options)
+        raise TypeError(
+            f"a {type(picture).__name__} is no picture: those are paths, images of Pillow's and "
+            "NumPy's arrays, one or a list of them; Detector.stream takes any iterable of them"
+        )
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] != 3:
         raise ValueError(
             f"an array of {picture.dtype} {list(picture.shape)} is no picture: it has to be uint8 "

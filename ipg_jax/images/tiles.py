@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Int32, Int64
 
+from ipg_jax.images.geometry import is_size
 from ipg_jax.types import Size
 
 
@@ -23,15 +24,18 @@ class TileGrid:
         fractions of a pixel are cut off. An object that is no larger is whole in one tile.
 
     Raises:
-      ValueError: the tile is empty, or the overlap is out of range.
+      ValueError: the size is not two whole numbers above 0, or the overlap is out of range.
     """
 
     size: Size
     overlap: float = 0.2
 
     def __post_init__(self) -> None:
-        if min(self.size) < 1:
-            raise ValueError(f"a tile of {self.size[0]} x {self.size[1]} pixels is empty")
+        if not is_size(self.size):
+            raise ValueError(
+                "the size of a tile is two whole numbers above 0, height and width in pixels, such "
+                f"as (512, 512), not {self.size!r}"
+            )
         if not 0 <= self.overlap < 1:
             raise ValueError(f"overlap={self.overlap} is not a share of a tile, 0 or more, below 1")
 

@@ -21,6 +21,7 @@ from ipg_jax.images import (
     ImageOptions,
     Picture,
     TileGrid,
+    make_geometry,
     padding_multiple,
     prepare_image,
     read_picture,
@@ -114,14 +115,24 @@ class Detector:
           mesh: the devices; by default the first of this process.
 
         Raises:
-          ValueError: the names are not as many as the task's classes, the threshold is no score,
-            there are no tiles of that size and overlap, or the batch does not divide over the
-            devices.
+          ValueError: the names are not as many as the task's classes, the ids are not as many as
+            the names, the threshold is no score, there are no images of that size or tiles of that
+            size and overlap, or the batch does not divide over the devices.
+          TypeError: `merge` is no `BoxMerge`.
         """
         if len(class_names) != task.num_classes:
             raise ValueError(
                 f"there are {len(class_names)} class names, and the task has {task.num_classes}"
             )
+        if category_ids is None:
+            category_ids = range(1, len(class_names) + 1)
+        if len(category_ids) != len(class_names):
+            raise ValueError(
+                f"there are {len(category_ids)} category ids, and {len(class_names)} class names"
+            )
+        if not isinstance(merge, BoxMerge | None):
+            raise TypeError(f"merge is a BoxMerge, such as BoxMerge(method='nms'), not {merge!r}")
+        make_geometry(image_size, task.pyramid_levels)  # or the first picture would tell
         self.mesh = one_device() if mesh is None else mesh
         if batch_size < 1 or batch_size % batch_devices(self.mesh):
             raise ValueError(
@@ -130,7 +141,7 @@ class Detector:
             )
         self.task = task
         self.class_names = tuple(class_names)
-        self.category_ids = tuple(category_ids or range(1, len(class_names) + 1))
+        self.category_ids = tuple(category_ids)
         self.image_size = image_size
         self.thresholds = _class_thresholds(threshold, len(class_names))
         self.batch_size = batch_size
@@ -401,7 +412,10 @@ def one_device() -> Mesh:
 
 
 def _class_thresholds(threshold: float | Sequence[float], classes: int) -> Thresholds:
-    thresholds = np.asarray(threshold, np.float64)
+    try:
+        thresholds = np.asarray(threshold, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"threshold is a score from 0 to 1, not {threshold!r}") from error
     if thresholds.shape not in ((), (classes,)):
         raise ValueError(
             f"threshold is a score or {classes}, one of each class, not of shape {thresholds.shape}"

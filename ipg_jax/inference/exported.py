@@ -29,7 +29,7 @@ from jaxtyping import Int
 
 import ipg_jax
 from ipg_jax.files import read_regular, write_whole
-from ipg_jax.images import ImageOptions
+from ipg_jax.images import ImageOptions, make_geometry
 from ipg_jax.types import Array, Detections, Pyramid, Size
 
 FORMAT = "ipg_jax detector"
@@ -190,7 +190,7 @@ class ExportedDetector:
         sizes = [(each["height"], each["width"]) for each in header["inputs"]]
         names = [name for name in archive.namelist() if name.startswith("weights/")]
         short, long = header["image_size"]
-        return cls(
+        exported = cls(
             programs={
                 size: jax.export.deserialize(bytearray(archive.read(_program(*size))))
                 for size in sizes
@@ -209,6 +209,27 @@ class ExportedDetector:
             max_detections=header["max_detections"],
             image_options=ImageOptions(**header["image_options"]),
         )
+        exported._check()
+        return exported
+
+    def _check(self) -> None:
+        """Raises ValueError or TypeError where the header, weights and programs do not belong."""
+        classes = len(self.class_names)
+        if not len(self.category_ids) == len(self.thresholds) == classes:
+            raise ValueError(f"there are not as many ids and thresholds as its {classes} classes")
+        if not all(0 <= threshold <= 1 for threshold in self.thresholds):
+            raise ValueError(f"thresholds are scores from 0 to 1, not {self.thresholds}")
+        canvases = make_geometry(self.image_size, self.pyramid_levels).canvases
+        if {*canvases} != {*self.programs}:
+            raise ValueError(f"there are programs for {shown_sizes(self.programs) or 'no images'}")
+        for size, program in self.programs.items():
+            (weights, *_), _ = jax.tree.unflatten(program.in_tree, program.in_avals)
+            shapes = {name: x.shape for name, x in weights.items()}
+            wrong = {*shapes.items()} ^ {(name, x.shape) for name, x in self.weights.items()}
+            if wrong:
+                raise ValueError(
+                    f"{min(wrong)[0]} among its weights is not what {_program(*size)} takes"
+                )
 
 
 def shown_sizes(programs: Mapping[Size, Any]) -> str:

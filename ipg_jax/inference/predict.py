@@ -179,7 +179,7 @@ def _predict_images(
     results = map_ahead(draw, detector.stream(images, threshold=0.0), 2)
     for path, (seen, drawn, png) in zip(images, results, strict=True):
         if seen.found is None or drawn is None:
-            logger.error("%s: left out: %s", shown(path), seen.error)
+            logger.error("left out: %s", seen.error)  # which names the file
             failed.append(path)
             progress.tick()
             continue

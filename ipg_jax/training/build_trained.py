@@ -11,7 +11,7 @@ from etils import epath
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from ipg_jax.files import read_regular
+from ipg_jax.files import is_regular, read_regular
 from ipg_jax.training.build_checks import checked
 from ipg_jax.training.build_compat import fields_of, get_field, has_field, leaves
 from ipg_jax.training.build_fields import fields
@@ -59,6 +59,11 @@ def read_trained_config(workdir: epath.PathLike) -> ConfigDict | None:
     if is_weights(path):
         _, detector = load_detector(path)
         return trained_config(detector["config"], path)
+    if is_regular(path):
+        raise ValueError(
+            f"{path} is neither a run nor a .safetensors of ipg-jax weights, which can be changed; "
+            "what ipg-jax export writes is read by Detector.load alone"
+        )
     path = path / "config.json"
     if not path.exists():
         return None

@@ -89,7 +89,7 @@ def locate(path: epath.PathLike, registry: epath.PathLike = REGISTRY) -> epath.P
     models = known_models(registry)
     if name in models:
         return _file_of(name, models[name])
-    if near := difflib.get_close_matches(name, models, 1, 0.7):
+    if near := difflib.get_close_matches(name.lower(), models, 1, 0.7):
         raise FileNotFoundError(f"there is no {name}; did you mean the detector {near[0]!r}?")
     return path
 

@@ -75,6 +75,30 @@ def test_images_that_are_none_are_refused_before_anything_is_written(tmp_path):
         with pytest.raises(flags.Error) as error:
             named_images([f"{tmp_path}/{name}"], DEFAULT_OPTIONS)
         assert str(error.value) == f"--images={tmp_path}/{name}: {reason}"
+    (tmp_path / "text.jpg").write_text("text")
+    with pytest.raises(ValueError, match=f"^{tmp_path}/text.jpg: not a readable image"):
+        named_images([str(tmp_path)], DEFAULT_OPTIONS)
+    with pytest.raises(FileNotFoundError, match=f"cannot read {tmp_path}/gone.jpg"):
+        named_images([f"{tmp_path}/gone.jpg"], DEFAULT_OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--out={}", "error: --out={0} is a folder: name a file in it, such as {0}/detector.zip"),
+        ("--out={}/file/detector.zip", "error: there can be no folder {0}/file, "),
+        ("--tolerance=nan", "--tolerance is a number: NaN compares nothing"),
+    ],
+)
+def test_wrong_flags_are_refused_before_anything_is_read(flag, message, tmp_path):
+    (tmp_path / "file").write_text("")
+    command = [sys.executable, "-m", "ipg_jax.cli.export", f"--workdir={tmp_path}/gone.zip"]
+    out = f"--out={tmp_path}/a.zip"
+    done = subprocess.run(
+        [*command, out, flag.format(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert message.format(tmp_path) in done.stderr
 
 
 def test_up_to_twenty_images_are_compared_evenly_spread():

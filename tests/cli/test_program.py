@@ -1,6 +1,7 @@
 """Which errors end a command line in one line, and which in their traceback."""
 
 import importlib.util
+import subprocess
 import sys
 
 import pytest
@@ -91,3 +92,22 @@ def test_errors_that_come_out_of_a_library_are_faults_of_the_program(tmp_path):
     assert not is_users(error_of("ipg_jax.made", "unexpected"))
     with pytest.raises(ValueError, match="invalid literal"), users_errors_in_one_line():
         int("x")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def get_config(:", "error: {}, line 1: invalid syntax"),
+        ("", "error: the file that --config names has no function get_config"),
+        ("def get_config(): return None", "has to return a ConfigDict, not NoneType"),
+        ("def get_config(): return 3", "has to return a ConfigDict, not int"),
+    ],
+)
+def test_files_that_are_no_configs_take_one_line(text, message, tmp_path):
+    file = tmp_path / "broken.py"
+    file.write_text(text)
+    command = [sys.executable, "-m", "ipg_jax.cli.configs", f"--config={file}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
+    assert message.format(file) in line

@@ -100,6 +100,20 @@ def test_refuses(field, message):
         BoxMerge(**field)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_boxes_and_scores_that_are_not_finite_are_no_boxes(value):
+    boxes, scores, labels = np.eye(2, 4) * 9 + 1, np.array([0.5, 0.75]), np.array([0, 0])
+    for broken in (boxes, scores):
+        before, broken.flat[0] = broken.flat[0], value
+        with pytest.raises(ValueError, match="one is infinite or NaN"):
+            growing()(boxes, scores, labels)
+        best = growing().select(
+            boxes.astype(np.float32), np.float32(scores), np.int32(labels), np.array([20, 20])
+        )
+        np.testing.assert_array_equal(best.boxes, boxes[1:])
+        broken.flat[0] = before
+
+
 def slow_merge(merge, boxes, scores, labels):
     """The definition, a pair of boxes at a time."""
 

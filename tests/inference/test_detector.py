@@ -1,6 +1,7 @@
 """`Detector` on a task that sees bright rectangles: batches, order, boxes, what cannot be read."""
 
 import io
+import os
 import subprocess
 import sys
 
@@ -156,6 +157,73 @@ def test_pictures_of_pillow_come_upright():
 def test_arrays_that_are_no_pictures_are_refused(array, message):
     with pytest.raises(ValueError, match=message):
         make().predict(array)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"image_size": (64, 32)}, r"got \(64, 32\)"),
+        ({"category_ids": []}, "0 category ids"),
+    ],
+)
+def test_wrong_options_are_refused_before_the_first_picture(options, message):
+    with pytest.raises(ValueError, match=message):
+        make(**options)
+
+
+WRONG_TYPES = """
+from bright_task import make
+
+detector = make()
+for options in ({"threshold": "a"}, {"tiles": 512}, {"image_size": 512}, {"merge": "nms"}):
+    try:
+        make(**options)
+    except (TypeError, ValueError) as error:
+        print(error)
+for picture in (None, 7, b"a.jpg", iter(["a.jpg"])):
+    try:
+        detector.predict(picture)
+    except TypeError as error:
+        print(error)
+"""
+
+
+def test_values_of_wrong_types_are_refused_by_name():
+    # In a process of its own, without the tests' checks of all types.
+    result = subprocess.run(
+        [sys.executable, "-c", WRONG_TYPES],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), os.getcwd()])},
+    )
+    messages = result.stdout.splitlines()
+    for message, start in zip(
+        messages,
+        [
+            "threshold is a score from 0 to 1, not 'a'",
+            "the size of a tile is two whole numbers above 0",
+            "image_size is (short, long), whole numbers with 0 < short <= long, got 512",
+            "merge is a BoxMerge, such as BoxMerge(method='nms'), not 'nms'",
+            "a NoneType is no picture: ",
+            "a int is no picture: ",
+            "a bytes is no picture: ",
+            "a list_iterator is no picture: ",
+        ],
+        strict=True,
+    ):
+        assert message.startswith(start)
+
+
+def test_an_empty_picture_of_pillow_is_refused():
+    with pytest.raises(ValueError, match=r"the picture \[0, 0, 3\] is empty"):
+        make().predict(Image.new("RGB", (0, 0)))
+
+
+def test_a_file_that_is_no_picture_is_named(tmp_path):
+    (tmp_path / "a.jpg").write_text("text")
+    with pytest.raises(ValueError, match=r"a\.jpg: not a readable image"):
+        make().predict([np.zeros((8, 8, 3), np.uint8), tmp_path / "a.jpg"])
 
 
 def test_no_pictures():

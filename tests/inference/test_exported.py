@@ -1,6 +1,7 @@
 """Exported detectors: the same boxes, one file, what is refused, and JAX alone."""
 
 import functools
+import io
 import json
 import os
 import pathlib
@@ -120,12 +121,23 @@ def test_other_files_are_refused_by_name(file, tmp_path):
         ({"version": 2}, r"of version 2 of the format, and this ipg_jax .* reads version 1"),
         ({"thresholds": None}, "cannot be read"),
         ({"inputs": [{"height": 1, "width": 1}]}, "cannot be read"),
+        ({"inputs": []}, "there are programs for no images"),
+        ({"image_size": [64, 64]}, "there are programs for 64 x 96 or 96 x 64"),
+        ({"pyramid_levels": "4"}, "cannot be read"),
+        ({"category_ids": [1]}, "not as many ids and thresholds as its 10 classes"),
+        ({"thresholds": [7.0] * len(header["thresholds"])}, "scores from 0 to 1, not"),
     ):
         new = json.dumps(header | changed).encode()
         refused(rewritten(file, tmp_path / "new.zip", **{"detector.json": new}), message)
     for part in (b"", program[: len(program) // 2]):
         damaged = rewritten(file, tmp_path / "damaged.zip", **{"programs/64x96": part})
         refused(damaged, "cannot be read")
+    array = io.BytesIO()
+    np.save(array, np.zeros(1, np.float32))
+    with zipfile.ZipFile(file) as archive:
+        name = next(name for name in archive.namelist() if name.endswith("kernel.npy"))
+    other = rewritten(file, tmp_path / "other.zip", **{name: array.getvalue()})
+    refused(other, "among its weights is not what programs/64x96 takes")
     (tmp_path / "flipped.zip").write_bytes(
         data.replace(program[:64], bytes(64))
     )  # the checksum of the member is not right any more

@@ -40,6 +40,12 @@ def test_fields_that_are_not_set_keep_their_types(workdir):
         config.num_steps = "many"
 
 
+def test_a_file_that_is_no_detector_to_be_changed_is_named(tmp_path):
+    (tmp_path / "detector.zip").write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"detector\.zip is neither a run nor a \.safetensors"):
+        read_trained_config(tmp_path / "detector.zip")
+
+
 def test_what_would_change_the_model_is_refused_with_both_values(workdir):
     changed = given(model__anchor_scale=2.0, model__fpn_channels=64, optimizer__name="adamw")
     with pytest.raises(ValueError, match="is another one than the config says") as error:

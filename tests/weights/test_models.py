@@ -82,8 +82,9 @@ def test_files_and_folders_go_before_names(registry, tmp_path):
     assert str(locate("people", models)) == "people"
     assert str(locate("runs/people", models)) == "runs/people"
     assert str(locate("elsewhere", models)) == "elsewhere"
-    with pytest.raises(FileNotFoundError, match="did you mean the detector 'people'"):
-        locate("peoples", models)
+    for typo in ("peoples", "PEOPLE"):
+        with pytest.raises(FileNotFoundError, match="did you mean the detector 'people'"):
+            locate(typo, models)
 
 
 @pytest.mark.parametrize(
