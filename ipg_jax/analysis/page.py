@@ -62,8 +62,7 @@ def page(source: Source, report: DatasetReport) -> str:
             row(table(size_table(report)), _size_chart(report)),
             note(
                 "A size is the square root of a box's area, in pixels. Forced are objects that no "
-                "anchor overlaps enough to be positive: the matcher takes their best, whatever the "
-                "IoU."
+                "anchor overlaps enough to be positive: a matcher by IoU takes their best."
             ),
         ),
         section(

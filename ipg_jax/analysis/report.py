@@ -40,6 +40,7 @@ class DetectorSettings:
       foreground_iou: IoU from which an anchor is positive.
       background_iou: IoU below which it is negative.
       match: the matcher.
+      by_iou: whether it decides by the IoU, so that objects need an anchor of their size.
       limits: by name, such as the field of the config, how many boxes of an image something lets
         through.
     """
@@ -49,6 +50,7 @@ class DetectorSettings:
     foreground_iou: float
     background_iou: float
     match: Match
+    by_iou: bool = True
     limits: Mapping[str, int]
 
 
@@ -162,6 +164,7 @@ class DatasetReport:
       tiny: objects below `TINY` pixels.
       foreground_iou: IoU from which an anchor is positive.
       background_iou: IoU below which an anchor is negative.
+      by_iou: whether the matcher decides by these.
       overlaps: of all objects.
       overlaps_by_size: of the objects of each size class.
       matched_images: on how many images the matcher was tried; the next two are of them.
@@ -192,6 +195,7 @@ class DatasetReport:
     tiny: int
     foreground_iou: float
     background_iou: float
+    by_iou: bool
     overlaps: Overlaps
     overlaps_by_size: tuple[Overlaps, ...]
     matched_images: int
@@ -264,6 +268,7 @@ def analyse(
         tiny=int((objects.side < TINY).sum()),
         foreground_iou=detector.foreground_iou,
         background_iou=detector.background_iou,
+        by_iou=detector.by_iou,
         overlaps=_overlaps(overlaps.max(axis=1), detector),
         overlaps_by_size=tuple(
             _overlaps(overlaps[size_class == k].max(axis=1), detector) for k in range(len(EDGES))

@@ -45,7 +45,7 @@ def hints(report: DatasetReport) -> Hints:
         f"IoU {COVERED:g}"
     )
     warnings = [_limit_text(limit, report) for limit in report.limits if limit.images_over]
-    if covered < ENOUGH:
+    if covered < ENOUGH and report.by_iou:
         remedy = f"; try {proposed_changes(report)}" if report.proposal else ""
         warnings.append(f"the anchors cover {percent(covered)} of the objects{remedy}")
     return Hints([line], warnings)
@@ -66,6 +66,11 @@ def verdict(report: DatasetReport) -> str:
     """Returns what there is to say of the anchors."""
     if report.proposal is None:
         return "The anchors fit: no others that were tried cover a percent more."
+    if not report.by_iou:
+        return (
+            "The matcher needs no anchor of an object's size. For matching by IoU: "
+            f"{proposed_changes(report)}."
+        )
     return f"Proposal: {proposed_changes(report)}."
 
 

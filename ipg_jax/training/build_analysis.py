@@ -79,6 +79,7 @@ def build_detector_settings(config: ConfigDict, *, tile: Size | None = None) -> 
         foreground_iou=by_iou.foreground_iou,
         background_iou=by_iou.background_iou,
         match=match,
+        by_iou=isinstance(matcher, IouMatcher),
         limits=limits,
     )
 

@@ -210,5 +210,10 @@ def test_hints_warn_of_anchors_and_limits(source):
     assert warnings[0].startswith("config.eval.max_detections: 4, and 1 of 3 images")
     assert warnings[1].startswith("the anchors cover ")
     assert "try config.model.fpn_levels=(2,5)" in warnings[1]
+    other = dataclasses.replace(settings(), by_iou=False)  # a matcher that needs no overlap
+    assert hints(numbers(source, other)).warnings == []
+    assert "For matching by IoU: config.model.fpn_levels=(2,5)" in format_report(
+        numbers(source, other)
+    )
     fitting = ListedSource([((16, 16, 48, 48), 0)], size=(128, 128))
     assert hints(numbers(fitting, settings((128, 128)))).warnings == []
