@@ -30,6 +30,8 @@ def figures_of(source, results, history=None):
         parameters={"backbone": 1_000_000, "head": 234_567},
         image_size=(512, 640),
         class_names=source.class_names,
+        data=source.name,
+        annotated=len(source),
         evaluated=len(source),
         max_detections=100,
     )

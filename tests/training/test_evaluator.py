@@ -237,6 +237,7 @@ def test_results_without_annotations_are_named_as_coco_wants(evaluate, tmp_path)
     assert written == {
         "metrics.json": {
             "step": 3,
+            "data": "image_info_test-dev2017.json",
             "images": {"annotated": 10, "evaluated": 10, "unreadable": 0},
             "coco": None,
             "voc": None,
