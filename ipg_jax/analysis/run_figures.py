@@ -25,6 +25,7 @@ class RunFigures(NamedTuple):
         older versions.
       annotated: how many images their annotations list; the same.
       evaluated: how many images the evaluation saw; the same.
+      score_threshold: detections of this score or less were dropped.
       max_detections: how many of an image the detector keeps at most.
     """
 
@@ -39,6 +40,7 @@ class RunFigures(NamedTuple):
     data: str | None
     annotated: int | None
     evaluated: int | None
+    score_threshold: float
     max_detections: int
 
 

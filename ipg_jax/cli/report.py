@@ -38,6 +38,7 @@ def main(_: list[str]) -> None:
         from ipg_jax.analysis.errors import judge
         from ipg_jax.analysis.run_figures import check_comparable
         from ipg_jax.analysis.run_page import run_page
+        from ipg_jax.evaluation import nothing_found
         from ipg_jax.files import make_folder, write_whole
         from ipg_jax.training.build_report import check_evaluated_on, open_evaluated, read_run
         from ipg_jax.training.build_trained import for_trained
@@ -72,6 +73,8 @@ def main(_: list[str]) -> None:
     best = {"step": first.step, **thresholds_json(of_classes)}
     write_whole(path.parent / "thresholds.json", json.dumps(best, indent=2))
     write_whole(path, text)
+    if not first.results:
+        print(nothing_found(first.score_threshold))
     print(f"wrote {path}")
 
 

@@ -59,6 +59,7 @@ def read_run(workdir: epath.PathLike, config: ConfigDict) -> RunFigures:
         data=metrics.get("data"),
         annotated=images.get("annotated"),
         evaluated=images.get("evaluated"),
+        score_threshold=metrics.get("score_threshold", task.score_threshold),
         max_detections=task.max_detections,
     )
 

@@ -112,6 +112,7 @@ def write_evaluation(
         evaluation.save_results(folder / f"detections_{name}.json", scored.results)
     others = {name: scored.metrics for name, scored in found.others.items()}
     figures = {"step": step, "data": source.name, "images": found.images._asdict()}
+    figures |= {"score_threshold": found.score_threshold}
     figures |= {**found.metrics, **others}
     write_whole(folder / "metrics.json", json.dumps(figures, indent=2))
     if not source.records.annotated:

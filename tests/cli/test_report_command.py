@@ -88,10 +88,14 @@ def test_what_a_run_lacks_is_named(tmp_path):
     write_run(tmp_path, jitter=0.1)
     run = read_run(tmp_path, small_config())
     assert (run.step, run.evaluated, run.max_detections) == (40, 6, 100)
+    assert run.score_threshold == 0.05  # of the config: older evaluations do not say
     assert run.history["train/loss"] == ([10, 20], [0.1, 0.05])
     # The stem of ResNet-10 is 7 x 7 x 3 x 16, and the rest more.
     assert run.parameters["backbone"] > 7 * 7 * 3 * 16
     metrics = tmp_path / "eval" / "metrics.json"
+    written = json.loads(metrics.read_text())
+    metrics.write_text(json.dumps(written | {"score_threshold": 0.3}))
+    assert read_run(tmp_path, small_config()).score_threshold == 0.3
     metrics.write_text('{"step": 3, "coco": null}')
     with pytest.raises(ValueError, match="has no figures"):
         read_run(tmp_path, small_config())
