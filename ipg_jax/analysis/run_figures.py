@@ -21,7 +21,11 @@ class RunFigures(NamedTuple):
       parameters: how many the model has, by part.
       image_size: limits of the (short, long) side of its images, in pixels.
       class_names: what it was trained with.
-      evaluated: how many images the evaluation saw; None if the run does not say.
+      data: name of the data that it was evaluated on; None if the run does not say, as those of
+        older versions.
+      annotated: how many images their annotations list; the same.
+      evaluated: how many images the evaluation saw; the same.
+      score_threshold: detections of this score or less were dropped.
       max_detections: how many of an image the detector keeps at most.
     """
 
@@ -33,7 +37,10 @@ class RunFigures(NamedTuple):
     parameters: Mapping[str, int]
     image_size: tuple[int, int]
     class_names: Sequence[str]
+    data: str | None
+    annotated: int | None
     evaluated: int | None
+    score_threshold: float
     max_detections: int
 
 

@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 
 from ipg_jax.analysis.curves import Curve, thresholds
-from ipg_jax.analysis.elements import document
+from ipg_jax.analysis.elements import document, note, section
 from ipg_jax.analysis.error_sections import (
     confusion_section,
     curve_section,
@@ -23,6 +23,7 @@ from ipg_jax.analysis.run_sections import (
     training_section,
 )
 from ipg_jax.data import Source
+from ipg_jax.evaluation import nothing_found
 from ipg_jax.text import shown
 
 
@@ -44,6 +45,17 @@ def run_page(
     """
     best = thresholds(of_classes)
     gallery = Gallery(source, judged, best)
+    if run.results:
+        sections = [
+            error_section(judged),
+            curve_section(of_classes),
+            size_section(judged, best),
+            confusion_section(judged, best),
+            gallery.missed(),
+            gallery.false_positives(),
+        ]
+    else:  # every object is missed, and of nothing there are no curves and no errors
+        sections = [section("Errors", note(nothing_found(run.score_threshold))), gallery.missed()]
     return document(
         f"Report of {shown(run.name)}",
         f"<h1>{html.escape(shown(run.name))}</h1>",
@@ -54,11 +66,6 @@ def run_page(
         comparison,
         training_section(run),
         precision_section(run),
-        error_section(judged),
-        curve_section(of_classes),
-        size_section(judged, best),
-        confusion_section(judged, best),
-        gallery.missed(),
-        gallery.false_positives(),
+        *sections,
         model_section(run),
     )

@@ -38,20 +38,24 @@ def main(_: list[str]) -> None:
         from ipg_jax.analysis.errors import judge
         from ipg_jax.analysis.run_figures import check_comparable
         from ipg_jax.analysis.run_page import run_page
+        from ipg_jax.evaluation import nothing_found
         from ipg_jax.files import make_folder, write_whole
-        from ipg_jax.training.build_report import open_evaluated, read_run
+        from ipg_jax.training.build_report import check_evaluated_on, open_evaluated, read_run
         from ipg_jax.training.build_trained import for_trained
 
     assert WORKDIR.value is not None
     workdir = epath.Path(command_line.home(WORKDIR.value))
     config = for_trained(flags.FLAGS.config, workdir)
     first = read_run(workdir, config)
-    runs = [first]
+    runs, folders = [first], [workdir]
     for folder in COMPARE.value:
         other = epath.Path(command_line.home(folder))
         runs.append(read_run(other, for_trained(None, other)))
+        folders.append(other)
         check_comparable(first, runs[-1])
     source = open_evaluated(workdir, config)
+    for folder, one in zip(folders, runs, strict=True):
+        check_evaluated_on(folder, one, source)
     comparison = ""
     if len(runs) > 1:
         names = [one.name for one in runs]
@@ -69,6 +73,8 @@ def main(_: list[str]) -> None:
     best = {"step": first.step, **thresholds_json(of_classes)}
     write_whole(path.parent / "thresholds.json", json.dumps(best, indent=2))
     write_whole(path, text)
+    if not first.results:
+        print(nothing_found(first.score_threshold))
     print(f"wrote {path}")
 
 

@@ -16,7 +16,7 @@ from ipg_jax.evaluation.detections import (
 from ipg_jax.evaluation.ground_truth import Annotations, GroundTruth
 from ipg_jax.evaluation.merge import MERGE_METHODS, MERGE_OVERLAPS, BoxMerge, Tiles
 from ipg_jax.evaluation.metrics import AITOD_AREA_RANGES, METRICS, Metric, evaluate
-from ipg_jax.evaluation.report import format_metrics, format_summaries
+from ipg_jax.evaluation.report import format_metrics, format_summaries, nothing_found
 from ipg_jax.evaluation.visdrone import evaluate_visdrone
 from ipg_jax.evaluation.voc import evaluate_voc
 
@@ -40,5 +40,6 @@ __all__ = [
     "format_metrics",
     "format_summaries",
     "load_results",
+    "nothing_found",
     "save_results",
 ]

@@ -29,6 +29,18 @@ def format_metrics(metrics: Mapping[str, Any]) -> str:
     return "\n".join([table[0], rule, *table[1:], rule, *lines])
 
 
+def nothing_found(score_threshold: float) -> str:
+    """Returns the sentence that a log and a report have of an evaluation without detections.
+
+    Args:
+      score_threshold: detections of this score or less were dropped.
+    """
+    return (
+        f"0 detections: nothing was found above config.eval.score_threshold={score_threshold:g}. "
+        "Train for longer, or run ipg-jax eval with a lower one to see less sure detections."
+    )
+
+
 def format_summaries(metrics: Mapping[str, Mapping[str, Any]]) -> str:
     """The figures of whole data sets beside each other, as aligned plain text.
 

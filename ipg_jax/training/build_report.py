@@ -8,7 +8,9 @@ from ml_collections import ConfigDict
 
 from ipg_jax import data
 from ipg_jax.analysis.run_figures import RunFigures
+from ipg_jax.evaluation.ground_truth import index_results
 from ipg_jax.files import read_json
+from ipg_jax.text import shown
 from ipg_jax.training.build import build_task
 from ipg_jax.training.build_checks import checked
 from ipg_jax.training.build_data import check_annotated, log_report, open_source
@@ -44,6 +46,7 @@ def read_run(workdir: epath.PathLike, config: ConfigDict) -> RunFigures:
         )
     task = build_task(config)
     variables = jax.eval_shape(task.init, jax.random.key(0))
+    images = metrics.get("images") or {}
     return RunFigures(
         name=workdir.name,
         history=read_scalars(workdir),
@@ -53,7 +56,10 @@ def read_run(workdir: epath.PathLike, config: ConfigDict) -> RunFigures:
         parameters=count_parameters(variables),
         image_size=tuple(config.image_size),
         class_names=trained_class_names(workdir),
-        evaluated=(metrics.get("images") or {}).get("evaluated"),
+        data=metrics.get("data"),
+        annotated=images.get("annotated"),
+        evaluated=images.get("evaluated"),
+        score_threshold=metrics.get("score_threshold", task.score_threshold),
         max_detections=task.max_detections,
     )
 
@@ -69,3 +75,39 @@ def open_evaluated(workdir: epath.PathLike, config: ConfigDict) -> data.Source:
     log_report(source)
     check_annotated(source)
     return source
+
+
+def check_evaluated_on(workdir: epath.PathLike, run: RunFigures, source: data.Source) -> None:
+    """Checks that the last evaluation of a run was of the data that its report reads.
+
+    A run of an older version that does not name its data is known by their number of images and by
+    the ids of its detections alone.
+
+    Args:
+      workdir: folder of the run, for messages.
+      run: what it holds.
+      source: the data of the report.
+
+    Raises:
+      ValueError: it was of other data.
+    """
+    folder = epath.Path(workdir) / "eval"
+    remedy = (
+        "give ipg-jax report the --config.data... flags of that evaluation, or run "
+        f"ipg-jax eval --workdir={workdir} again with those of the report"
+    )
+    images = source.expected_images
+    if run.data not in (None, source.name) or run.annotated not in (None, images):
+        was = "other data" if run.data is None else shown(run.data)
+        count = "" if run.annotated is None else f" ({run.annotated} images)"
+        raise ValueError(
+            f"{folder / 'metrics.json'} is of {was}{count}, and the report would read "
+            f"{shown(source.name)} ({images} images): {remedy}"
+        )
+    try:
+        index_results(source, run.results)
+    except ValueError as error:
+        raise ValueError(
+            f"{folder / 'detections.json'} does not fit {shown(source.name)}, which the report "
+            f"would read: {error}. It is of other data: {remedy}"
+        ) from error

@@ -92,6 +92,7 @@ class Evaluation(NamedTuple):
       metrics: see `Scored`; of `Evaluator.detected`, these are of the first.
       results: the same.
       samples: pictures of predictions beside the ground truth, uint8 `[H, W, 3]`.
+      score_threshold: detections of this score or less were dropped.
       others: what the rest of `Evaluator.detected` has found, by name.
     """
 
@@ -99,6 +100,7 @@ class Evaluation(NamedTuple):
     metrics: dict[str, dict[str, Any] | None]
     results: list[dict[str, Any]]
     samples: list[UInt8[np.ndarray, "_ _ 3"]]
+    score_threshold: float
     others: Mapping[str, Scored] = MappingProxyType({})
 
     @property
@@ -192,7 +194,13 @@ class Evaluator:
         }
         self._log(scored)
         first = scored.pop(self.detected[0])
-        return Evaluation(images, *first, samples=samples, others=MappingProxyType(scored))
+        return Evaluation(
+            images,
+            *first,
+            samples=samples,
+            score_threshold=self.task.score_threshold,
+            others=MappingProxyType(scored),
+        )
 
     def _metrics(self, results: list[dict[str, Any]]) -> dict[str, dict[str, Any] | None]:
         names = dict.fromkeys(("coco", "voc", self.metric))
@@ -210,7 +218,7 @@ class Evaluator:
         }
 
     def _log(self, scored: Mapping[str, Scored]) -> None:
-        """Logs a table for each name, and one that compares them."""
+        """Logs a table for each name, and one that compares them; and what found nothing."""
         figures = {
             name: metrics
             for name, of_one in scored.items()
@@ -221,6 +229,10 @@ class Evaluator:
             logger.info("%s%s", heading, evaluation.format_metrics(metrics))
         if len(figures) > 1:
             logger.info("%s", evaluation.format_summaries(figures))
+        for name, of_one in scored.items():
+            if not of_one.results:
+                heading = f"{name}: " if len(scored) > 1 else ""
+                logger.info("%s%s", heading, evaluation.nothing_found(self.task.score_threshold))
 
     def _collect(
         self, variables: PyTree, samples: list[np.ndarray]

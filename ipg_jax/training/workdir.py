@@ -97,7 +97,7 @@ def class_list(source: data.Source) -> list[dict[str, Any]]:
 def write_evaluation(
     workdir: epath.Path, step: int, found: Evaluation, source: data.Source
 ) -> None:
-    """Writes `eval/metrics.json` and `eval/detections.json`.
+    """Writes `eval/metrics.json`, which names the data, and `eval/detections.json`.
 
     Of an evaluation of several (`Evaluator.detected`) these hold the first, and `metrics.json` the
     figures of the others under their names; their detections are in `detections_tiled.json`, say.
@@ -111,7 +111,9 @@ def write_evaluation(
     for name, scored in found.others.items():
         evaluation.save_results(folder / f"detections_{name}.json", scored.results)
     others = {name: scored.metrics for name, scored in found.others.items()}
-    figures = {"step": step, "images": found.images._asdict(), **found.metrics, **others}
+    figures = {"step": step, "data": source.name, "images": found.images._asdict()}
+    figures |= {"score_threshold": found.score_threshold}
+    figures |= {**found.metrics, **others}
     write_whole(folder / "metrics.json", json.dumps(figures, indent=2))
     if not source.records.annotated:
         images = epath.Path(source.name).stem.removeprefix("image_info_")

@@ -30,7 +30,10 @@ def figures_of(source, results, history=None):
         parameters={"backbone": 1_000_000, "head": 234_567},
         image_size=(512, 640),
         class_names=source.class_names,
+        data=source.name,
+        annotated=len(source),
         evaluated=len(source),
+        score_threshold=0.05,
         max_detections=100,
     )
 
@@ -65,6 +68,7 @@ def test_it_shows_what_was_missed_and_what_is_wrong(source):
         "eval/coco_AP50": ([30], [0.5]),
     }
     found = page_of(source, results, history)
+    assert {"Confusion", "Sizes", "False positives"} <= {*found.texts["h2"]}
     assert "run<1>" in found.text
     assert {"loss", "COCO's AP", "images per second", "4", "1.23 M"} <= set(found.text)
     assert "unreadable images" not in found.text  # always 0
@@ -82,7 +86,11 @@ def test_it_shows_what_was_missed_and_what_is_wrong(source):
 def test_a_run_that_found_nothing_has_a_page(source):
     found = page_of(source, [])
     assert "The run's metrics.jsonl holds no curve." in found.text
-    assert "There are none." in found.text  # no false positives
+    sentence = "0 detections: nothing was found above config.eval.score_threshold=0.05."
+    assert any(text.startswith(sentence) for text in found.text)
+    # Of nothing there are no curves, sizes, confusion and false positives.
+    sections = ["Training", "Average precision", "Errors", "Missed objects", "Model"]
+    assert found.texts["h2"] == sections
     assert len(found.images) == 3  # all objects are missed
     broken = ListedSource([((10, 10, 16, 16), 0)], class_names=NAMES, unreadable=[0])
     assert page_of(broken, []).images == []

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from configs import digits_ipg
 from ipg_jax.evaluation import evaluate_coco
 from ipg_jax.training.build_data import open_source
-from ipg_jax.training.build_report import read_run
+from ipg_jax.training.build_report import check_evaluated_on, open_evaluated, read_run
 from ipg_jax.training.workdir import class_list
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -46,6 +46,7 @@ def write_run(workdir: pathlib.Path, *, jitter: float) -> int:
     (workdir / "eval").mkdir(parents=True)
     metrics = {
         "step": 40,
+        "data": source.name,
         "images": {"annotated": 6, "evaluated": 6, "unreadable": 0},
         "coco": evaluate_coco(source, results),
     }
@@ -61,17 +62,19 @@ def write_run(workdir: pathlib.Path, *, jitter: float) -> int:
     return len(results)
 
 
+def report(*flags: str, cwd: pathlib.Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "ipg_jax.cli.report", *flags]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
+
+
 def test_the_program_writes_a_page_and_thresholds(tmp_path):
     objects = write_run(tmp_path / "good", jitter=0.1)
     write_run(tmp_path / "bad", jitter=4.0)
-    command = [
-        *(sys.executable, "-m", "ipg_jax.cli.report", f"--workdir={tmp_path / 'bad'}"),
-        f"--compare={tmp_path / 'good'}",
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
+    workdir, other = tmp_path / "bad", tmp_path / "good"
+    done = report(f"--workdir={workdir}", f"--compare={other}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "AP of good is above that of bad: the difference is +" in done.stdout
     page = (tmp_path / "bad" / "report" / "index.html").read_text()
@@ -85,10 +88,14 @@ def test_what_a_run_lacks_is_named(tmp_path):
     write_run(tmp_path, jitter=0.1)
     run = read_run(tmp_path, small_config())
     assert (run.step, run.evaluated, run.max_detections) == (40, 6, 100)
+    assert run.score_threshold == 0.05  # of the config: older evaluations do not say
     assert run.history["train/loss"] == ([10, 20], [0.1, 0.05])
     # The stem of ResNet-10 is 7 x 7 x 3 x 16, and the rest more.
     assert run.parameters["backbone"] > 7 * 7 * 3 * 16
     metrics = tmp_path / "eval" / "metrics.json"
+    written = json.loads(metrics.read_text())
+    metrics.write_text(json.dumps(written | {"score_threshold": 0.3}))
+    assert read_run(tmp_path, small_config()).score_threshold == 0.3
     metrics.write_text('{"step": 3, "coco": null}')
     with pytest.raises(ValueError, match="has no figures"):
         read_run(tmp_path, small_config())
@@ -98,3 +105,45 @@ def test_what_a_run_lacks_is_named(tmp_path):
     metrics.unlink()
     with pytest.raises(FileNotFoundError, match=r"python eval\.py --workdir="):
         read_run(tmp_path, small_config())
+
+
+def test_a_report_of_other_data_than_the_evaluation_is_refused(tmp_path):
+    write_run(tmp_path, jitter=0.1)
+    done = report(f"--workdir={tmp_path}", "--config.data.eval_scenes=5", cwd=tmp_path)
+    assert done.returncode == 2
+    assert (
+        f"{tmp_path}/eval/metrics.json is of digits eval (6 images), and the report would read "
+        "digits eval (5 images): give ipg-jax report the --config.data... flags of that "
+        f"evaluation, or run ipg-jax eval --workdir={tmp_path} again"
+    ) in done.stderr
+    assert not (tmp_path / "report").exists()
+
+
+def test_the_data_of_an_evaluation_are_compared_as_far_as_it_names_them(tmp_path):
+    write_run(tmp_path, jitter=0.1)
+    source, path = open_evaluated(tmp_path, small_config()), tmp_path / "eval" / "metrics.json"
+    written = json.loads(path.read_text())
+
+    def check(**changes) -> None:
+        kept = {k: v for k, v in (written | changes).items() if v is not None}
+        path.write_text(json.dumps(kept))
+        check_evaluated_on(tmp_path, read_run(tmp_path, small_config()), source)
+
+    check()
+    with pytest.raises(ValueError, match=r"is of hit_uav/val \(6 images\), and the report would"):
+        check(data="hit_uav/val")
+    with pytest.raises(ValueError, match=r"is of hit_uav/val, and the report would"):
+        check(data="hit_uav/val", images=None)
+    # As older versions wrote it.
+    check(data=None)
+    check(data=None, images=None)
+    with pytest.raises(ValueError, match=r"is of other data \(7 images\), and the report would"):
+        check(data=None, images={"annotated": 7, "evaluated": 6, "unreadable": 1})
+    detections = tmp_path / "eval" / "detections.json"
+    results = json.loads(detections.read_text())
+    detections.write_text(json.dumps([*results, results[0] | {"image_id": "a.png"}]))
+    with pytest.raises(
+        ValueError,
+        match=r"1 values of image_id in the results .*: 'a\.png'\. It is of other data: give ipg-",
+    ):
+        check(data=None, images=None)

@@ -66,7 +66,10 @@ class StandInEvaluator:
         self.steps.append(step)
         ap = float(variables["params"]["x"]) / 1e4
         images = ImageCounts(annotated=1, evaluated=1, unreadable=0)
-        return Evaluation(images=images, metrics={"coco": {"AP": ap}}, results=[], samples=[])
+        metrics = {"coco": {"AP": ap}}
+        return Evaluation(
+            images=images, metrics=metrics, results=[], samples=[], score_threshold=0.05
+        )
 
 
 def make_run(**changes: Any) -> TrainRun:

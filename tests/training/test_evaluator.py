@@ -25,6 +25,7 @@ def evaluate(tiny_config):
     def run(
         config=tiny_config,
         annotated: bool = True,
+        finds: bool = True,
         samples: int = 0,
         unreadable: Sequence[int] = (),
     ):
@@ -43,7 +44,7 @@ def evaluate(tiny_config):
 
         def predict_step(variables, batch):
             shapes.append(batch.pyramid[0].shape[1:3])
-            valid = batch.valid & ~batch.ignore
+            valid = batch.valid & ~batch.ignore & finds
             scores = np.where(valid, np.float32(0.9), np.float32(0))
             found = Detections(batch.boxes, scores, batch.labels, valid)
             return found, batch.replace(pyramid=())
@@ -228,6 +229,20 @@ def test_data_without_annotations_is_not_scored(evaluate, caplog):
     assert f"{source.name} has no annotations" in caplog.text
 
 
+def test_an_evaluation_that_finds_nothing_says_so(evaluate, tiny_config, caplog, tmp_path):
+    caplog.set_level("INFO")
+    evaluate()
+    assert "0 detections" not in caplog.text
+    with tiny_config.unlocked():
+        tiny_config.eval.score_threshold = 0.25
+    found, _, source = evaluate(finds=False)
+    sentence = "0 detections: nothing was found above config.eval.score_threshold=0.25."
+    assert sentence in caplog.text
+    write_evaluation(epath.Path(tmp_path), 3, found, source)
+    written = json.loads((tmp_path / "eval" / "metrics.json").read_text())
+    assert written["score_threshold"] == 0.25
+
+
 def test_results_without_annotations_are_named_as_coco_wants(evaluate, tmp_path):
     workdir = epath.Path(tmp_path) / "ipg101"
     found, _, source = evaluate(annotated=False)
@@ -237,7 +252,9 @@ def test_results_without_annotations_are_named_as_coco_wants(evaluate, tmp_path)
     assert written == {
         "metrics.json": {
             "step": 3,
+            "data": "image_info_test-dev2017.json",
             "images": {"annotated": 10, "evaluated": 10, "unreadable": 0},
+            "score_threshold": 0.0,
             "coco": None,
             "voc": None,
         },
