@@ -189,12 +189,12 @@ def judged(found: Sequence[Difference], tolerance: float) -> str:
     """Returns what is to be said of all images, or ends the process: they differ by too much."""
     if not any(one.objects for one in found):
         return "nothing was found in these images: nothing could be compared"
-    _, score, box, pixels, _ = np.max(found, axis=0).tolist()  # NaN, if one is
+    worst = type(found[0])(*np.max(found, axis=0).tolist())  # NaN, if one is
     figures = (
-        f"scores differ by up to {score:.1e}, boxes by {pixels:.1e} pixels and {box:.1e} of their "
-        f"side, labels of {sum(one.unmatched for one in found)} objects"
+        f"scores differ by up to {worst.score:.1e}, boxes by {worst.pixels:.1e} pixels and "
+        f"{worst.box:.1e} of their side, labels of {sum(one.unmatched for one in found)} objects"
     )
-    if not np.maximum(score, box) <= tolerance:
+    if not worst.largest <= tolerance:
         sys.exit(
             f"{figures}: more than --tolerance={tolerance:g}; do not use the export before you "
             "know why"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from etils import epath
@@ -151,10 +151,7 @@ def for_trained(given: ConfigDict | None, workdir: epath.PathLike) -> ConfigDict
         return trained
     given = checked(given)
     refused, changes = [], []
-    for path, now in leaves(given):
-        before = get_field(trained, path) if has_field(trained, path) else None
-        if before == now:
-            continue
+    for path, before, now in _differences(trained, given):
         if _makes_the_model(path):
             if now is not None:
                 refused.append(f"config.{path}: trained with {before!r}, given {now!r}")
@@ -175,8 +172,8 @@ def for_trained(given: ConfigDict | None, workdir: epath.PathLike) -> ConfigDict
 def check_same_model(config: ConfigDict, workdir: epath.PathLike) -> None:
     """Checks that a training goes on with the model that its workdir has checkpoints of.
 
-    Else `eval.py` would take the new config for the old checkpoints too. A `config.json` that
-    cannot be read is for `workdir.check_workdir` to tell.
+    Else `eval.py` would take the new config for the old checkpoints too. Where `config.json` cannot
+    be understood, there is a warning, and `workdir.check_workdir` tells whether the run can go on.
 
     Raises:
       ValueError: the model is another one; the message names each field.
@@ -186,15 +183,15 @@ def check_same_model(config: ConfigDict, workdir: epath.PathLike) -> None:
         return
     try:
         trained = read_trained_config(workdir)
-    except ValueError:
+    except ValueError as error:
+        logger.warning("the model is not compared with that of the checkpoints: %s", error)
         return
     if trained is None:
         return
     refused = [
         f"config.{path}: trained with {before!r}, given {now!r}"
-        for path, now in leaves(config)
+        for path, before, now in _differences(trained, config)
         if _makes_the_model(path)
-        and (before := get_field(trained, path) if has_field(trained, path) else None) != now
     ]
     if refused:
         raise ValueError(
@@ -202,6 +199,14 @@ def check_same_model(config: ConfigDict, workdir: epath.PathLike) -> None:
             + "\n  ".join(refused)
             + f"\nuse another workdir; --config.init_from={workdir} there starts from these weights"
         )
+
+
+def _differences(trained: ConfigDict, given: ConfigDict) -> Iterator[tuple[str, Any, Any]]:
+    """The fields of a config that are not as in that of a run, and both values."""
+    for path, now in leaves(given):
+        before = get_field(trained, path) if has_field(trained, path) else None
+        if before != now:
+            yield path, before, now
 
 
 def _makes_the_model(path: str) -> bool:
