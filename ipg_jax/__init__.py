@@ -10,9 +10,9 @@
     loss, metrics = task.loss(variables, batch, rng=rng)
     detections = task.predict(variables, pyramid, image_size)
 
-Importing the package does not import TensorFlow; `ipg_jax.data`, which is imported when it is first
-used, does. Models, tasks, operators and the training step need neither that nor `ml_collections`,
-which `build_task` reads configs with.
+TensorFlow, whose import takes seconds, is imported when batches or `TfdsSource` of `ipg_jax.data`
+are first used. Models, tasks, operators and the training step need neither that nor
+`ml_collections`, which `build_task` reads configs with.
 """
 
 import importlib

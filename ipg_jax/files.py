@@ -110,6 +110,34 @@ def is_regular(path: epath.PathLike) -> bool:
     return path.exists() and not path.is_dir() if is_remote(path) else os.path.isfile(path)
 
 
+def exists(path: epath.PathLike) -> bool:
+    """Returns whether there is such a file or folder, or anything else of that name."""
+    local = local_path(path)
+    return epath.Path(path).exists() if local is None else os.path.exists(local)
+
+
+def is_folder(path: epath.PathLike) -> bool:
+    """Returns whether there is such a folder."""
+    local = local_path(path)
+    return epath.Path(path).is_dir() if local is None else os.path.isdir(local)
+
+
+def list_folder(path: epath.PathLike) -> list[str]:
+    """Returns the names in a folder, sorted.
+
+    Raises:
+      OSError: it cannot be listed; the message names it.
+    """
+    local = local_path(path)
+    try:
+        if local is not None:
+            return sorted(os.listdir(local))
+        return sorted(entry.name for entry in epath.Path(path).iterdir())
+    except Exception as error:  # the clients of stores have errors of their own
+        reason = getattr(error, "strerror", None) or error
+        raise OSError(f"cannot list {shown(os.fspath(path))}: {shown(reason)}") from error
+
+
 def check_regular(path: epath.PathLike) -> None:
     """Raises OSError, which names `path`, unless it is a regular file or a remote one.
 

@@ -28,9 +28,8 @@ def main(_: list[str]) -> None:
     command_line.start(distributed=DISTRIBUTED.value)
     workdir = command_line.home(WORKDIR.value)
     config = for_trained(flags.FLAGS.config, workdir)
-    with command_line.without_start_up_notes():  # of TensorFlow, whose import takes seconds
-        from ipg_jax.training.build_runs import build_eval_run
-        from ipg_jax.training.evaluate import evaluate, trained_class_names
+    from ipg_jax.training.build_runs import build_eval_run
+    from ipg_jax.training.evaluate import evaluate, trained_class_names
 
     run = build_eval_run(config, class_names=trained_class_names(workdir))
     evaluate(run, workdir, CHECKPOINT.value)

@@ -164,11 +164,8 @@ def images_of_the_run(
       OSError: a file that names the data cannot be read.
       ValueError: the data is damaged, or has other classes.
     """
-    from ipg_jax.training import command_line
-
-    with command_line.without_start_up_notes():
-        from ipg_jax.text import shown
-        from ipg_jax.training.build_data import open_source
+    from ipg_jax.text import shown
+    from ipg_jax.training.build_data import open_source
 
     names = [category["name"] for category in trained.categories]
     source = open_source(config, train=False, class_names=names)

@@ -52,12 +52,10 @@ def write_augmented() -> None:
         raise flags.Error(
             "--augmented shows training data and gives no numbers: leave out --json and --data=eval"
         )
+    from ipg_jax.analysis.augmented import augmented_page
+    from ipg_jax.files import make_folder, write_whole
     from ipg_jax.training import command_line
-
-    with command_line.without_start_up_notes():
-        from ipg_jax.analysis.augmented import augmented_page
-        from ipg_jax.files import make_folder, write_whole
-        from ipg_jax.training.build_data import build_augmented
+    from ipg_jax.training.build_data import build_augmented
 
     source, settings = build_augmented(CONFIG.value)
     page = augmented_page(source, **settings, num_images=IMAGES.value, epochs=EPOCHS.value)
@@ -69,16 +67,14 @@ def write_augmented() -> None:
 
 def look() -> None:
     """Prints the numbers, and writes them and the page of the data set if these are asked for."""
+    from ipg_jax.analysis.page import write_page
+    from ipg_jax.analysis.report import analyse
+    from ipg_jax.analysis.text import format_report
+    from ipg_jax.files import make_folder, write_whole
     from ipg_jax.training import command_line
-
-    with command_line.without_start_up_notes():
-        from ipg_jax.analysis.page import write_page
-        from ipg_jax.analysis.report import analyse
-        from ipg_jax.analysis.text import format_report
-        from ipg_jax.files import make_folder, write_whole
-        from ipg_jax.training.build_analysis import build_detector_settings
-        from ipg_jax.training.build_checks import checked
-        from ipg_jax.training.build_data import build_training_tiles, log_report, open_source
+    from ipg_jax.training.build_analysis import build_detector_settings
+    from ipg_jax.training.build_checks import checked
+    from ipg_jax.training.build_data import build_training_tiles, log_report, open_source
 
     config = checked(CONFIG.value)
     source = open_source(config, train=DATA.value == "train", verify="none")

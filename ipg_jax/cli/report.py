@@ -31,17 +31,16 @@ def main(_: list[str]) -> None:
     from ipg_jax.training import command_line
 
     command_line.start()
-    with command_line.without_start_up_notes():
-        from ipg_jax.analysis.compare import compare, run_hits
-        from ipg_jax.analysis.comparison import comparison_section, verdicts
-        from ipg_jax.analysis.curves import curves, thresholds_json
-        from ipg_jax.analysis.errors import judge
-        from ipg_jax.analysis.run_figures import check_comparable
-        from ipg_jax.analysis.run_page import run_page
-        from ipg_jax.evaluation import nothing_found
-        from ipg_jax.files import make_folder, write_whole
-        from ipg_jax.training.build_report import check_evaluated_on, open_evaluated, read_run
-        from ipg_jax.training.build_trained import for_trained
+    from ipg_jax.analysis.compare import compare, run_hits
+    from ipg_jax.analysis.comparison import comparison_section, verdicts
+    from ipg_jax.analysis.curves import curves, thresholds_json
+    from ipg_jax.analysis.errors import judge
+    from ipg_jax.analysis.run_figures import check_comparable
+    from ipg_jax.analysis.run_page import run_page
+    from ipg_jax.evaluation import nothing_found
+    from ipg_jax.files import make_folder, write_whole
+    from ipg_jax.training.build_report import check_evaluated_on, open_evaluated, read_run
+    from ipg_jax.training.build_trained import for_trained
 
     assert WORKDIR.value is not None
     workdir = epath.Path(command_line.home(WORKDIR.value))

@@ -58,12 +58,11 @@ def main(_: list[str]) -> None:
         return
     profile = parse_steps(PROFILE.value)
     command_line.start(distributed=DISTRIBUTED.value)
-    config = checked(CONFIG.value)  # before TensorFlow is imported, which takes seconds
-    with command_line.without_start_up_notes():
-        from ipg_jax.training.benchmark import measure_and_print
-        from ipg_jax.training.build_runs import build_train_run
-        from ipg_jax.training.build_trained import check_same_model
-        from ipg_jax.training.train import train
+    config = checked(CONFIG.value)
+    from ipg_jax.training.benchmark import measure_and_print
+    from ipg_jax.training.build_runs import build_train_run
+    from ipg_jax.training.build_trained import check_same_model
+    from ipg_jax.training.train import train
 
     if BENCHMARK_INPUT.value:
         run = build_train_run(config, evaluate=False)

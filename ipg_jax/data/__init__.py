@@ -1,7 +1,11 @@
 """Data: sources with random access, and the tf.data pipeline that makes batches of them.
 
-Importing this package imports TensorFlow and hides its GPUs.
+TensorFlow is imported, and its GPUs are hidden, when the first name that needs it is used: batches
+and `TfdsSource`.
 """
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from ipg_jax.data.augmentations import (
     AUGMENTATIONS,
@@ -22,12 +26,6 @@ from ipg_jax.data.augmentations import (
     option,
 )
 from ipg_jax.data.crop import Window, crop_objects
-from ipg_jax.data.input_pipeline import (
-    eval_batches,
-    global_batch_records,
-    train_batches,
-    train_example,
-)
 from ipg_jax.data.repeats import repeat_factors
 from ipg_jax.data.sources import (
     CocoSource,
@@ -39,7 +37,6 @@ from ipg_jax.data.sources import (
     Records,
     Rule,
     Source,
-    TfdsSource,
     VocSource,
     YoloSource,
 )
@@ -50,6 +47,15 @@ from ipg_jax.data.unreadable import (
     check_evaluated,
     check_listed,
 )
+
+if TYPE_CHECKING:
+    from ipg_jax.data.input_pipeline import (
+        eval_batches,
+        global_batch_records,
+        train_batches,
+        train_example,
+    )
+    from ipg_jax.data.sources.tfds import TfdsSource
 
 __all__ = [
     "AUGMENTATIONS",
@@ -94,3 +100,22 @@ __all__ = [
     "train_batches",
     "train_example",
 ]
+
+_LATER = {
+    "TfdsSource": "ipg_jax.data.sources.tfds",
+    "eval_batches": "ipg_jax.data.input_pipeline",
+    "global_batch_records": "ipg_jax.data.input_pipeline",
+    "train_batches": "ipg_jax.data.input_pipeline",
+    "train_example": "ipg_jax.data.input_pipeline",
+}
+"""Names whose modules need TensorFlow, which are imported when the names are asked for."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(importlib.import_module(_LATER[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

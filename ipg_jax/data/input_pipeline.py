@@ -14,7 +14,6 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from jaxtyping import Float, Int32
 
 from ipg_jax.data.augmentations import (
@@ -25,6 +24,7 @@ from ipg_jax.data.augmentations import (
     at_final_size,
     mirror,
 )
+from ipg_jax.data.quiet_tensorflow import tf
 from ipg_jax.data.sampler import (
     BatchSampler,
     SequentialSampler,
@@ -37,9 +37,6 @@ from ipg_jax.data.transforms import pad_objects, padded_pyramid
 from ipg_jax.images import Geometry, make_geometry, pixels_per_original
 from ipg_jax.text import shown
 from ipg_jax.types import IMAGE_BLOCK, Batch, ImageId, PackedImage, Size
-
-# TensorFlow would otherwise take the memory of every GPU away from JAX.
-tf.config.set_visible_devices([], "GPU")
 
 logger = logging.getLogger(__name__)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import tensorflow as tf
 from jaxtyping import Bool, Float32, Int32, UInt8
 
+from ipg_jax.data.quiet_tensorflow import tf
 from ipg_jax.data.sources.base import Objects
 from ipg_jax.types import Size
 

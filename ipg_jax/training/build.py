@@ -1,7 +1,6 @@
 """From a config to its task, optimizer, state and training step.
 
-The modules `build*` are the only ones that read a `ConfigDict`. Of them `build_data` imports
-TensorFlow, and `build_runs` and `build_analysis` therefore do.
+The modules `build*` are the only ones that read a `ConfigDict`.
 """
 
 from __future__ import annotations

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import re
-import sys
-import tempfile
-from collections.abc import Iterator
 
 import absl.logging
 import jax
@@ -21,37 +16,9 @@ def start(*, distributed: bool = False) -> None:
       distributed: let JAX find the other hosts (see `initialize_distributed`).
     """
     absl.logging.set_verbosity(absl.logging.WARNING)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what TensorFlow has to say of GPUs
     initialize_distributed(distributed)
     setup_logging(primary=jax.process_index() == 0)
-
-
-@contextlib.contextmanager
-def without_start_up_notes() -> Iterator[None]:
-    """Leaves out what TensorFlow says when it is imported, on the GPUs that it does not use here.
-
-    It writes to the process's standard error before any of its settings for logs are heeded.
-    Everything else that is written there in this context appears at its end.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.stderr.flush()
-    original = os.dup(2)
-    with tempfile.TemporaryFile() as file:
-        os.dup2(file.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(original, 2)
-            os.close(original)
-            file.seek(0)
-            written = file.read().decode(errors="replace")
-            rest = [line for line in written.splitlines() if not _NOTE.match(line)]
-            if rest:
-                print("\n".join(rest), file=sys.stderr)
-
-
-_NOTE = re.compile(r"WARNING: All log messages before absl|[IWE]\d{4} \d\d:\d\d:\d+\.")
-"""How the lines of TensorFlow's C++ code begin."""
 
 
 def home(path: str) -> str:

@@ -278,11 +278,6 @@ def test_five_hundred_objects_fit(coco):
     assert batch.valid.sum() == 500
 
 
-def test_the_package_alone_does_not_import_tensorflow():
-    code = "import sys, ipg_jax; assert 'tensorflow' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
 def test_a_program_can_end_while_batches_are_prepared():
     """Threads that wait for the interpreter would keep it from shutting down."""
     code = """

@@ -12,7 +12,6 @@ from jaxtyping import Float, UInt8
 
 from ipg_jax.data.crop import Window, crop_objects
 from ipg_jax.data.sources.base import NO_OBJECTS, Objects, Source
-from ipg_jax.data.transforms import resize
 from ipg_jax.fields import Field, real
 from ipg_jax.text import shown
 from ipg_jax.types import Size
@@ -176,6 +175,8 @@ def cut(example: Example, window: Window, size: Size, *, min_visible: float) -> 
 
 def at_final_size(example: Example) -> Example:
     """Returns the example as the network is to see it: resized, and boxes in its pixels."""
+    from ipg_jax.data.transforms import resize  # with TensorFlow, which options do not need
+
     y, x = example.scale
     objects = dataclasses.replace(
         example.objects,

@@ -7,10 +7,7 @@ import os
 import posixpath
 from collections.abc import Collection, Iterator
 
-import tensorflow as tf
-
-from ipg_jax.files import local_path
-from ipg_jax.text import shown
+from ipg_jax.files import is_folder, list_folder, local_path
 
 
 class FileTree:
@@ -68,9 +65,9 @@ class FileTree:
             if real in self._place_of:
                 continue
             self._place_of[real] = folder
-            for name, is_folder in self._entries(folder):
+            for name, may_lead_on in self._entries(folder):
                 path = posixpath.join(folder, name)
-                if not is_folder:
+                if not may_lead_on:
                     self.files.append(path)
                 elif _is_link(os.path.join(self._folder, path)):
                     links.append(path)
@@ -81,18 +78,10 @@ class FileTree:
     def _entries(self, folder: str) -> Iterator[tuple[str, bool]]:
         """The names in a folder, sorted, and which of them are folders."""
         path = os.path.join(self._folder, folder)
-        try:
-            names = sorted(tf.io.gfile.listdir(path))
-        except (tf.errors.OpError, UnicodeError) as error:
-            raise OSError(f"cannot list {shown(path)}: {shown(error)}") from error
-        for listed in names:
-            name = listed.rstrip("/")  # a remote store writes it behind folders
-            if name.startswith("."):
-                continue
-            if listed.endswith("/") or posixpath.splitext(name)[1].lower() in self._suffixes:
-                yield name, listed.endswith("/")
-            else:
-                yield name, tf.io.gfile.isdir(os.path.join(path, name))
+        for name in list_folder(path):
+            if not name.startswith("."):
+                is_file = posixpath.splitext(name)[1].lower() in self._suffixes
+                yield name, not is_file and is_folder(os.path.join(path, name))
 
 
 def real_path(path: str) -> str:

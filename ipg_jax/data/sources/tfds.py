@@ -19,10 +19,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 
+from ipg_jax.data.quiet_tensorflow import tf
 from ipg_jax.data.sources.base import LOST, DataReport, Rule, Source, build_records, resolve_classes
 from ipg_jax.data.sources.files import Verify, header_rules, unusable
 from ipg_jax.data.sources.tfds_records import open_split

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import google_crc32c
-import tensorflow as tf
 import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
+from ipg_jax.data.quiet_tensorflow import tf
 from ipg_jax.files import check_regular
 from ipg_jax.text import shown
 

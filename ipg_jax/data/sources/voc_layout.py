@@ -20,12 +20,10 @@ import posixpath
 import re
 from collections.abc import Iterable, Iterator
 
-import tensorflow as tf
-
 from ipg_jax.data.sources.base import Rule
 from ipg_jax.data.sources.file_tree import FileTree
 from ipg_jax.data.sources.text_files import decode_text
-from ipg_jax.files import read_regular
+from ipg_jax.files import exists, is_folder, list_folder, read_regular
 from ipg_jax.images import IMAGE_SUFFIXES
 from ipg_jax.text import shown
 
@@ -55,9 +53,9 @@ class VocLayout:
           ValueError: some of the splits are lists and others are folders, or a list is no text.
         """
         lists = {name: os.path.join(folder, _LISTS, f"{name}.txt") for name in splits}
-        unlisted = [name for name, path in lists.items() if not tf.io.gfile.exists(path)]
+        unlisted = [name for name, path in lists.items() if not exists(path)]
         for name in unlisted:
-            if not tf.io.gfile.isdir(os.path.join(folder, name)):
+            if not is_folder(os.path.join(folder, name)):
                 raise FileNotFoundError(
                     f"there is no {shown(lists[name])}, nor a folder "
                     f"{shown(os.path.join(folder, name))} of images and XML files: VOC's layout is "
@@ -166,11 +164,7 @@ class VocLayout:
 
 def _two_folders(folder: str) -> tuple[str, str] | None:
     """The folders of the images and of the XML files in a folder; None unless it has both."""
-    try:
-        names = [name.rstrip("/") for name in tf.io.gfile.listdir(folder)]
-    except tf.errors.OpError as error:
-        raise OSError(f"cannot list {shown(folder)}: {shown(error)}") from error
-    found = {name.lower(): os.path.join(folder, name) for name in sorted(names)}
+    found = {name.lower(): os.path.join(folder, name) for name in list_folder(folder)}
     images, annotations = found.get("jpegimages", found.get("images")), found.get("annotations")
     return None if images is None or annotations is None else (images, annotations)
 

@@ -15,12 +15,11 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import tensorflow as tf
 import yaml
 
 from ipg_jax.data.sources.file_tree import FileTree
 from ipg_jax.data.sources.text_files import decode_text
-from ipg_jax.files import read_regular
+from ipg_jax.files import exists, is_folder, read_regular
 from ipg_jax.images import IMAGE_SUFFIXES
 from ipg_jax.text import shown
 
@@ -56,7 +55,7 @@ class YoloLayout:
           OSError: it cannot be read.
           ValueError: it is not YAML of that form; the message names what is missing.
         """
-        if tf.io.gfile.isdir(path):
+        if is_folder(path):
             path = os.path.join(path, "data.yaml")
         self.path = path
         try:
@@ -142,7 +141,7 @@ class YoloLayout:
             for text in texts
             for base in bases
         ]
-        return next((c for c in candidates if tf.io.gfile.exists(c)), candidates[0])
+        return next((c for c in candidates if exists(c)), candidates[0])
 
     def _listed(self, path: str) -> Iterator[str]:
         """The images of a list: from `path:` on; those that begin with `./` from its folder on."""
