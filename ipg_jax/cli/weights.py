@@ -35,6 +35,11 @@ ABOUT = flags.DEFINE_string(
     "about", "", "Of a run: what to say of the detector, its data, figures and licence."
 )
 OUT = flags.DEFINE_string("out", None, "The .safetensors to write.")
+flags.register_validator(
+    "out",
+    lambda out: out is None or out.endswith(".safetensors"),
+    "weights are written as .safetensors",
+)
 CLASSES = flags.DEFINE_list(
     "classes", [], "Names of the detector's classes, without the background; COCO's are known."
 )

@@ -166,6 +166,14 @@ class Detector:
 
         self._detect = jax.jit(detect, out_shardings=replicated(self.mesh))
 
+    def __repr__(self) -> str:
+        classes = ", ".join(self.class_names[:4]) + (", ..." if len(self.class_names) > 4 else "")
+        tiles = "" if self.tiles is None else f", tiles={self.tiles.grid.size}"
+        return (
+            f"<Detector of {len(self.class_names)} classes: {classes}; "
+            f"image_size={self.image_size}{tiles}, batch_size={self.batch_size}>"
+        )
+
     @classmethod
     def load(
         cls,

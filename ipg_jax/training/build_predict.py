@@ -55,12 +55,16 @@ def load_trained(
 
     Raises:
       FileNotFoundError: there is no such run or checkpoint.
-      ValueError: a file of the run is damaged, its classes are not as many as the model's, there
-        are fewer devices than `config.mesh.space`, or the size of the tiles is not set, or their
-        batch does not divide over the devices.
+      ValueError: `checkpoint` is given and the path is no workdir, a file of the run is damaged,
+        its classes are not as many as the model's, there are fewer devices than
+        `config.mesh.space`, or the size of the tiles is not set, or their batch does not divide
+        over the devices.
     """
     path = locate(path)
-    if path.name.isdigit() and path.parent.name == "checkpoints":
+    is_step = path.name.isdigit() and path.parent.name == "checkpoints"
+    if checkpoint != "best" and (is_step or is_weights(path)):
+        raise ValueError(f"{path} is one detector: checkpoint={checkpoint} is for a whole workdir")
+    if is_step:
         path, checkpoint = path.parent.parent, path.name
     config = checked(for_trained(None, path) if config is None else config)
     mesh, batch_size, cut = build_prediction(config, tiles=tiles, whole=whole)

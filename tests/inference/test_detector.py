@@ -245,6 +245,13 @@ def test_class_names_must_be_as_many_as_classes():
         make(class_names=["bright"])
 
 
+def test_it_says_what_it_is():
+    assert repr(make()) == (
+        "<Detector of 2 classes: bright, dim; image_size=(32, 64), batch_size=1>"
+    )
+    assert ", tiles=(32, 32), batch_size=2>" in repr(make(tiles=(32, 32), batch_size=2))
+
+
 def test_warm_up_compiles_what_comes():
     detector = make()
     TRACED.clear()

@@ -123,6 +123,10 @@ def test_a_run_becomes_one_file_that_detects_the_same(uninterrupted, tiny_eval_r
     found = smaller.predict(picture, threshold=0.0)
     np.testing.assert_allclose(np.sort(found.scores), np.sort(want.scores), atol=5e-3)
 
+    for one in (whole, uninterrupted / "checkpoints" / "6"):
+        with pytest.raises(ValueError, match="is one detector: checkpoint=latest is for a whole"):
+            Detector.load(one, checkpoint="latest")
+
     initial = load_initial(whole)
     assert initial.class_names == run.class_names
     array = load_initial(uninterrupted / "checkpoints" / "6").arrays["head/class_logits/bias"]

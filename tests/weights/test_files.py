@@ -287,6 +287,13 @@ def test_the_command_shows_checks_and_converts(tmp_path):
     assert json.dumps(load_weights(out).class_names) == json.dumps(tuple("0123456789"))
 
 
+def test_another_kind_of_file_is_refused_before_anything_is_read(tmp_path):
+    result = command(tmp_path / "none.pth", "--out=weights.npz")
+    assert result.returncode != 0
+    assert "weights are written as .safetensors" in result.stderr
+    assert "none.pth" not in result.stderr
+
+
 def test_metadata_may_be_null(tmp_path):
     path = tmp_path / "a.safetensors"
     header = b'{"__metadata__":null,"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
