@@ -106,7 +106,7 @@ def line_chart(
     """
     width, height = PLOT
     rows_of_legend = _legend_rows(lines, width)
-    left, right, top, bottom = 62, width - 12, 10 + 18 * len(rows_of_legend), height - 38
+    left, right, top, bottom = 62, width - 22, 10 + 18 * len(rows_of_legend), height - 38
     x0, x1 = x_range or _range([line.x for line in lines])
     y0, y1 = y_range or _range([line.y for line in lines], zero=True)
 
