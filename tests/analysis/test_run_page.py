@@ -121,9 +121,9 @@ def test_lines_go_through_their_points():
     chart = line_chart([line], x_label="x<y", x_range=(0.0, 4.0), y_range=(0.0, 1.0))
     assert "a&lt;b" in chart
     assert "x&lt;y" in chart
-    # From 62 to 388 pixels, and from 222 up to 28: the legend has a row of 18.
-    assert 'd="M62.0 222.0L143.5 28.0M306.5 28.0L388.0 125.0"' in chart
-    assert 'cx="388.0" cy="125.0"' in chart
+    # From 62 to 378 pixels, and from 222 up to 28: the legend has a row of 18.
+    assert 'd="M62.0 222.0L141.0 28.0M299.0 28.0L378.0 125.0"' in chart
+    assert 'cx="378.0" cy="125.0"' in chart
     ticks = [0, 1, 2, 3, 4]
     assert all(f">{tick}</text>" in chart for tick in ticks)
     assert "<svg" in line_chart([], x_label="")
