@@ -127,13 +127,13 @@ def test_lines_go_through_their_points():
     ticks = [0, 1, 2, 3, 4]
     assert all(f">{tick}</text>" in chart for tick in ticks)
     assert "<svg" in line_chart([], x_label="")
-    # Ten thousand points in 326 pixels: one for each half pixel.
+    # Ten thousand points in 316 pixels: one for each half pixel.
     x = np.linspace(0, 1, 10_000)
     long = line_chart([Line("", x, x)], x_label="")
     assert 300 < long.count("L") < 1000
-    assert "L388.0 10.0" in long
+    assert "L378.0 10.0" in long
     constant = line_chart([Line("", np.array([5.0]), np.array([2.0]))], x_label="")
-    assert "M225.0 116.0" in constant  # in the middle: 10 to 222 pixels
+    assert "M220.0 116.0" in constant  # in the middle: 10 to 222 pixels
     assert "nan" not in constant + chart
 
 
