@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import os
 import re
 import stat
+from collections.abc import Iterator
 from typing import Any
 
 from etils import epath
@@ -111,15 +114,25 @@ def is_regular(path: epath.PathLike) -> bool:
 
 
 def exists(path: epath.PathLike) -> bool:
-    """Returns whether there is such a file or folder, or anything else of that name."""
+    """Returns whether there is such a file or folder, or anything else of that name.
+
+    Raises:
+      OSError: a store cannot be asked; the message names the path.
+    """
     local = local_path(path)
-    return epath.Path(path).exists() if local is None else os.path.exists(local)
+    if local is not None:
+        return os.path.exists(local)
+    with _named("look at", path):
+        return _remote(path).exists()
 
 
 def is_folder(path: epath.PathLike) -> bool:
-    """Returns whether there is such a folder."""
+    """Returns whether there is such a folder; see `exists`."""
     local = local_path(path)
-    return epath.Path(path).is_dir() if local is None else os.path.isdir(local)
+    if local is not None:
+        return os.path.isdir(local)
+    with _named("look at", path):
+        return _remote(path).is_dir()
 
 
 def list_folder(path: epath.PathLike) -> list[str]:
@@ -129,13 +142,10 @@ def list_folder(path: epath.PathLike) -> list[str]:
       OSError: it cannot be listed; the message names it.
     """
     local = local_path(path)
-    try:
+    with _named("list", path):
         if local is not None:
             return sorted(os.listdir(local))
-        return sorted(entry.name for entry in epath.Path(path).iterdir())
-    except Exception as error:  # the clients of stores have errors of their own
-        reason = getattr(error, "strerror", None) or error
-        raise OSError(f"cannot list {shown(os.fspath(path))}: {shown(reason)}") from error
+        return sorted(entry.name for entry in _remote(path).iterdir())
 
 
 def check_regular(path: epath.PathLike) -> None:
@@ -178,13 +188,30 @@ def read_regular(path: epath.PathLike) -> bytes:
                 return file.read()
     except OSError as error:
         raise _unreadable(os.fspath(path), error) from error
-    path = epath.Path(path)
+    with _named("read", path):
+        return _remote(path).read_bytes()
+
+
+def _remote(path: epath.PathLike) -> epath.Path:
+    """A path of a store, whose client is TensorFlow's where that is installed."""
+    with contextlib.suppress(ModuleNotFoundError):  # else epath imports it, with a dozen notes
+        importlib.import_module("ipg_jax.data.quiet_tensorflow")
     try:
-        return path.read_bytes()
-    except Exception as error:  # the clients of stores have errors of their own
+        return epath.Path(path)
+    except KeyError as error:
+        raise OSError(f"there is no store of the kind {shown(error.args[0])}") from error
+
+
+@contextlib.contextmanager
+def _named(what: str, path: epath.PathLike) -> Iterator[None]:
+    """Raises OSError, which names the path, for errors of any type, as clients of stores have."""
+    try:
+        yield
+    except Exception as error:
         absent = isinstance(error, FileNotFoundError) or type(error).__name__ == "NotFoundError"
         kind = FileNotFoundError if absent else OSError
-        raise kind(f"cannot read {shown(path)}: {shown(error)}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise kind(f"cannot {what} {shown(os.fspath(path))}: {shown(reason)}") from error
 
 
 def _unreadable(name: str, error: OSError) -> OSError:

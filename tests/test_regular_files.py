@@ -3,7 +3,7 @@ import socket
 
 import pytest
 
-from ipg_jax.files import check_regular, read_regular
+from ipg_jax.files import check_regular, exists, list_folder, read_regular
 
 
 def test_regular_files_and_links_to_them_are_read(tmp_path):
@@ -49,6 +49,13 @@ def test_names_of_no_file_are_errors_of_one_printable_line(tmp_path, name, shown
     with pytest.raises(OSError, match=shown) as caught:
         read_regular(f"{tmp_path}/{name}")
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("ask", [read_regular, exists, list_folder])
+@pytest.mark.parametrize("scheme", ["http", "s3"])
+def test_stores_that_there_are_not_are_errors_that_name_the_path(ask, scheme):
+    with pytest.raises(OSError, match=rf"cannot [a-z ]+ {scheme}://host/x: .*'?{scheme}"):
+        ask(f"{scheme}://host/x")
 
 
 def test_an_address_that_its_store_refuses_is_an_error_that_names_it():

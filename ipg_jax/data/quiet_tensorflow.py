@@ -24,14 +24,18 @@ def without_start_up_notes() -> Iterator[None]:
     It writes to the process's standard error before any of its settings for logs are heeded.
     Everything else that is written there in this context appears at its end.
     """
-    sys.stderr.flush()
-    original = os.dup(2)
+    try:
+        original = os.dup(2)
+    except OSError:  # a process without standard error
+        yield
+        return
+    _flush()
     with tempfile.TemporaryFile() as file:
         os.dup2(file.fileno(), 2)
         try:
             yield
         finally:
-            sys.stderr.flush()
+            _flush()
             os.dup2(original, 2)
             os.close(original)
             file.seek(0)
@@ -39,6 +43,11 @@ def without_start_up_notes() -> Iterator[None]:
             rest = [line for line in written.splitlines() if not _NOTE.match(line)]
             if rest:
                 print("\n".join(rest), file=sys.stderr)
+
+
+def _flush() -> None:
+    if sys.stderr is not None:
+        sys.stderr.flush()
 
 
 _NOTE = re.compile(r"WARNING: All log messages before absl|[IWE]\d{4} \d\d:\d\d:\d+\.")
