@@ -27,7 +27,7 @@ def get_config(argument: str | None = None) -> ConfigDict:
     small_from_scratch(config)
     config.batch_size = 8
     config.num_steps = 14_000
-    config.image_size = (576, 720)  # people are a few pixels wide: a little larger
+    config.image_size = (576, 720)  # larger than the images: people are small
     config.log_every = 100
     config.eval_every = 7000
     config.checkpoint_every = 500

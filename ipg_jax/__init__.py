@@ -11,8 +11,8 @@
     detections = task.predict(variables, pyramid, image_size)
 
 TensorFlow, whose import takes seconds, is imported when batches or `TfdsSource` of `ipg_jax.data`
-are first used. Models, tasks, operators and the training step need neither that nor
-`ml_collections`, which `build_task` reads configs with.
+are first used, or a path of a store such as `gs://`. Models, tasks, operators and the training step
+need neither that nor `ml_collections`, which `build_task` reads configs with.
 """
 
 import importlib

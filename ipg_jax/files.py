@@ -109,8 +109,8 @@ def make_folder(path: epath.PathLike) -> None:
 
 def is_regular(path: epath.PathLike) -> bool:
     """Returns whether there is such a file, and not a folder, a pipe or a device."""
-    path = epath.Path(path)
-    return path.exists() and not path.is_dir() if is_remote(path) else os.path.isfile(path)
+    local = local_path(path)
+    return exists(path) and not is_folder(path) if local is None else os.path.isfile(local)
 
 
 def exists(path: epath.PathLike) -> bool:

@@ -1,7 +1,7 @@
 """Data: sources with random access, and the tf.data pipeline that makes batches of them.
 
 TensorFlow is imported, and its GPUs are hidden, when the first name that needs it is used: batches
-and `TfdsSource`.
+and `TfdsSource`; or by `ipg_jax.files` for a path of a store, such as `gs://`.
 """
 
 import importlib
