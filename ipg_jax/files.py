@@ -199,7 +199,8 @@ def _remote(path: epath.PathLike) -> epath.Path:
     try:
         return epath.Path(path)
     except KeyError as error:
-        raise OSError(f"there is no store of the kind {shown(error.args[0])}") from error
+        scheme = shown(error.args[0])
+        raise OSError(f"{scheme} is no known store: use a local path or gs://BUCKET/...") from error
 
 
 @contextlib.contextmanager
