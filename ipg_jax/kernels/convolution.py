@@ -156,6 +156,58 @@ def _gradient_by_input(
     return jax.vjp(forward, x)[1](gradient)[0]
 
 
+def _gradient_by_kernel(
+    gradient: jax.Array, x: jax.Array, kernel: jax.Array, spec: Spec
+) -> jax.Array:
+    """Returns the gradient as a sum of matrix products over a few rows of the output at a time."""
+    (row_stride, stride), (row_step, step) = spec.strides, spec.dilation
+    if gradient.size == 0:
+        return jnp.zeros_like(kernel)
+    height, width, channels, features = kernel.shape
+    images, rows, columns, _ = gradient.shape
+    chunks = max(1, min(rows, images * rows * columns // _POSITIONS))
+    chunk = -(-rows // chunks)
+    # Rows without gradient make the chunks equal.
+    (top, bottom), sides = spec.padding
+    missing = chunks * chunk - rows
+    gradient = jnp.pad(gradient, ((0, 0), (0, missing), (0, 0), (0, 0)))
+    x = jnp.pad(x, ((0, 0), (top, bottom + row_stride * missing), sides, (0, 0)))
+    seen = row_stride * (chunk - 1) + row_step * (height - 1) + 1
+
+    # XLA:CPU transposes the left side of the products, which had better be the narrower one.
+    taps = width * channels  # of a row of the kernel
+    turned = taps < features
+    shape = (taps, features) if turned else (features, taps)
+
+    def add_chunk(totals: list[jax.Array], index: jax.Array) -> tuple[list[jax.Array], None]:
+        part = jax.lax.dynamic_slice_in_dim(gradient, chunk * index, chunk, axis=1)
+        under = jax.lax.dynamic_slice_in_dim(x, row_stride * chunk * index, seen, axis=1)
+        # Columns are laid side by side for all rows at once, and each row of the kernel cuts its
+        # own out of them, which copies less than patches of the whole kernel.
+        patches = jnp.concatenate(
+            [under[:, :, j::stride][:, :, :columns] for j in range(0, step * width, step)],
+            axis=-1,
+        )
+
+        def product(row: int) -> jax.Array:
+            side, other = part, patches[:, row_step * row :: row_stride][:, :chunk]
+            if turned:
+                side, other = other, side
+            return jnp.einsum(
+                "bhwm,bhwn->mn",
+                side.astype(jnp.float32),  # XLA:CPU does not sum products of bfloat16 in float32
+                other.astype(jnp.float32),
+                precision=spec.precision,
+            )
+
+        return [total + product(row) for row, total in enumerate(totals)], None
+
+    zeros = [jnp.zeros(shape, jnp.float32)] * height
+    totals, _ = jax.lax.scan(add_chunk, zeros, jnp.arange(chunks))
+    total = jnp.stack([total if turned else total.T for total in totals])
+    return total.reshape(kernel.shape).astype(kernel.dtype)
+
+
 def _product(x: jax.Array, kernel: jax.Array, spec: Spec) -> jax.Array:
     """Returns the convolution with a kernel of one tap, without padding."""
     x = x[:, :: spec.strides[0], :: spec.strides[1]]
@@ -239,83 +291,10 @@ def _fast_backward(spec: Spec, saved: Saved, gradient: jax.Array) -> Saved:
         (by_x,) = jax.vjp(lambda x: form(x, kernel, spec), x)[1](gradient)
     x, gradient = shard_height(x, gradient)
     if alone:  # else the loop over rows would hold a sum over the devices
-        height, width = kernel.shape[:2]
-        by_kernel = kernel_gradient_by_rows(
-            x, gradient, kernel_size=(height, width), **spec._asdict()
-        )
+        by_kernel = _gradient_by_kernel(gradient, x, kernel, spec)
     else:
         (by_kernel,) = jax.vjp(lambda kernel: form(x, kernel, spec), kernel)[1](gradient)
     return by_x, by_kernel
 
 
 _fast.defvjp(_fast_forward, _fast_backward)
-
-
-def kernel_gradient_by_rows(
-    x: Float[Array, "b h w c"],
-    gradient: Float[Array, "b h2 w2 f"],
-    *,
-    kernel_size: Pair,
-    strides: Pair,
-    padding: Padding,
-    dilation: Pair,
-    precision: Any = None,
-) -> Float[jax.Array, "kh kw c f"]:
-    """Returns the gradient of a convolution by its kernel, a few rows of the output at a time.
-
-    Args:
-      x: the convolution's input.
-      gradient: the gradient by its output.
-      kernel_size: height and width of the kernel.
-      strides: of the convolution.
-      padding: of the convolution, ((top, bottom), (left, right)).
-      dilation: distance between the taps of the kernel.
-      precision: of the matrix products.
-    """
-    images, rows, columns, features = gradient.shape
-    if gradient.size == 0:
-        return jnp.zeros((*kernel_size, x.shape[-1], features), gradient.dtype)
-    chunks = max(1, min(rows, images * rows * columns // _POSITIONS))
-    chunk = -(-rows // chunks)
-    # Rows without gradient make the chunks equal.
-    (top, bottom), sides = padding
-    missing = chunks * chunk - rows
-    gradient = jnp.pad(gradient, ((0, 0), (0, missing), (0, 0), (0, 0)))
-    x = jnp.pad(x, ((0, 0), (top, bottom + strides[0] * missing), sides, (0, 0)))
-    seen = strides[0] * (chunk - 1) + dilation[0] * (kernel_size[0] - 1) + 1
-
-    # XLA:CPU transposes the left side of the products, which had better be the narrower one.
-    taps = kernel_size[1] * x.shape[-1]  # of a row of the kernel
-    turned = taps < features
-    shape = (taps, features) if turned else (features, taps)
-
-    def add_chunk(totals: list[jax.Array], index: jax.Array) -> tuple[list[jax.Array], None]:
-        part = jax.lax.dynamic_slice_in_dim(gradient, chunk * index, chunk, axis=1)
-        under = jax.lax.dynamic_slice_in_dim(x, strides[0] * chunk * index, seen, axis=1)
-        # Columns are laid side by side for all rows at once, and each row of the kernel cuts its
-        # own out of them, which copies less than patches of the whole kernel.
-        patches = jnp.concatenate(
-            [
-                under[:, :, j :: strides[1]][:, :, :columns]
-                for j in range(0, dilation[1] * kernel_size[1], dilation[1])
-            ],
-            axis=-1,
-        )
-
-        def product(row: int) -> jax.Array:
-            side, other = part, patches[:, dilation[0] * row :: strides[0]][:, :chunk]
-            if turned:
-                side, other = other, side
-            return jnp.einsum(
-                "bhwm,bhwn->mn",
-                side.astype(jnp.float32),  # XLA:CPU does not sum products of bfloat16 in float32
-                other.astype(jnp.float32),
-                precision=precision,
-            )
-
-        return [total + product(row) for row, total in enumerate(totals)], None
-
-    zeros = [jnp.zeros(shape, jnp.float32)] * kernel_size[0]
-    totals, _ = jax.lax.scan(add_chunk, zeros, jnp.arange(chunks))
-    total = jnp.stack([total if turned else total.T for total in totals])
-    return total.reshape(*kernel_size, x.shape[-1], features).astype(gradient.dtype)

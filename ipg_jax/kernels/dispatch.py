@@ -17,7 +17,6 @@ Kernel: TypeAlias = Literal[
     "packed_conv2d",
     "relu",
     "relu_max_pool",
-    "shift_right",
     "stem_conv",
 ]
 """A function that has two forms."""

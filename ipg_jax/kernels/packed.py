@@ -82,36 +82,15 @@ def pack_kernel(kernel: Float[Array, "k k c f"]) -> Float[Array, "k _ 2*c 2*f"]:
         jnp.pad(kernel, ((0, 0), (first + i, 2 * pairs - size - first - i), (0, 0), (0, 0)))
         for i in range(2)
     ]
-    return jnp.stack(columns, axis=-2).reshape(height, pairs, 2 * channels, 2 * features)
+    packed = jnp.concatenate(columns, axis=-1)
+    return packed.reshape(height, pairs, 2 * channels, 2 * features)
 
 
-def shift_right(
-    x: Float[Array, "b h w c"], *, implementation: Implementation | None = None
-) -> Float[Array, "b h w c"]:
-    """Returns the column to the left of each, in packed columns; 0 to the left of the first."""
-    return dispatch(
-        x,
-        name="shift_right",
-        reference=_shifted,
-        fast=_shifted_by_product,
-        platforms=("tpu",),
-        implementation=implementation,
-    )
+def shift_right(x: Float[jax.Array, "b h w c"]) -> Float[jax.Array, "b h w c"]:
+    """Returns the column to the left of each, in packed columns; 0 to the left of the first.
 
-
-def shift_left(gradient: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-    """Returns the column to the right of each, 0 behind the last: the gradient of `shift_right`."""
-    (pulled,) = jax.linear_transpose(shift_right, gradient)(gradient)
-    return pulled
-
-
-def _shifted(x: Array) -> Array:
-    columns = jnp.pad(unpack_columns(x), ((0, 0), (0, 0), (1, 0), (0, 0)))[:, :, :-1]
-    return pack_columns(columns)
-
-
-def _shifted_by_product(x: jax.Array) -> jax.Array:
-    """A TPU moves values between lanes slowly, other than in a product."""
+    By a product: a TPU is slow at moving values between lanes otherwise.
+    """
     left, right = np.split(np.eye(x.shape[-1]), 2)
     # From the pair before comes its right column, from the same one its left column.
     none = np.zeros_like(left)

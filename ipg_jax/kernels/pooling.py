@@ -1,14 +1,14 @@
 """ReLU and max-pooling in one.
 
 XLA's gradient of max-pooling scatters. The fast form remembers where in a window its maximum was,
-and its gradient gathers: first rows are pooled, then columns.
+and its gradient gathers.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +19,9 @@ from ipg_jax.kernels.dispatch import Implementation, dispatch
 from ipg_jax.kernels.spatial import height_shards
 from ipg_jax.types import Array, PackedFeatures
 
-_BEFORE, _EVEN, _ODD, _NOWHERE = range(4)
-"""Positions in a window: the odd pixel before, the two of the block itself, and none."""
+Rows: TypeAlias = tuple[Array, Array]
+Shift: TypeAlias = Callable[[Array], Array]
+Saved: TypeAlias = tuple[Int8[Array, "b h w c"], Callable[[list[Array]], tuple[Rows]]]
 
 
 def relu_max_pool(
@@ -47,7 +48,8 @@ def relu_max_pool(
     if window not in (2, 3):
         raise ValueError(f"window is 2 or 3, not {window}")
     if isinstance(x, PackedFeatures):
-        return packed.unpack_columns(_pool(x, window, _PACKED))
+        pooled = _fast((x.upper, x.lower), window, packed.shift_right)
+        return packed.unpack_columns(pooled)
     reference = functools.partial(_reference, window=window)
     if x.shape[1] % 2 or x.shape[2] % 2 or height_shards() > 1:
         return reference(x)
@@ -55,7 +57,7 @@ def relu_max_pool(
         x,
         name="relu_max_pool",
         reference=reference,
-        fast=lambda x: _pool(x, window, _PLAIN),
+        fast=lambda x: _fast(_split_rows(x), window, functools.partial(_shift, axis=2)),
         platforms=("cpu", "tpu"),
         implementation=implementation,
     )
@@ -73,128 +75,58 @@ def _reference(x: Array, *, window: int) -> Array:
     )
 
 
-class _Layout(NamedTuple):
-    """How the rows and columns of a map are split, and joined again."""
-
-    split_rows: Callable[[Any], tuple[Array, Array]]
-    join_rows: Callable[[Array, Array], Any]
-    split_columns: Callable[[Array], tuple[Array, Array]]
-    join_columns: Callable[[Array, Array], Array]
-    shift_right: Callable[[Array], Array]
-    shift_left: Callable[[Array], Array]
+def _split_rows(x: Array) -> Rows:
+    """Returns the even and the odd rows, in packed columns."""
+    b, h, w, c = x.shape
+    even, odd = jnp.split(x.reshape(b, h // 2, 2, w // 2, 2 * c), 2, axis=2)
+    return even[:, :, 0], odd[:, :, 0]
 
 
-def _join_plain(even: Array, odd: Array, *, axis: int) -> Array:
-    shape = list(even.shape)
-    shape[axis] *= 2
-    return jnp.stack([even, odd], axis=axis + 1).reshape(shape)
+def _shift(x: Array, *, axis: int) -> Array:
+    """Moves values on by one position, 0 to the first."""
+    pad = [(int(i == axis), 0) for i in range(x.ndim)]
+    return jax.lax.slice_in_dim(jnp.pad(x, pad), 0, x.shape[axis], axis=axis)
 
 
-def _split_plain(x: Array, *, axis: int) -> tuple[Array, Array]:
-    pairs = x.reshape(*x.shape[:axis], x.shape[axis] // 2, 2, *x.shape[axis + 1 :])
-    even, odd = jnp.moveaxis(pairs, axis + 1, 0)
-    return even, odd
+def _windows(rows: Rows, window: int) -> Sequence[Array]:
+    """Returns each row of all windows."""
+    return rows if window == 2 else (_shift(rows[1], axis=1), *rows)
 
 
-def _pad(x: Array, axis: int, before: int, behind: int) -> Array:
-    """Pads an axis by zeros, or cuts it where a number is negative."""
-    config = [(0, 0, 0)] * x.ndim
-    config[axis] = (before, behind, 0)
-    return jax.lax.pad(x, jnp.zeros((), x.dtype), config)
-
-
-_PLAIN = _Layout(
-    functools.partial(_split_plain, axis=1),
-    functools.partial(_join_plain, axis=1),
-    functools.partial(_split_plain, axis=2),
-    functools.partial(_join_plain, axis=2),
-    lambda x: _pad(x, 2, 1, -1),
-    lambda x: _pad(x, 2, -1, 1),
-)
-
-# The channels of packed features run over the columns 0 and 2, then 1 and 3.
-_PACKED = _Layout(
-    lambda x: (x.upper, x.lower),
-    PackedFeatures,
-    lambda x: (x[..., : x.shape[-1] // 2], x[..., x.shape[-1] // 2 :]),
-    lambda even, odd: jnp.concatenate([even, odd], axis=-1),
-    packed.shift_right,
-    packed.shift_left,
-)
+def _columns(row: Array, window: int, shift_right: Shift) -> Sequence[Array]:
+    """Returns each column of all windows."""
+    even, odd = jnp.split(row, 2, axis=-1)
+    return (even, odd) if window == 2 else (shift_right(odd), even, odd)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _pool(x: Any, window: int, layout: _Layout) -> Array:
-    return _pool_forward(x, window, layout)[0]
+def _fast(rows: Rows, window: int, shift_right: Shift) -> Array:
+    largest = functools.reduce(jnp.maximum, _windows(rows, window))
+    columns = _columns(largest, window, shift_right)
+    return functools.reduce(jnp.maximum, columns, jnp.zeros((), largest.dtype))
 
 
-def _pool_forward(
-    x: Any, window: int, layout: _Layout
-) -> tuple[Array, tuple[Int8[Array, ...], Int8[Array, ...]]]:
-    upper, lower = layout.split_rows(x)
-    # A value is compared with others and never with their maximum, which XLA may have made anew,
-    # with another rounding.
-    if window == 3:
-        before = _pad(_pad(lower, 1, 1, 0), 1, 0, -1)  # in two steps, which XLA:TPU fuses
-        row = _first(_is_largest(before, jnp.maximum(upper, lower)), _is_largest(upper, lower))
-        rows = _take(row, before, upper, lower)
-    else:
-        row = _first(None, _is_largest(upper, lower))
-        rows = _take(row, None, upper, lower)
+def _fast_forward(rows: Rows, window: int, shift_right: Shift) -> tuple[Array, Saved]:
+    def positions(rows: Rows) -> list[Array]:
+        return [
+            value for row in _windows(rows, window) for value in _columns(row, window, shift_right)
+        ]
 
-    (even, odd), (row_even, row_odd) = layout.split_columns(rows), layout.split_columns(row)
-    largest = jnp.maximum(even, odd)
-    first_even = _wins(even, row_even, odd, row_odd)
-    if window == 3:
-        before = layout.shift_right(odd)
-        row_before = layout.shift_right(row_odd.astype(odd.dtype)).astype(row.dtype)
-        largest = jnp.maximum(before, largest)
-        first_before = _wins(before, row_before, even, row_even)
-        first_before &= _wins(before, row_before, odd, row_odd)
-        column = _first(first_before, first_even)
-    else:
-        column = _first(None, first_even)
-    y = jnp.maximum(largest, jnp.zeros((), largest.dtype))
-    return y, (row, jnp.where(y != 0, column, jnp.int8(_NOWHERE)))
+    values, pull = jax.vjp(positions, rows)
+    largest, first = jnp.zeros_like(values[0]), jnp.full(values[0].shape, jnp.int8(-1))
+    for position, value in enumerate(values):
+        # The largest so far is one of the values, not a maximum of some, which XLA may make anew
+        # with another rounding.
+        larger = (value > largest) | jnp.isnan(value)
+        largest = jnp.where(larger, value, largest)
+        first = jnp.where(larger, jnp.int8(position), first)
+    return largest, (first, pull)
 
 
-def _pool_backward(
-    window: int, layout: _Layout, saved: tuple[Array, Array], gradient: Array
-) -> tuple[Any]:
-    row, column = saved
-    even, odd = (_where(column, position, gradient) for position in (_EVEN, _ODD))
-    if window == 3:
-        odd += layout.shift_left(_where(column, _BEFORE, gradient))
-    gradient = layout.join_columns(even, odd)
-    upper, lower = (_where(row, position, gradient) for position in (_EVEN, _ODD))
-    if window == 3:
-        lower += _pad(_where(row, _BEFORE, gradient), 1, -1, 1)
-    return (layout.join_rows(upper, lower),)
+def _fast_backward(window: int, _: Shift, saved: Saved, gradient: Array) -> tuple[Rows]:
+    first, pull = saved
+    zero = jnp.zeros((), gradient.dtype)
+    return pull([jnp.where(first == position, gradient, zero) for position in range(window**2)])
 
 
-_pool.defvjp(_pool_forward, _pool_backward)
-
-
-def _is_largest(a: Array, b: Array) -> Array:
-    """Returns whether `a` is the maximum of both; a NaN is."""
-    return (a >= b) | jnp.isnan(a)
-
-
-def _wins(a: Array, row_a: Array, b: Array, row_b: Array) -> Array:
-    """Returns whether `a` is larger, or as large and in an earlier row or the same one."""
-    return (a > b) | ((a == b) & (row_a <= row_b))
-
-
-def _first(before: Array | None, even: Array) -> Int8[Array, ...]:
-    """Returns the position of the maximum: that before, or else the even one, or the odd one."""
-    position = jnp.where(even, jnp.int8(_EVEN), jnp.int8(_ODD))
-    return position if before is None else jnp.where(before, jnp.int8(_BEFORE), position)
-
-
-def _take(position: Array, before: Array | None, even: Array, odd: Array) -> Array:
-    x = jnp.where(position == _EVEN, even, odd)
-    return x if before is None else jnp.where(position == _BEFORE, before, x)
-
-
-def _where(position: Array, wanted: int, gradient: Array) -> Array:
-    return jnp.where(position == wanted, gradient, jnp.zeros((), gradient.dtype))
+_fast.defvjp(_fast_forward, _fast_backward)

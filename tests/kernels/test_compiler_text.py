@@ -23,7 +23,6 @@ from ipg_jax.kernels import (
     relu_max_pool,
     stem_conv,
 )
-from ipg_jax.kernels.packed import shift_right
 from ipg_jax.models import FPN, IPGNet, ResNet, RetinaNet, RetinaNetHead
 from ipg_jax.types import PackedImage
 
@@ -61,7 +60,6 @@ KERNELS = {  # the function, its arguments, and where its fast form is known to 
         ("cpu",),
     ),
     "focal": (lambda x: dense_focal_loss(x, *FOCAL[1:]), FOCAL[:1], ("cpu", "tpu")),
-    "packed": (shift_right, (zeros(1, 4, 4, 8),), ("tpu",)),
     "pooling": (lambda x: relu_max_pool(x, 3), (zeros(1, 4, 4, 8),), ("cpu", "tpu")),
     "relu": (relu, (zeros(4, 8),), ("cpu", "tpu")),
 }

@@ -16,7 +16,6 @@ from forms import (
 )
 
 from ipg_jax.kernels import conv2d
-from ipg_jax.kernels.convolution import kernel_gradient_by_rows
 
 CASES = [  # shape of the map, size of the kernel, strides, dilation
     ((2, 7, 5, 6), 1, 1, 1),
@@ -177,9 +176,6 @@ def test_the_fast_gradient_of_a_kernel_is_summed_in_float32():
     _, (_, by_kernel) = run(functools.partial(conv2d, implementation="fast"), ones, ones, kernel)
     assert by_kernel.dtype == jnp.bfloat16
     assert by_kernel.item() == 4096
-    options = {"strides": (1, 1), "padding": ((0, 0), (0, 0)), "dilation": (1, 1)}
-    by_rows = kernel_gradient_by_rows(ones, ones, kernel_size=(1, 1), **options)
-    assert_equal(by_rows, by_kernel)
 
 
 @every_form

@@ -11,7 +11,6 @@ from forms import normal
 
 from ipg_jax import kernels
 from ipg_jax.kernels.dispatch import chosen, dispatch
-from ipg_jax.kernels.packed import shift_right
 from ipg_jax.types import PackedImage
 
 EXPECTED = {None: {"cpu": "fast", "tpu": "reference"}} | {
@@ -112,7 +111,6 @@ def test_every_kernel_can_be_chosen_by_itself():
         "relu_max_pool": lambda: kernels.relu_max_pool(x, 2),
         "conv2d": lambda: kernels.conv2d(x, taps, padding=1),
         "packed_conv2d": lambda: kernels.packed_conv2d(kernels.pack_columns(x), taps),
-        "shift_right": lambda: shift_right(x),
         "dense_focal_loss": lambda: kernels.dense_focal_loss(
             x[0][..., None], jnp.zeros((4, 4, 2), jnp.int32), jnp.ones((4, 4, 2), bool)
         ),
