@@ -77,19 +77,19 @@ def batched_nms(
       index; and bool `[k]`, False for the unused slots at the end, whose index is 0.
     """
     n = boxes.shape[0]
-    tile = max(1, min(_TILE, n))
-    padding = -n % tile if n else tile
-    boxes = jnp.pad(jnp.asarray(boxes, jnp.float32), ((0, padding), (0, 0)))
-    scores = jnp.pad(jnp.asarray(scores, jnp.float32), (0, padding), constant_values=jnp.nan)
-    labels = jnp.pad(jnp.asarray(labels), (0, padding))
+    if n == 0:
+        return jnp.zeros(max_output_size, jnp.int32), jnp.zeros(max_output_size, bool)
+    boxes, scores = jnp.asarray(boxes, jnp.float32), jnp.asarray(scores, jnp.float32)
     participates = ~jnp.isnan(scores)
     if valid is not None:
-        participates &= jnp.pad(jnp.asarray(valid), (0, padding))
+        participates &= valid
 
     # The boxes that take part come first. The sort is stable: ties stay in order of index.
     order = jnp.lexsort((-scores, ~participates)).astype(jnp.int32)
-    boxes, labels = boxes[order], labels[order]
     num_boxes = jnp.sum(participates, dtype=jnp.int32)
+    tile = min(_TILE, n)
+    order = jnp.pad(order, (0, -n % tile))  # to whole tiles, by places that are never looked at
+    boxes, labels = boxes[order], jnp.asarray(labels)[order]
     # Kept boxes are looked up by chunks, so that slots which are not filled yet cost nothing.
     chunk = max(1, min(tile, max_output_size))
     num_slots = max(1, -(-max_output_size // chunk)) * chunk
