@@ -118,7 +118,6 @@ class FasterRCNN(nn.Module):
         batch, _, _, channels = features[0].shape
         roi = jnp.zeros((batch, self.roi_size, self.roi_size, channels), features[0].dtype)
         valid = jnp.ones(roi.shape[0], bool)
-        heads = tuple(
-            self.classify(roi, valid, stage=i, train=train) for i in range(len(self.box_heads))
-        )
+        stages = range(len(self.box_heads))
+        heads = tuple(self.classify(roi, valid, stage=i, train=train) for i in stages)
         return self.propose(features), heads

@@ -72,17 +72,15 @@ class BoxHead(nn.Module):
                 x = norm(x, train=train, mask=valid[:, None, None, None])
             x = relu(x)
         x = x.reshape(x.shape[0], -1)
-
-        def dense(features: int, name: str, init: Any) -> nn.Dense:
-            return nn.Dense(features, kernel_init=init, name=name, **types)
+        for i in range(self.num_fcs):
+            x = nn.Dense(self.fc_channels, kernel_init=linear_uniform, name=f"fc{i}", **types)(x)
+            x = relu(x)
 
         def last(features: int, name: str, init: Any) -> Array:
             options = types | {"dtype": jnp.float32}  # in bfloat16 many scores would be equal
             layer = nn.Dense(features, kernel_init=init, name=name, **options)
             return layer(x.astype(jnp.float32))
 
-        for i in range(self.num_fcs):
-            x = relu(dense(self.fc_channels, f"fc{i}", linear_uniform)(x))
         boxes = 1 if self.class_agnostic else self.num_classes
         logits = last(self.num_classes + 1, "class_logits", small_normal)
         deltas = last(4 * boxes, "box_deltas", nn.initializers.normal(0.001))

@@ -45,7 +45,8 @@ def fold_fusion(variables: PyTree) -> PyTree:
             others.append(path)
             continue
         linear += 1
-        w_f, w_r = _folded(fusion, _width(backbone[f"ipg{stage}"]))
+        guidance_width = backbone[f"ipg{stage}"]["block0"]["conv3"]["kernel"].shape[-1]
+        w_f, w_r = _folded(fusion, guidance_width)
         dtype = fusion["w"]["kernel"].dtype
         backbone[f"fusion{stage}"] = {
             "w_f": {"kernel": jnp.asarray(w_f, dtype)},
@@ -66,11 +67,6 @@ def _fusions(tree: dict[str, Any], path: str = "") -> Iterator[tuple[str, int, d
             yield path + name, int(name[6:]), tree
         elif isinstance(node, dict):
             yield from _fusions(node, f"{path}{name}/")
-
-
-def _width(ipg: PyTree) -> int:
-    """Returns the width of the pyramid feature F from the parameters of its `IPGTransform`."""
-    return ipg["block0"]["conv3"]["kernel"].shape[-1]
 
 
 def _folded(fusion: PyTree, guidance_width: int) -> tuple[np.ndarray, np.ndarray]:
