@@ -96,7 +96,9 @@ def merge(fresh: PyTree, loaded: PyTree, *, missing: str = "", unexpected: str =
         if paths:
             logger.info("%d arrays %s: %s", len(paths), what, summary(paths))
     filled = [
-        jax.device_put(have[path].astype(x.dtype), x.sharding) if path in have else x
+        jax.device_put(have[path].astype(x.dtype), getattr(x, "sharding", None))
+        if path in have
+        else x
         for path, x in want.items()
     ]
     return jax.tree.unflatten(jax.tree.structure(fresh), filled)
