@@ -126,10 +126,12 @@ def percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.1f} %"
 
 
-def percentiles(spread: Spread) -> str:
+def percentiles(spread: Spread, unit: str = "") -> str:
     """The spread of some numbers in a line."""
+    if spread.median is None:
+        return "none"
     low, middle, high = _cells(spread)
-    return f"5 % {low}, median {middle}, 95 % {high}"
+    return f"5 % {low}, median {middle}, 95 % {high}{unit}"
 
 
 def size_label(report: DatasetReport, k: int) -> str:

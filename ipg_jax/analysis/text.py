@@ -40,7 +40,7 @@ def hints(report: DatasetReport) -> Hints:
     if covered is None:
         return Hints([], [])
     line = (
-        f"objects after the resize: {percentiles(report.side)} px; smallest anchor "
+        f"objects after the resize: {percentiles(report.side, ' px')}; smallest anchor "
         f"{report.levels[0].sizes[0]:g} px: {percent(1 - covered)} of the objects have none with "
         f"IoU {COVERED:g}"
     )
@@ -82,7 +82,7 @@ def summary(report: DatasetReport) -> list[str]:
         f"{count(len(report.classes), 'class', 'classes')}{ignored}",
         f"objects an image: {percentiles(report.objects_per_image)}, at most "
         f"{report.most_objects:,}; {count(report.empty_images, 'image')} without any",
-        f"after the resize to {report.image_size}: {percentiles(report.side)} px; "
+        f"after the resize to {report.image_size}: {percentiles(report.side, ' px')}; "
         f"{count(report.tiny, 'object')} below {TINY:g} px",
         *(_limit_text(limit, report) for limit in report.limits),
     ]

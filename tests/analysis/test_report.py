@@ -202,6 +202,12 @@ def test_text_is_aligned_and_names_what_to_change(source):
     assert "Proposal: config.model.fpn_levels=(2,5)" in text
 
 
+def test_images_without_objects_have_no_spread():
+    text = format_report(numbers(ListedSource([], size=(64, 64)), settings()))
+    assert "after the resize to " in text
+    assert ": none; 0 objects below" in text
+
+
 def test_hints_warn_of_anchors_and_limits(source):
     lines, warnings = hints(numbers(source, settings(**{"config.eval.max_detections": 4})))
     assert len(lines) == 1

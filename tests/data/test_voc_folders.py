@@ -192,6 +192,12 @@ def test_lists_and_flat_folders_are_not_joined(voc):
         VocSource(voc.root, "train+valid")
 
 
+def test_a_root_that_is_a_file_is_named(voc):
+    (voc.root / "all.zip").write_bytes(b"")
+    with pytest.raises(NotADirectoryError, match=r"all\.zip is a file, and not the folder"):
+        VocSource(voc.root / "all.zip", "train")
+
+
 def test_a_missing_folder_is_named(voc):
     voc.split("train", "a")
     shutil.rmtree(voc.root / "Annotations")

@@ -26,7 +26,9 @@ from ipg_jax.data.sources.files import FileSource, Verify, attempt, verify_image
 from ipg_jax.data.sources.part import WHOLE, Part
 from ipg_jax.data.sources.voc_layout import VocLayout
 from ipg_jax.data.sources.voc_xml import VocAnnotation, half_open, read_annotation
+from ipg_jax.files import is_regular
 from ipg_jax.images import DEFAULT_OPTIONS, ImageOptions
+from ipg_jax.text import shown
 
 
 class _Place(NamedTuple):
@@ -77,11 +79,13 @@ class VocSource(FileSource):
           image_options: which image files are read and how.
 
         Raises:
-          OSError: a list or a folder of the split cannot be read.
+          OSError: `root` is a file, or a list or a folder of the split cannot be read.
           ValueError: the split is not of that form, a list is no text, the data have a class that
             is not in `class_names`, or no usable image is left.
         """
         root = os.fspath(root)
+        if is_regular(root):
+            raise NotADirectoryError(f"{shown(root)} is a file, and not the folder of VOC's layout")
         splits = [_parse_list(name, split) for name in split.split("+")]
         layouts = {
             folder: VocLayout(os.path.join(root, folder), [n for f, n in splits if f == folder])
