@@ -1,6 +1,6 @@
 """Speed and memory on an accelerator, beside torchvision's on the same card.
 
-    python benchmarks/accelerator.py [--json=FILE] [--only=PATTERN] [--torch-python=PATH]
+    python benchmarks/accelerator.py [--json=FILE] [--only=PATTERNS] [--torch-python=PATH]
 
 RetinaNet and Faster R-CNN, ResNet-50 FPN, plain and with sum guidance at stages 2-4: the training
 step and the prediction with NMS in bfloat16, for 8 images of 800x1344 and for 16 of 640x640;

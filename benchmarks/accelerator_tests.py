@@ -1,6 +1,6 @@
 """Tests of what an accelerator may compute otherwise than a CPU, and timings of two operators.
 
-    python benchmarks/accelerator_tests.py [--json=FILE] [--only=PATTERN]
+    python benchmarks/accelerator_tests.py [--json=FILE] [--only=PATTERNS]
 
 Operators beside torchvision's stored results, whole detectors beside torchvision's, an overfit of 8
 images, bfloat16 beside float32, and two runs beside each other; at most 3 minutes, no pytest.

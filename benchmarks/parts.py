@@ -96,7 +96,9 @@ def main(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--json", default="accelerator.json", help="where the results go")
-    parser.add_argument("--only", default="*", help="pattern of parts' names, as of a shell")
+    parser.add_argument(
+        "--only", default="*", help="patterns of parts' names, as of a shell, between commas"
+    )
     parser.add_argument("--budget", type=float, default=budget, help="seconds for all parts")
     parser.add_argument(
         "--dry-run", action="store_true", help="toy sizes, on the CPU, without a budget"
@@ -111,7 +113,8 @@ def main(
         wanted = flags.part.split(",")
         _run_here([part for part in parts if part.name in wanted], dry=flags.dry_run)
         return []
-    parts = [part for part in parts if fnmatch.fnmatch(part.name, flags.only)]
+    patterns = flags.only.split(",")
+    parts = [part for part in parts if any(fnmatch.fnmatch(part.name, x) for x in patterns)]
     if not parts:
         parser.error(f"--only={flags.only}: no part has such a name, see --list")
     if flags.list:

@@ -1,3 +1,4 @@
+import functools
 import importlib
 import pathlib
 import re
@@ -8,6 +9,7 @@ import pytest
 
 from configs.common import MOVED, default_config
 from ipg_jax import Batch, build_task
+from ipg_jax.models.backbones import BACKBONES, ConvNeXt, resnet
 from ipg_jax.weights import differences, model_arrays
 
 NAMES = sorted(
@@ -38,8 +40,19 @@ def abstract_batch(levels: int, side: int, images=2) -> Batch:
     )
 
 
+@pytest.fixture
+def shallow(monkeypatch):
+    """ResNets and ConvNeXts with one block in each stage, which are traced in less time."""
+    for depth, architecture in resnet.ARCHITECTURES.items():
+        one = architecture._replace(blocks=(1, 1, 1, 1))
+        monkeypatch.setitem(resnet.ARCHITECTURES, depth, one)
+    for name in ("convnext_tiny", "convnext_small"):
+        one = functools.partial(ConvNeXt, depths=(1, 1, 1, 1))
+        monkeypatch.setitem(BACKBONES, name, one)
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_every_config_makes_a_task_with_a_loss_and_detections(name: str):
+def test_every_config_makes_a_task_with_a_loss_and_detections(name: str, shallow):
     config = get_config(name)
     config.model.kernels = "reference"  # whose programs are the shortest
     task = build_task(config)

@@ -41,7 +41,7 @@ def test_files(file_format, tmp_path):
 def test_records_with_sound_checksums(records):
     data = records.read_bytes()
     with limited_memory():
-        for seed in range(80):
+        for seed in range(40):
             rng = random.Random(seed)
             damaged = rewritten(data, lambda i, record, rng=rng: mutate_bytes(rng, record))
             records.write_bytes(damaged)

@@ -16,12 +16,12 @@ every_type = pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 
 
 def normal(seed: int, *shape: int) -> jax.Array:
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
 
 
 def whole(seed: int, shape: tuple[int, ...], dtype: Any, low: int = -8, high: int = 9) -> jax.Array:
     """Whole numbers, whose sums are exact in float32, and in bfloat16 up to 256."""
-    return jnp.asarray(np.random.default_rng(seed).integers(low, high, shape), dtype)
+    return jnp.asarray(np.random.default_rng(seed).integers(low, high, shape).astype(dtype))
 
 
 def run(function: Callable[..., Any], gradient: Any, *args: Any) -> tuple[Any, Any]:

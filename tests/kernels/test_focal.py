@@ -15,9 +15,10 @@ from ipg_jax.kernels import dense_focal_loss
 def make_level(height=4, width=3, anchors=2, classes=5, seed=0):
     """Logits, labels (the background among them) and which anchors count."""
     rng = np.random.default_rng(seed)
-    logits = jnp.asarray(3 * rng.normal(size=(height, width, anchors, classes)), jnp.float32)
-    labels = jnp.asarray(rng.integers(0, classes + 1, (height, width, anchors)), jnp.int32)
-    return logits, labels, jnp.asarray(rng.random((height, width, anchors)) < 0.7)
+    logits = 3 * rng.normal(size=(height, width, anchors, classes)).astype(np.float32)
+    labels = rng.integers(0, classes + 1, (height, width, anchors), np.int32)
+    valid = rng.random((height, width, anchors)) < 0.7
+    return jnp.asarray(logits), jnp.asarray(labels), jnp.asarray(valid)
 
 
 def definition(logits, labels, valid, **options):

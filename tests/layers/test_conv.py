@@ -15,7 +15,7 @@ from ipg_jax.types import PackedFeatures, PackedImage
 
 
 def drawn(seed, *shape):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
 
 
 def close(got, want, tolerance=1e-5):
@@ -154,13 +154,15 @@ def test_the_stem_is_a_convolution(geometry, use_bias):
     for given in (image, PackedImage.pack(image)):
         own = jax.jit(stem.init)(jax.random.key(0), given)
         jax.tree.map(np.testing.assert_array_equal, own, init)
-    variables = jax.tree.map(lambda x: x + jnp.arange(5.0), init)  # so that there is a bias
-    want = plain.apply(variables, image)
-    close(stem.apply(variables, image), want)
-    got = stem.apply(variables, PackedImage.pack(image))
+    # So that there is a bias.
+    variables = jax.tree.map(lambda x: x + np.arange(5, dtype=np.float32), init)
+    want = jax.jit(plain.apply)(variables, image)
+    apply = jax.jit(stem.apply)
+    close(apply(variables, image), want)
+    got = apply(variables, PackedImage.pack(image))
     if not isinstance(got, PackedFeatures):
         close(got, want)
         return
     for row, name in enumerate(("upper", "lower")):
-        columns = getattr(got, name).reshape(1, 2, 2, 4, 5)[..., jnp.array([0, 2, 1, 3]), :]
+        columns = np.asarray(getattr(got, name)).reshape(1, 2, 2, 4, 5)[..., [0, 2, 1, 3], :]
         close(columns.reshape(1, 2, 8, 5), want[:, row::2])

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.extend.core
 import jax.numpy as jnp
@@ -12,18 +14,23 @@ from ipg_jax.models import FUSIONS, channel_transform, fold_fusion
 
 def channel_interpolation(inputs: int, outputs: int) -> np.ndarray:
     """The channel transform as a matrix: what it makes of each channel alone."""
-    return np.asarray(channel_transform(jnp.eye(inputs), outputs))
+    return np.asarray(channel_transform(np.eye(inputs, dtype=np.float32), outputs))
 
 
 def features(key: int, width: int) -> jax.Array:
-    return jax.random.normal(jax.random.key(key), (2, 3, 5, width))
+    return jnp.asarray(drawn(key, 2, 3, 5, width))
+
+
+def drawn(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 def run(name: str, guide_width: int = 12, width: int = 8, **kwargs):
     fusion = FUSIONS[name](**kwargs)
     guide, main = features(0, guide_width), features(1, width)
-    variables = fusion.init(jax.random.key(2), guide, main)
-    return np.asarray(fusion.apply(variables, guide, main)), variables["params"], guide, main
+    variables = jax.jit(fusion.init)(jax.random.key(2), guide, main)
+    found = jax.jit(fusion.apply)(variables, guide, main)
+    return np.asarray(found), variables["params"], guide, main
 
 
 def test_channel_interpolation_doubles_by_hand():
@@ -110,8 +117,8 @@ def test_a_fusion_is_exported_for_any_number_of_images(name: str):
 def test_identity_init_gives_back_the_features_bit_for_bit(name: str, dtype):
     fusion = FUSIONS[name](identity_init=True, dtype=dtype)
     guide, main = features(0, 12).astype(dtype), features(1, 8).astype(dtype)
-    variables = fusion.init(jax.random.key(2), guide, main)
-    out = fusion.apply(variables, guide, main)
+    variables = jax.jit(fusion.init)(jax.random.key(2), guide, main)
+    out = jax.jit(fusion.apply)(variables, guide, main)
     assert out.dtype == dtype
     np.testing.assert_array_equal(np.asarray(out), np.asarray(main))
 
@@ -143,11 +150,8 @@ def evaluate(closed, *args):
 @pytest.mark.parametrize("name", ["sum", "concat", "attention", "folded"])
 def test_identity_init_is_exact_with_products_in_tf32_forward_and_backward(name: str, rows: int):
     fusion = FUSIONS["sum" if name == "folded" else name](identity_init=True)
-    guide, main, gradient = (
-        jax.random.normal(jax.random.key(i), (1, rows, 5, width))
-        for i, width in enumerate((6, 4, 4))
-    )
-    variables = fusion.init(jax.random.key(3), guide, main)
+    guide, main, gradient = (drawn(i, 1, rows, 5, width) for i, width in enumerate((6, 4, 4)))
+    variables = jax.jit(fusion.init)(jax.random.key(3), guide, main)
     if name == "folded":
         variables = fold_fusion(
             {"params": {"ipg2": transformation(6), "fusion2": variables["params"]}}
@@ -159,7 +163,8 @@ def test_identity_init_is_exact_with_products_in_tf32_forward_and_backward(name:
         return value, *pull(gradient)
 
     with kernel_forms.use("reference"):
-        value, by_main = evaluate(jax.make_jaxpr(both)(main, gradient), main, gradient)
+        program = jax.make_jaxpr(both)(main, gradient)
+        value, by_main = jax.jit(functools.partial(evaluate, program))(main, gradient)
     np.testing.assert_array_equal(value, main)
     np.testing.assert_array_equal(by_main, gradient)
 
@@ -173,8 +178,8 @@ def transformation(width: int):
 def test_identity_init_still_learns_from_the_guidance(name: str):
     fusion = FUSIONS[name](identity_init=True)
     guide, main = features(0, 12), features(1, 8)
-    variables = fusion.init(jax.random.key(2), guide, main)
-    grads = jax.grad(lambda v: (fusion.apply(v, guide, main) ** 2).sum())(variables)
+    variables = jax.jit(fusion.init)(jax.random.key(2), guide, main)
+    grads = jax.jit(jax.grad(lambda v: (fusion.apply(v, guide, main) ** 2).sum()))(variables)
     assert np.abs(grads["params"]["w_s"]["kernel"]).max() > 0
 
 

@@ -32,7 +32,7 @@ from ipg_jax.training.state import TrainState
 from ipg_jax.training.steps import Policy, make_predict_step, make_train_step, split_batch
 from ipg_jax.types import PackedImage
 
-STEPS = 8
+STEPS = 4
 MIN_SIZE = 2**10  # so that arrays of tiny models are divided too
 
 

@@ -52,7 +52,7 @@ def test_a_graft_takes_the_whole_baseline_and_keeps_the_guidance(prefix):
         tree = {key: shapes[key] for key in ("params", "batch_stats")}
         for name in prefix:
             tree = {key: {name: subtree} for key, subtree in tree.items()}
-        return jax.tree.map(lambda x: jnp.full(x.shape, value), tree)
+        return jax.tree.map(lambda x: np.full(x.shape, value, np.float32), tree)
 
     fresh, baseline = variables(1.0, (2, 3)), variables(2.0, ())
     grafted = model_arrays(graft(fresh, baseline))
