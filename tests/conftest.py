@@ -129,6 +129,11 @@ def _forms_of_a_cpu(request):
         yield
 
 
+def pytest_collection_finish():
+    """Leaves out of all later collections what is imported by now, as pytest's own at the end."""
+    gc.freeze()
+
+
 def pytest_collection_modifyitems(items):
     """The longest files first, so that no worker is left alone with one at the end."""
     longest = ("test_steps.py", "test_train.py")
