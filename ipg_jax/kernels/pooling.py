@@ -57,7 +57,7 @@ def relu_max_pool(
         x,
         name="relu_max_pool",
         reference=reference,
-        fast=lambda x: _fast(_split_rows(x), window, functools.partial(_shift, axis=2)),
+        fast=lambda x: _fast(_split_rows(x), window, _next_column),
         platforms=("cpu", "tpu"),
         implementation=implementation,
     )
@@ -88,6 +88,9 @@ def _shift(x: Array, *, axis: int) -> Array:
     return jax.lax.slice_in_dim(jnp.pad(x, pad), 0, x.shape[axis], axis=axis)
 
 
+_next_column = functools.partial(_shift, axis=2)
+
+
 def _windows(rows: Rows, window: int) -> Sequence[Array]:
     """Returns each row of all windows."""
     return rows if window == 2 else (_shift(rows[1], axis=1), *rows)
@@ -101,6 +104,7 @@ def _columns(row: Array, window: int, shift_right: Shift) -> Sequence[Array]:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def _fast(rows: Rows, window: int, shift_right: Shift) -> Array:
+    """Returns the maxima, of the even and the odd rows in packed columns."""
     largest = functools.reduce(jnp.maximum, _windows(rows, window))
     columns = _columns(largest, window, shift_right)
     return functools.reduce(jnp.maximum, columns, jnp.zeros((), largest.dtype))
