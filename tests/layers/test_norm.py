@@ -1,3 +1,4 @@
+import functools
 import inspect
 import typing
 
@@ -97,10 +98,10 @@ def test_group_and_layer_norm_by_the_definition():
 
     groups = np.asarray(x, np.float64).reshape(2, 3, 4, 32, 2)
     want = normalized(groups, (1, 2, 4)).reshape(x.shape)
-    close(GroupNorm().init_with_output(jax.random.key(0), x)[0], want)
+    close(jax.jit(GroupNorm().init_with_output)(jax.random.key(0), x)[0], want)
     layer = LayerNorm(epsilon=1e-5)
     want = normalized(np.asarray(x, np.float64), -1)
-    close(layer.init_with_output(jax.random.key(0), x)[0], want)
+    close(jax.jit(layer.init_with_output)(jax.random.key(0), x)[0], want)
 
 
 def test_images_that_the_mask_leaves_out_do_not_count_in_batch_norm():
@@ -213,8 +214,8 @@ def test_packed_features_have_the_norm_of_pixels(kind, train):
         blocks = x.reshape(2, 2, 2, 2, 4, 32)[..., jnp.array([0, 2, 1, 3]), :]
         return PackedFeatures(*blocks.transpose(2, 0, 1, 3, 4, 5).reshape(2, 2, 2, 2, 128))
 
-    variables = norm.init(jax.random.key(1), x)
-    close(norm.init(jax.random.key(1), pack(x)), variables)
+    variables = initial(norm, x)
+    close(initial(norm, jax.jit(pack)(x)), variables)
     apply = jax.jit(
         lambda x: norm.apply(varied(variables), x, train=train, mutable=["batch_stats"])
     )
@@ -236,11 +237,14 @@ def test_packed_columns_have_the_norm_of_pixels(kind, train):
 
     x = drawn(2, 4, 6, 32)
     plain, packed = Net(packed=False), Net(packed=True)
-    variables = plain.init(jax.random.key(1), x)
-    close(packed.init(jax.random.key(1), pack_columns(x)), variables)
+    variables = initial(plain, x)
+    close(initial(packed, pack_columns(x)), variables)
     variables = varied(variables)
-    want, want_stats = plain.apply(variables, x, mutable=["batch_stats"])
-    got, stats = packed.apply(variables, pack_columns(x), mutable=["batch_stats"])
+
+    def apply(net, x):
+        return jax.jit(functools.partial(net.apply, mutable=["batch_stats"]))(variables, x)
+
+    (want, want_stats), (got, stats) = apply(plain, x), apply(packed, pack_columns(x))
     close(got, pack_columns(want))
     close(stats, want_stats)
 

@@ -13,7 +13,9 @@ WIDTH = 16  # of fewer positions than twice that, which are fused as the equatio
 def variables_of(name: str, guidance_width: int, stage: int = 2, dtype=jnp.float32):
     """Variables of a backbone, as far as folding reads them: one fusion and its `ipg` module."""
     guide, main = features(guidance_width)
-    fusion = FUSIONS[name](param_dtype=dtype).init(jax.random.key(2), guide, main)["params"]
+    fusion = jax.jit(FUSIONS[name](param_dtype=dtype).init)(jax.random.key(2), guide, main)[
+        "params"
+    ]
     ipg = jax.eval_shape(
         functools.partial(IPGTransform(guidance_width).init, train=False),
         jax.random.key(0),
@@ -36,8 +38,9 @@ def test_folded_fusion_gives_the_same_values(name: str, guidance_width: int):
     variables = variables_of(name, guidance_width)
     folded = fold_fusion(variables)
     guide, main = features(guidance_width)
-    want = FUSIONS[name]().apply({"params": variables["params"]["fusion2"]}, guide, main)
-    got = FUSIONS[name]().apply({"params": folded["params"]["fusion2"]}, guide, main)
+    apply = jax.jit(FUSIONS[name]().apply)
+    want = apply({"params": variables["params"]["fusion2"]}, guide, main)
+    got = apply({"params": folded["params"]["fusion2"]}, guide, main)
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
     shapes = jax.tree.map(jnp.shape, folded["params"]["fusion2"])
     assert shapes == {

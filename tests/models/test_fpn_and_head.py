@@ -47,8 +47,14 @@ def test_upsampling_adds_the_gradients_of_an_element(size, dtype, tolerance):
     np.testing.assert_allclose(np.asarray(gradient, np.float32), want, atol=tolerance)
 
 
-def backbone_features(sizes: dict[str, int]) -> dict[str, jax.Array]:
-    return {name: jnp.ones((1, size, size, 6)) for name, size in sizes.items()}
+def backbone_features(sizes: dict[str, int]) -> dict[str, np.ndarray]:
+    return {name: np.ones((1, size, size, 6), np.float32) for name, size in sizes.items()}
+
+
+def run(module, *args, key=0, **options):
+    """Returns the module's outputs for fresh variables, and these."""
+    call = functools.partial(module.init_with_output, **options)
+    return jax.jit(call)(jax.random.key(key), *args)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +63,7 @@ def backbone_features(sizes: dict[str, int]) -> dict[str, jax.Array]:
 def test_levels_come_finest_first_with_odd_sizes(source, sizes):
     fpn = FPN(channels=8, extra_source=source)
     features = backbone_features({"c2": 18, "c3": 9, "c4": 5, "c5": 3})
-    outputs, variables = fpn.init_with_output(jax.random.key(0), features)
+    outputs, variables = run(fpn, features)
     assert [x.shape for x in outputs] == [(1, size, size, 8) for size in sizes]
     extra = {"extra6", "extra7"} if source != "pool" else set()
     names = {f"{kind}{i}" for kind in ("lateral", "output") for i in (3, 4, 5)}
@@ -70,7 +76,7 @@ def test_pool_subsamples_the_last_output():
         "c4": jax.random.normal(jax.random.key(1), (1, 8, 8, 6)),
         "c5": jax.random.normal(jax.random.key(2), (1, 4, 4, 6)),
     }
-    outputs, _ = fpn.init_with_output(jax.random.key(0), features)
+    outputs, _ = run(fpn, features)
     np.testing.assert_array_equal(outputs[2], outputs[1][:, ::2, ::2])
 
 
@@ -81,8 +87,8 @@ def test_a_missing_feature_is_an_error():
 
 def test_head_starts_at_its_prior_for_classes_and_not_for_boxes():
     head = RetinaNetHead(num_classes=3, num_anchors=2, channels=32, num_convs=1, prior=0.01)
-    features = (jnp.zeros((2, 4, 5, 32)), jnp.zeros((2, 2, 3, 32)))
-    outputs, _ = head.init_with_output(jax.random.key(0), features)
+    features = tuple(np.zeros((2, *size, 32), np.float32) for size in ((4, 5), (2, 3)))
+    outputs, _ = run(head, features)
     assert [x.logits.shape for x in outputs] == [(2, 40, 3), (2, 12, 3)]
     assert [x.deltas.shape for x in outputs] == [(2, 40, 4), (2, 12, 4)]
     np.testing.assert_allclose(jax.nn.sigmoid(outputs[0].logits), 0.01, rtol=1e-5)
@@ -92,7 +98,7 @@ def test_head_starts_at_its_prior_for_classes_and_not_for_boxes():
 def test_head_orders_anchors_by_row_column_anchor():
     head = RetinaNetHead(num_classes=3, num_anchors=2, channels=32, num_convs=0)
     x = jax.random.normal(jax.random.key(0), (1, 4, 5, 32))
-    (whole,), variables = head.init_with_output(jax.random.key(1), (x,))
+    (whole,), variables = run(head, (x,), key=1)
     row, column = 2, 3
     window = x[:, row - 1 : row + 2, column - 1 : column + 2]
     (part,) = head.apply(variables, (window,))
@@ -106,9 +112,7 @@ def test_head_with_group_norm_and_bfloat16():
     head = RetinaNetHead(
         num_classes=3, channels=32, num_convs=1, norm="group_norm", dtype=jnp.bfloat16
     )
-    (out,), variables = head.init_with_output(
-        jax.random.key(0), (jnp.zeros((1, 2, 2, 32), jnp.bfloat16),), train=True
-    )
+    (out,), variables = run(head, (np.zeros((1, 2, 2, 32), jnp.bfloat16),), train=True)
     assert out.logits.dtype == out.deltas.dtype == jnp.bfloat16
     assert set(variables["params"]["class_tower"]["conv0"]) == {"kernel"}  # the norm has the bias
 
@@ -124,12 +128,12 @@ def test_scores_of_a_bfloat16_head_do_not_tie():
     dense = RetinaNetHead(num_classes=3, num_anchors=2, **options)
     rpn = RPNHead(num_anchors=2, **options)
     for head, logits in ((dense, 8 * 8 * 2 * 3), (rpn, 8 * 8 * 2)):
-        (out,), _ = head.init_with_output(jax.random.key(0), (features,))
+        (out,), _ = run(head, (features,))
         assert distinct(out.logits) > 0.98 * logits
         assert distinct(out.deltas) > 0.98 * 8 * 8 * 2 * 4
     box = BoxHead(num_classes=3, num_fcs=0, dtype=jnp.bfloat16)
     rois = features.reshape(64, 1, 1, 16)
-    out, _ = box.init_with_output(jax.random.key(0), rois, jnp.ones(64, bool), train=False)
+    out, _ = run(box, rois, np.ones(64, bool), train=False)
     assert distinct(out.logits) > 0.98 * 64 * 4
     assert distinct(out.deltas) > 0.98 * 64 * 3 * 4
 
