@@ -71,7 +71,7 @@ def test_empty_and_batched():
 
 def test_gradients_of_degenerate_boxes_are_finite():
     a = np.float32([[1, 1, 1, 1], [0, 0, 2, 2], [3, 3, 2, 2]])
-    gradient = jax.grad(lambda a, b: ops.pairwise_iou(a, b).sum(), argnums=(0, 1))(a, a)
+    gradient = jax.jit(jax.grad(lambda a, b: ops.pairwise_iou(a, b).sum(), argnums=(0, 1)))(a, a)
     assert np.isfinite(np.asarray(gradient)).all()
 
 

@@ -57,7 +57,7 @@ def test_padding_enters_no_pixel_of_the_content():
     rng = np.random.default_rng(0)
     sizes = np.int32([[16, 24], [13, 9], [14, 23], [1, 2]])
     images = rng.integers(0, 256, (4, 16, 24, 3), np.uint8)  # noise in the padding
-    pyramid = jax.jit(ops.image_pyramid, static_argnums=1)(images, 4, sizes)
+    pyramid = jax.device_get(jax.jit(ops.image_pyramid, static_argnums=1)(images, 4, sizes))
     for i, (height, width) in enumerate(sizes.tolist()):
         content = images[i, :height, :width]
         for level, want in enumerate(padded_pyramid(content, (height, width), (16, 24), 4)):

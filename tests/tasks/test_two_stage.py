@@ -148,17 +148,18 @@ def test_stages_and_heads_must_agree():
 def test_proposals_by_hand():
     proposals = Proposals(candidates_per_level=(2, 2), per_image=(4, 3))
     anchors = (
-        jnp.array([[0.0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30]]),
-        jnp.array([[0.0, 0, 10, 10]]),
-        jnp.array([[70.0, 0, 80, 10]]),  # outside of the image: of no width when clipped
-        jnp.array([[60.0, 60, 80, 80]]),
+        np.float32([[0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30]]),
+        np.float32([[0, 0, 10, 10]]),
+        np.float32([[70, 0, 80, 10]]),  # outside of the image: of no width when clipped
+        np.float32([[60, 60, 80, 80]]),
     )
     logits = ([3.0, 2.0, 1.0], [2.5], [9.0], [-1.0])
     dense = tuple(
-        DenseOutputs(jnp.array(level)[None, :, None], jnp.zeros((1, len(level), 4)))
+        DenseOutputs(np.float32(level)[None, :, None], np.zeros((1, len(level), 4), np.float32))
         for level in logits
     )
-    found = proposals.select(dense, anchors, jnp.array([[64, 64]]), train=True)
+    select = jax.jit(functools.partial(proposals.select, train=True))
+    found = select(dense, anchors, np.int32([[64, 64]]))
     # Of the first level the two best, of which the second overlaps the first; the third level's
     # has no extent; levels do not suppress each other.
     np.testing.assert_array_equal(found.valid, [[True, True, True, False]])
