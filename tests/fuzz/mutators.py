@@ -158,7 +158,7 @@ def mutate_bytes(rng: random.Random, data: bytes) -> bytes:
 
 
 @contextlib.contextmanager
-def limited(*, seconds: float = 10.0) -> Iterator[None]:
+def limited(*, seconds: float = 60.0) -> Iterator[None]:
     """Raises TimeoutError in a block that takes longer: what hangs is a failure with a name."""
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -185,7 +185,7 @@ def limited_memory(gibibytes: float = 1.0) -> Iterator[None]:
     assert grown < gibibytes * 2**20, f"needed {grown / 2**20:.2f} GiB more"
 
 
-def outcome(read: Callable[[], Any], *names: str, seconds: float = 10.0) -> Any:
+def outcome(read: Callable[[], Any], *names: str, seconds: float = 60.0) -> Any:
     """What a reader makes of a damaged file: its result, or None where it refuses the file.
 
     It may refuse with an OSError or a ValueError whose message is printable and has one of `names`
