@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, Literal, NamedTuple
 
@@ -91,16 +92,13 @@ class RetinaNetHead(nn.Module):
           train: whether the outputs go to a loss.
         """
         types: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        tower: dict[str, Any] = {
-            "num_convs": self.num_convs,
-            "channels": self.channels,
-            "norm": self.norm,
-        }
+        make_tower = functools.partial(
+            ConvTower, num_convs=self.num_convs, channels=self.channels, norm=self.norm, **types
+        )
         options = {"use_bias": True, "kernel_init": small_normal, **types}
         if not train:
             options["dtype"] = jnp.float32
-        class_tower = ConvTower(name="class_tower", **tower, **types)
-        box_tower = ConvTower(name="box_tower", **tower, **types)
+        class_tower, box_tower = make_tower(name="class_tower"), make_tower(name="box_tower")
         prior = nn.initializers.constant(-math.log((1 - self.prior) / self.prior))
         classes = self.num_anchors * self.num_classes
         class_logits = Conv(classes, 3, bias_init=prior, name="class_logits", **options)
