@@ -194,7 +194,7 @@ def test_lists_and_flat_folders_are_not_joined(voc):
 
 def test_a_root_that_is_a_file_is_named(voc):
     (voc.root / "all.zip").write_bytes(b"")
-    with pytest.raises(NotADirectoryError, match=r"all\.zip is a file, and not the folder"):
+    with pytest.raises(NotADirectoryError, match=r"all\.zip is a file: the root is the folder"):
         VocSource(voc.root / "all.zip", "train")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import gc
 import os
 import random
 import resource
@@ -158,12 +159,16 @@ def mutate_bytes(rng: random.Random, data: bytes) -> bytes:
 
 
 @contextlib.contextmanager
-def limited(*, seconds: float = 60.0) -> Iterator[None]:
-    """Raises TimeoutError in a block that takes longer: what hangs is a failure with a name."""
+def limited(*, seconds: float = 10.0) -> Iterator[None]:
+    """Raises TimeoutError in a block that takes longer: what hangs is a failure with a name.
+
+    The garbage collector waits: it may take seconds to free what other tests have compiled.
+    """
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise TimeoutError(f"not done after {seconds} s")
 
+    gc.disable()
     before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
@@ -171,6 +176,7 @@ def limited(*, seconds: float = 60.0) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        gc.enable()
 
 
 @contextlib.contextmanager
@@ -185,7 +191,7 @@ def limited_memory(gibibytes: float = 1.0) -> Iterator[None]:
     assert grown < gibibytes * 2**20, f"needed {grown / 2**20:.2f} GiB more"
 
 
-def outcome(read: Callable[[], Any], *names: str, seconds: float = 60.0) -> Any:
+def outcome(read: Callable[[], Any], *names: str, seconds: float = 10.0) -> Any:
     """What a reader makes of a damaged file: its result, or None where it refuses the file.
 
     It may refuse with an OSError or a ValueError whose message is printable and has one of `names`

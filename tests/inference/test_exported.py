@@ -48,8 +48,9 @@ def test_a_file_finds_what_its_detector_does(file, batch_size):
             np.testing.assert_allclose(one.boxes, own.boxes, rtol=1e-4, atol=1e-3)
 
 
-def test_two_stages(tmp_path):
-    detector = tiny_detector("cascade_rcnn")
+@pytest.mark.parametrize("kind", ["faster_rcnn", "cascade_rcnn"])
+def test_two_stages(kind, tmp_path):
+    detector = tiny_detector(kind)
     export_detector(detector, platforms=["cpu"]).save(tmp_path / "detector.zip")
     loaded = ExportedDetector.load(tmp_path / "detector.zip")
     assert loaded.platforms == ("cpu",)

@@ -13,9 +13,8 @@ WIDTH = 16  # of fewer positions than twice that, which are fused as the equatio
 def variables_of(name: str, guidance_width: int, stage: int = 2, dtype=jnp.float32):
     """Variables of a backbone, as far as folding reads them: one fusion and its `ipg` module."""
     guide, main = features(guidance_width)
-    fusion = jax.jit(FUSIONS[name](param_dtype=dtype).init)(jax.random.key(2), guide, main)[
-        "params"
-    ]
+    init = jax.jit(FUSIONS[name](param_dtype=dtype).init)
+    fusion = init(jax.random.key(2), guide, main)["params"]
     ipg = jax.eval_shape(
         functools.partial(IPGTransform(guidance_width).init, train=False),
         jax.random.key(0),

@@ -85,7 +85,10 @@ class VocSource(FileSource):
         """
         root = os.fspath(root)
         if is_regular(root):
-            raise NotADirectoryError(f"{shown(root)} is a file, and not the folder of VOC's layout")
+            raise NotADirectoryError(
+                f"{shown(root)} is a file: the root is the folder that holds Annotations, "
+                "ImageSets and JPEGImages, or one for each split"
+            )
         splits = [_parse_list(name, split) for name in split.split("+")]
         layouts = {
             folder: VocLayout(os.path.join(root, folder), [n for f, n in splits if f == folder])
