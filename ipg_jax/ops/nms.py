@@ -103,8 +103,7 @@ def batched_nms(
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         start, count, kept = state
         position = start + jnp.arange(tile, dtype=jnp.int32)
-        tile_boxes = jax.lax.dynamic_slice_in_dim(boxes, start, tile)
-        tile_labels = jax.lax.dynamic_slice_in_dim(labels, start, tile)
+        tile_boxes, tile_labels = boxes[position], labels[position]
 
         def suppress(i: jax.Array, alive: jax.Array) -> jax.Array:
             slot = i * chunk + jnp.arange(chunk, dtype=jnp.int32)
@@ -116,9 +115,11 @@ def batched_nms(
         keep = _greedy(
             alive, _overlaps(tile_boxes, tile_labels, tile_boxes, tile_labels, iou_threshold)
         )
-        # Survivors go to the next slots; those beyond the last slot are dropped.
+        # Survivors go to the next slots, by comparison instead of a scatter; those beyond the last
+        # slot are dropped.
         slot = jnp.where(keep, count + jnp.cumsum(keep, dtype=jnp.int32) - 1, num_slots)
-        kept = kept.at[slot].set(position, mode="drop")
+        goes = slot[:, None] == jnp.arange(num_slots, dtype=jnp.int32)
+        kept += jnp.sum(jnp.where(goes, position[:, None], 0), axis=0)
         return start + tile, count + jnp.sum(keep, dtype=jnp.int32), kept
 
     start = jnp.zeros((), jnp.int32)
