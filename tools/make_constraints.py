@@ -1,6 +1,7 @@
 """Writes constraints.txt: the installed versions of all that this project needs, at any depth.
 
-Run it in an environment where the project is installed with its `dev` and `docs` extras:
+Run it in an environment where the project is installed with its `dev` and `docs` extras, and
+jax2onnx as docs/export.md says:
 
     python tools/make_constraints.py > constraints.txt
 """
@@ -15,6 +16,7 @@ from packaging.utils import canonicalize_name
 
 PROJECT = "ipg-jax"
 EXTRAS = ("demo", "test", "dev", "docs")
+BESIDES = ("jax2onnx",)  # installed without what it asks for
 HEADER = """\
 # Versions that the tests pass with. Made by `python tools/make_constraints.py > constraints.txt`
 # with the `dev` and `docs` extras; use as `pip install -c constraints.txt -e ".[dev]"`."""
@@ -41,7 +43,7 @@ def closure() -> set[str]:
             new = {(name, extra) for extra in ("", *requirement.extras)} - seen
             seen |= new
             todo += new
-    return {name for name, _ in seen} - {PROJECT, "setuptools"}
+    return {name for name, _ in seen} - {PROJECT, "setuptools"} | {*BESIDES}
 
 
 if __name__ == "__main__":

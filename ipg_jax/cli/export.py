@@ -2,12 +2,14 @@
 
     ipg-jax export --workdir=runs/digits
     ipg-jax export --workdir=hit_uav_small --out=detector.zip --images=photos
+    ipg-jax export --workdir=runs/digits --format=onnx
 
 stablehlo is one file, `export/detector.zip` of the workdir unless --out says another, that
-`ipg_jax.Detector.load` and JAX alone run (docs/export.md). What was written is read again and
-compared with the detector on up to 20 images: those of --images, or of the data that the config
-evaluates on, which `--config.a.b=value` changes. The exit code is 1 if a score, or the corner of a
-box as a share of the box's longer side, differs by more than --tolerance.
+`ipg_jax.Detector.load` and JAX alone run; onnx is `export/detector.onnx`, or two such files with
+their sizes in their names, for landscape and for portrait images (docs/export.md). What was written
+is read again and compared with the detector on up to 20 images: those of --images, or of the data
+that the config evaluates on, which `--config.a.b=value` changes. The exit code is 1 if a score, or
+the corner of a box as a share of the box's longer side, differs by more than --tolerance.
 """
 
 from __future__ import annotations
@@ -29,13 +31,17 @@ if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
     from ipg_jax.images import ImageOptions
+    from ipg_jax.inference.detector import Detector
     from ipg_jax.inference.export import Difference
+    from ipg_jax.inference.tiles import Detect
     from ipg_jax.training.trained import TrainedDetector
 
-_OFFERED = "what works is --format=stablehlo"
+SUFFIXES = {"stablehlo": ".zip", "onnx": ".onnx"}
+"""Of the file of each format."""
+
+_OFFERED = f"what works is --format={' and --format='.join(SUFFIXES)}"
 NOT_OFFERED = {
     "savedmodel": f"TensorFlow reads an older StableHLO than JAX writes; {_OFFERED}",
-    "onnx": f"jax2onnx pins an older orbax-checkpoint than this package has; {_OFFERED}",
     "litert": f"its converters were not tried with a detector yet; {_OFFERED}",
 }
 
@@ -48,13 +54,15 @@ WORKDIR = flags.DEFINE_string(
 FORMAT = flags.DEFINE_enum(
     "format",
     "stablehlo",
-    ["stablehlo", *NOT_OFFERED],
+    [*SUFFIXES, *NOT_OFFERED],
     "What to write; of the others it says what stands in the way.",
 )
 OUT = flags.DEFINE_string("out", None, "File, local or gs://.")
 CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "Which one: a step, best or latest.")
 PLATFORMS = flags.DEFINE_list(
-    "platforms", ["cpu", "cuda", "tpu"], "Where it is to run: some of cpu, cuda, rocm and tpu."
+    "platforms",
+    ["cpu", "cuda", "tpu"],
+    "Where a file of stablehlo is to run: some of cpu, cuda, rocm and tpu.",
 )
 COMPARED = flags.DEFINE_multi_string(
     "images",
@@ -75,15 +83,14 @@ def main(_: list[str]) -> None:
     """Runs the command line."""
     if FORMAT.value in NOT_OFFERED:
         raise flags.Error(f"--format={FORMAT.value} is not offered: {NOT_OFFERED[FORMAT.value]}")
+    if FORMAT.value == "onnx" and flags.FLAGS["platforms"].present:
+        raise flags.Error("--platforms is of --format=stablehlo: a runtime of ONNX has its own")
     from ipg_jax.training import command_line
 
     command_line.start()
-    import jax
-
     from ipg_jax.files import make_folder
     from ipg_jax.inference.detector import Detector, one_device
-    from ipg_jax.inference.export import differences, export_detector
-    from ipg_jax.inference.exported import ExportedDetector, shown_sizes
+    from ipg_jax.inference.export import differences
     from ipg_jax.training.build_predict import load_trained
     from ipg_jax.training.build_trained import for_trained
     from ipg_jax.weights import locate
@@ -91,11 +98,14 @@ def main(_: list[str]) -> None:
     workdir = locate(command_line.home(WORKDIR.value))
     if OUT.value is None and not workdir.is_dir():
         raise flags.Error(f"--workdir={workdir} is a file: say by --out where to write")
-    out = epath.Path(command_line.home(OUT.value or workdir / "export" / "detector.zip"))
+    name = f"detector{SUFFIXES[FORMAT.value]}"
+    out = epath.Path(command_line.home(OUT.value or workdir / "export" / name))
     if out.is_dir():
-        raise flags.Error(f"--out={out} is a folder: name a file in it, such as {out}/detector.zip")
+        raise flags.Error(f"--out={out} is a folder: name a file in it, such as {out}/{name}")
     make_folder(out.parent)
     config = for_trained(flags.FLAGS.config, workdir)
+    if FORMAT.value == "onnx":
+        config.model.dtype = "float32"  # few runtimes compute in bfloat16
     trained = load_trained(workdir, checkpoint=CHECKPOINT.value, config=config)
     images: Iterable[tuple[str, np.ndarray]] | None = None
     if COMPARED.value:
@@ -103,18 +113,12 @@ def main(_: list[str]) -> None:
     elif workdir.is_dir():
         images = images_of_the_run(config, trained)
     detector = Detector.of(trained, mesh=one_device())
-    exported = export_detector(detector, platforms=PLATFORMS.value)
-    exported.save(out)
-    print(
-        f"wrote {out}: images of {shown_sizes(exported.programs)} pixels, "
-        f"for {', '.join(exported.platforms)}"
-    )
+    write = {"stablehlo": write_stablehlo, "onnx": write_onnx}[FORMAT.value]
+    detect = write(detector, out)
     if images is None:
         print("it was not compared with the detector: name images to do that on by --images=FOLDER")
         return
 
-    loaded = ExportedDetector.load(out)
-    detect = functools.partial(jax.jit(loaded.predict), loaded.weights)
     print("objects  scores   boxes    pixels   unmatched  image")
     found = []
     for name, image in images:
@@ -123,6 +127,41 @@ def main(_: list[str]) -> None:
         print(f"{figures}  {one.unmatched:9}  {name}")
         found.append(one)
     print(judged(found, TOLERANCE.value))
+
+
+def write_stablehlo(detector: Detector, out: epath.Path) -> Detect:
+    """Writes a file of programs for JAX, and says so; returns what detects by that file."""
+    import jax
+
+    from ipg_jax.inference.export import export_detector
+    from ipg_jax.inference.exported import ExportedDetector, shown_sizes
+
+    exported = export_detector(detector, platforms=PLATFORMS.value)
+    exported.save(out)
+    print(
+        f"wrote {out}: images of {shown_sizes(exported.programs)} pixels, "
+        f"for {', '.join(exported.platforms)}"
+    )
+    loaded = ExportedDetector.load(out)
+    return functools.partial(jax.jit(loaded.predict), loaded.weights)
+
+
+def write_onnx(detector: Detector, out: epath.Path) -> Detect:
+    """Writes a file of ONNX for each size of images, and says so; returns what detects by them."""
+    from ipg_jax.files import read_regular, write_whole
+    from ipg_jax.inference.onnx_export import export_onnx, onnx_detect, onnx_sizes
+
+    sizes = onnx_sizes(detector)
+    files = {
+        (height, width): out
+        if len(sizes) == 1
+        else out.with_name(f"{out.stem}-{height}x{width}{out.suffix}")
+        for height, width in sizes
+    }
+    for (height, width), file in files.items():
+        write_whole(file, export_onnx(detector, (height, width)))
+        print(f"wrote {file}: images of {height} x {width} pixels")
+    return onnx_detect({size: read_regular(file) for size, file in files.items()})
 
 
 def named_images(arguments: Sequence[str], options: ImageOptions) -> list[tuple[str, np.ndarray]]:

@@ -160,7 +160,9 @@ np.savez("found.npz", **found)
 
 def test_jax_alone_runs_a_file_as_the_documentation_says(file, tmp_path):
     (snippet,) = re.findall(
-        r"```python\n(import json\n.*?)```", (ROOT / "docs/export.md").read_text(), re.DOTALL
+        r"```python\n(import json\nimport zipfile\n.*?)```",
+        (ROOT / "docs/export.md").read_text(),
+        re.DOTALL,
     )
     picture = pictures()[0]  # as large as the input: neither resized nor padded
     np.save(tmp_path / "picture.npy", picture)

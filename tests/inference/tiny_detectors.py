@@ -15,12 +15,13 @@ SIZE = (64, 96)
 
 
 @functools.cache
-def tiny_detector(kind: str = "retinanet", param_dtype: str = "float32") -> Detector:
+def tiny_detector(kind: str = "retinanet", **model: str) -> Detector:
+    """Returns a detector of a kind, with other values of fields of `config.model`."""
     config = digits_ipg.get_config("stages=2").unlock()
     config.model.backbone, config.model.base_channels = "resnet10", 8
     config.model.fpn_levels, config.model.fpn_channels = (3, 4), 16
     config.model.retinanet_head.convs, config.model.retinanet_head.channels = 1, 32
-    config.model.param_dtype = param_dtype
+    config.model.update(model)
     config.eval.score_threshold = 0.0
     config.eval.max_detections = 20
     if kind != "retinanet":
