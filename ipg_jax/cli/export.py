@@ -6,10 +6,11 @@
 
 stablehlo is one file, `export/detector.zip` of the workdir unless --out says another, that
 `ipg_jax.Detector.load` and JAX alone run; onnx is `export/detector.onnx`, or two such files with
-their sizes in their names, for landscape and for portrait images (docs/export.md). What was written
-is read again and compared with the detector on up to 20 images: those of --images, or of the data
-that the config evaluates on, which `--config.a.b=value` changes. The exit code is 1 if a score, or
-the corner of a box as a share of the box's longer side, differs by more than --tolerance.
+their sizes in their names, for landscape and for portrait images; savedmodel is a folder,
+`export/savedmodel`, for TensorFlow (docs/export.md). What was written is read again and compared
+with the detector on up to 20 images: those of --images, or of the data that the config evaluates
+on, which `--config.a.b=value` changes. The exit code is 1 if a score, or the corner of a box as a
+share of the box's longer side, differs by more than --tolerance.
 """
 
 from __future__ import annotations
@@ -36,13 +37,12 @@ if TYPE_CHECKING:
     from ipg_jax.inference.tiles import Detect
     from ipg_jax.training.trained import TrainedDetector
 
-SUFFIXES = {"stablehlo": ".zip", "onnx": ".onnx"}
-"""Of the file of each format."""
+NAMES = {"stablehlo": "detector.zip", "onnx": "detector.onnx", "savedmodel": "savedmodel"}
+"""Of the file, or the folder, of each format."""
 
-_OFFERED = f"what works is --format={' and --format='.join(SUFFIXES)}"
 NOT_OFFERED = {
-    "savedmodel": f"TensorFlow reads an older StableHLO than JAX writes; {_OFFERED}",
-    "litert": f"its converters were not tried with a detector yet; {_OFFERED}",
+    "litert": "the converter of TensorFlow 2.21 lacks the sorting that NMS does; what works is "
+    f"--format={' and --format='.join(NAMES)}"
 }
 
 WORKDIR = flags.DEFINE_string(
@@ -54,10 +54,10 @@ WORKDIR = flags.DEFINE_string(
 FORMAT = flags.DEFINE_enum(
     "format",
     "stablehlo",
-    [*SUFFIXES, *NOT_OFFERED],
+    [*NAMES, *NOT_OFFERED],
     "What to write; of the others it says what stands in the way.",
 )
-OUT = flags.DEFINE_string("out", None, "File, local or gs://.")
+OUT = flags.DEFINE_string("out", None, "File, of savedmodel folder, local or gs://.")
 CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "Which one: a step, best or latest.")
 PLATFORMS = flags.DEFINE_list(
     "platforms",
@@ -83,8 +83,8 @@ def main(_: list[str]) -> None:
     """Runs the command line."""
     if FORMAT.value in NOT_OFFERED:
         raise flags.Error(f"--format={FORMAT.value} is not offered: {NOT_OFFERED[FORMAT.value]}")
-    if FORMAT.value == "onnx" and flags.FLAGS["platforms"].present:
-        raise flags.Error("--platforms is of --format=stablehlo: a runtime of ONNX has its own")
+    if FORMAT.value != "stablehlo" and flags.FLAGS["platforms"].present:
+        raise flags.Error(f"--platforms is of --format=stablehlo, not of {FORMAT.value}")
     from ipg_jax.training import command_line
 
     command_line.start()
@@ -98,10 +98,8 @@ def main(_: list[str]) -> None:
     workdir = locate(command_line.home(WORKDIR.value))
     if OUT.value is None and not workdir.is_dir():
         raise flags.Error(f"--workdir={workdir} is a file: say by --out where to write")
-    name = f"detector{SUFFIXES[FORMAT.value]}"
-    out = epath.Path(command_line.home(OUT.value or workdir / "export" / name))
-    if out.is_dir():
-        raise flags.Error(f"--out={out} is a folder: name a file in it, such as {out}/{name}")
+    out = epath.Path(command_line.home(OUT.value or workdir / "export" / NAMES[FORMAT.value]))
+    check_out(out, FORMAT.value)
     make_folder(out.parent)
     config = for_trained(flags.FLAGS.config, workdir)
     if FORMAT.value == "onnx":
@@ -113,8 +111,8 @@ def main(_: list[str]) -> None:
     elif workdir.is_dir():
         images = images_of_the_run(config, trained)
     detector = Detector.of(trained, mesh=one_device())
-    write = {"stablehlo": write_stablehlo, "onnx": write_onnx}[FORMAT.value]
-    detect = write(detector, out)
+    writers = {"stablehlo": write_stablehlo, "onnx": write_onnx, "savedmodel": write_saved_model}
+    detect = writers[FORMAT.value](detector, out)
     if images is None:
         print("it was not compared with the detector: name images to do that on by --images=FOLDER")
         return
@@ -127,6 +125,26 @@ def main(_: list[str]) -> None:
         print(f"{figures}  {one.unmatched:9}  {name}")
         found.append(one)
     print(judged(found, TOLERANCE.value))
+
+
+def check_out(out: epath.Path, kind: str) -> None:
+    """Refuses a folder where a file is to be, and the other way round.
+
+    Args:
+      out: where to write.
+      kind: one of `NAMES`.
+
+    Raises:
+      flags.Error: there is one, or a folder that holds something else than a SavedModel.
+    """
+    if kind != "savedmodel":
+        if out.is_dir():
+            name = NAMES[kind]
+            raise flags.Error(f"--out={out} is a folder: name a file in it, such as {out}/{name}")
+    elif out.exists() and not out.is_dir():
+        raise flags.Error(f"--out={out} is a file: a SavedModel is a folder")
+    elif out.is_dir() and any(out.iterdir()) and not (out / "saved_model.pb").exists():
+        raise flags.Error(f"--out={out} holds something else than a SavedModel: name a new folder")
 
 
 def write_stablehlo(detector: Detector, out: epath.Path) -> Detect:
@@ -149,9 +167,10 @@ def write_stablehlo(detector: Detector, out: epath.Path) -> Detect:
 def write_onnx(detector: Detector, out: epath.Path) -> Detect:
     """Writes a file of ONNX for each size of images, and says so; returns what detects by them."""
     from ipg_jax.files import read_regular, write_whole
-    from ipg_jax.inference.onnx_export import export_onnx, onnx_detect, onnx_sizes
+    from ipg_jax.inference.export import whole_sizes
+    from ipg_jax.inference.onnx_export import export_onnx, onnx_detect
 
-    sizes = onnx_sizes(detector)
+    sizes = whole_sizes(detector)
     files = {
         (height, width): out
         if len(sizes) == 1
@@ -162,6 +181,17 @@ def write_onnx(detector: Detector, out: epath.Path) -> Detect:
         write_whole(file, export_onnx(detector, (height, width)))
         print(f"wrote {file}: images of {height} x {width} pixels")
     return onnx_detect({size: read_regular(file) for size, file in files.items()})
+
+
+def write_saved_model(detector: Detector, out: epath.Path) -> Detect:
+    """Writes a SavedModel, and says so; returns what detects by it."""
+    from ipg_jax.inference.export import whole_sizes
+    from ipg_jax.inference.exported import shown_sizes
+    from ipg_jax.inference.saved_model import save_saved_model, saved_model_detect
+
+    save_saved_model(detector, out)
+    print(f"wrote {out}: images of {shown_sizes(dict.fromkeys(whole_sizes(detector)))} pixels")
+    return saved_model_detect(out)
 
 
 def named_images(arguments: Sequence[str], options: ImageOptions) -> list[tuple[str, np.ndarray]]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import flax.traverse_util
 import jax
@@ -12,13 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
 
+import ipg_jax
 from ipg_jax import ops
 from ipg_jax.images import make_geometry
 from ipg_jax.inference.detector import Detector
 from ipg_jax.inference.exported import ExportedDetector
 from ipg_jax.inference.tiles import Detect
 from ipg_jax.inference.views import Found, found_in, stack_views, whole_view
-from ipg_jax.types import Array
+from ipg_jax.tasks import DetectionTask
+from ipg_jax.types import Array, Size
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 """What programs are lowered for, unless said otherwise."""
@@ -40,27 +42,13 @@ def export_detector(
     Raises:
       ValueError: the detector is an exported one, or there is no such platform.
     """
-    if isinstance(detector.task, ExportedDetector):
-        raise ValueError("the detector is exported already: copy its file")
     if unknown := sorted({*platforms} - {"cpu", "cuda", "rocm", "tpu"}):
         raise ValueError(f"platforms are cpu, cuda, rocm and tpu, not {', '.join(unknown)}")
-    task = dataclasses.replace(detector.task, kernels="reference")
-    flat = flax.traverse_util.flatten_dict(jax.device_get(detector.variables), sep="/")
-    types = {name: x.dtype for name, x in flat.items()}
-
-    def detect(weights: Mapping[str, Array], images: Array, image_size: Array) -> dict[str, Array]:
-        typed = {name: jnp.asarray(x, types[name]) for name, x in weights.items()}
-        variables = {"batch_stats": {}} | flax.traverse_util.unflatten_dict(typed, sep="/")
-        pyramid = ops.image_pyramid(images, task.pyramid_levels, image_size)
-        found = task.predict(variables, pyramid, image_size)
-        return {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
-
+    detect, weights = detection_program(detector)
     program = jax.export.export(jax.jit(detect), platforms=tuple(platforms))
-    # NumPy's files know no bfloat16.
-    weights = {k: x.astype(np.float32) if x.dtype == jnp.bfloat16 else x for k, x in flat.items()}
-    shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in weights.items()}
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), weights)
     (batch,) = jax.export.symbolic_shape("b")
-    geometry = make_geometry(detector.image_size, task.pyramid_levels)
+    task = trained_task(detector)
     return ExportedDetector(
         programs={
             (height, width): program(
@@ -68,7 +56,7 @@ def export_detector(
                 jax.ShapeDtypeStruct((batch, height, width, 3), jnp.uint8),
                 jax.ShapeDtypeStruct((batch, 2), jnp.int32),
             )
-            for height, width in geometry.canvases
+            for height, width in whole_sizes(detector)
         },
         weights=weights,
         class_names=detector.class_names,
@@ -79,6 +67,79 @@ def export_detector(
         max_detections=task.max_detections,
         image_options=detector.image_options,
     )
+
+
+Weights: TypeAlias = Mapping[str, Array]
+"""Arrays by the paths of the variables that they are."""
+
+
+def detection_program(
+    detector: Detector,
+) -> tuple[Callable[[Weights, Array, Array], dict[str, Array]], Weights]:
+    """Returns a function of arrays alone, and the weights that it takes.
+
+    From the weights, uint8 images `[b, h, w, 3]` and int32 `[b, 2]`, the height and width of each
+    one's content, it makes the fields of `Detections`. It holds the reference form of all kernels.
+
+    Args:
+      detector: the detector.
+
+    Raises:
+      ValueError: the detector is an exported one.
+    """
+    task = dataclasses.replace(trained_task(detector), kernels="reference")
+    flat = flax.traverse_util.flatten_dict(jax.device_get(detector.variables), sep="/")
+    types = {name: x.dtype for name, x in flat.items()}
+
+    def detect(weights: Weights, images: Array, image_size: Array) -> dict[str, Array]:
+        typed = {name: jnp.asarray(x, types[name]) for name, x in weights.items()}
+        variables = {"batch_stats": {}} | flax.traverse_util.unflatten_dict(typed, sep="/")
+        pyramid = ops.image_pyramid(images, task.pyramid_levels, image_size)
+        found = task.predict(variables, pyramid, image_size)
+        return {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
+
+    # NumPy's files know no bfloat16.
+    return detect, {
+        name: x.astype(np.float32) if x.dtype == jnp.bfloat16 else x for name, x in flat.items()
+    }
+
+
+def trained_task(detector: Detector) -> DetectionTask:
+    """Returns the task of a detector.
+
+    Raises:
+      ValueError: the detector is an exported one, which has none.
+    """
+    if isinstance(detector.task, ExportedDetector):
+        raise ValueError("the detector is exported already: name the run that it is of")
+    return detector.task
+
+
+def whole_sizes(detector: Detector) -> tuple[Size, ...]:
+    """Returns the height and width of the images that a detector sees of whole pictures.
+
+    Landscape comes first; there is one size where both are the same.
+    """
+    return make_geometry(detector.image_size, detector.task.pyramid_levels).canvases
+
+
+def described(detector: Detector, sizes: Sequence[Size]) -> dict[str, Any]:
+    """Returns what a user of a detector's programs has to know, as JSON.
+
+    Args:
+      detector: the detector.
+      sizes: height and width of the images that there are programs for.
+    """
+    return {
+        "written_by": {"ipg_jax": ipg_jax.__version__, "jax": jax.__version__},
+        "class_names": detector.class_names,
+        "category_ids": detector.category_ids,
+        "thresholds": detector.thresholds.tolist(),
+        "image_size": detector.image_size,
+        "inputs": [{"height": height, "width": width} for height, width in sizes],
+        "max_detections": detector.task.max_detections,
+        "image_options": dataclasses.asdict(detector.image_options),
+    }
 
 
 class Difference(NamedTuple):

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import logging
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.extend.core
@@ -14,11 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int32
 
-import ipg_jax
-from ipg_jax import ops
-from ipg_jax.images import make_geometry
 from ipg_jax.inference.detector import Detector
-from ipg_jax.inference.exported import ExportedDetector
+from ipg_jax.inference.export import described, detection_program, trained_task
 from ipg_jax.inference.tiles import Detect
 from ipg_jax.types import Array, Detections, Pyramid, Size
 
@@ -34,14 +30,6 @@ OUTPUTS = tuple(field.name for field in dataclasses.fields(Detections))
 _INSTALL = "pip install 'ipg-jax[onnx]' && pip install --no-deps jax2onnx"
 
 
-def onnx_sizes(detector: Detector) -> tuple[Size, ...]:
-    """Returns the height and width of the images that a detector sees of whole pictures.
-
-    Landscape comes first; there is one size where both are the same.
-    """
-    return make_geometry(detector.image_size, detector.task.pyramid_levels).canvases
-
-
 def export_onnx(detector: Detector, size: Size) -> bytes:
     """Returns a detector as an ONNX program for images of one size.
 
@@ -52,20 +40,19 @@ def export_onnx(detector: Detector, size: Size) -> bytes:
 
     Args:
       detector: the detector, of one device; of its tiles nothing is exported.
-      size: height and width of the images, one of `onnx_sizes`.
+      size: height and width of the images, one of `export.whole_sizes`.
 
     Raises:
       ModuleNotFoundError: what converts it is not installed.
       ValueError: the detector is an exported one, computes in another type than float32, or has an
         operation that is not converted.
     """
-    task = detector.task
-    if isinstance(task, ExportedDetector):
-        raise ValueError("the detector is exported already: name the run that it is of")
-    if task.dtype != jnp.float32:
+    detect, weights = detection_program(detector)
+    dtype = jnp.dtype(trained_task(detector).dtype)
+    if dtype != jnp.float32:
         raise ValueError(
-            f"the detector computes in {jnp.dtype(task.dtype).name}, which most runtimes of ONNX "
-            "do not: set --config.model.dtype=float32"
+            f"the detector computes in {dtype.name}, which most runtimes of ONNX do not: set "
+            "--config.model.dtype=float32"
         )
     try:
         import jax2onnx
@@ -73,13 +60,10 @@ def export_onnx(detector: Detector, size: Size) -> bytes:
         from ipg_jax.inference.onnx_graph import simplify
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"{error}: {_INSTALL}", name=error.name) from error
-    task = dataclasses.replace(task, kernels="reference")
-    variables = {"batch_stats": {}} | jax.tree.map(_float32, jax.device_get(detector.variables))
 
-    def detect(images: Array, image_size: Array) -> tuple[Array, ...]:
-        pyramid = ops.image_pyramid(images, task.pyramid_levels, image_size)
-        found = task.predict(variables, pyramid, image_size)
-        return tuple(getattr(found, name) for name in OUTPUTS)
+    def fields(images: Array, image_size: Array) -> tuple[Array, ...]:
+        found = detect(weights, images, image_size)
+        return tuple(found[name] for name in OUTPUTS)
 
     height, width = size
     inputs = [
@@ -88,7 +72,7 @@ def export_onnx(detector: Detector, size: Size) -> bytes:
     ]
     # The converter puts its own functions into NumPy's namespace of JAX while it traces, not all of
     # which may be mapped over images. It finds none to put them in where all is traced before.
-    traced = jax.extend.core.jaxpr_as_fun(jax.make_jaxpr(detect)(*inputs))
+    traced = jax.extend.core.jaxpr_as_fun(jax.make_jaxpr(fields)(*inputs))
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # which warns of each shape in a loop
     try:
         model = jax2onnx.to_onnx(
@@ -103,28 +87,8 @@ def export_onnx(detector: Detector, size: Size) -> bytes:
         raise ValueError(f"this detector is not converted to ONNX: {error}") from error
     model = simplify(model)
     about = model.metadata_props.add()
-    about.key, about.value = METADATA, json.dumps(_header(detector, size))
+    about.key, about.value = METADATA, json.dumps(described(detector, [size]))
     return bytes(model.SerializeToString())
-
-
-def _float32(x: Array) -> np.ndarray:
-    return np.asarray(x, np.float32) if jnp.issubdtype(x.dtype, jnp.floating) else np.asarray(x)
-
-
-def _header(detector: Detector, size: Size) -> dict[str, Any]:
-    height, width = size
-    return {
-        "format": "ipg_jax detector in ONNX",
-        "version": 1,
-        "written_by": {"ipg_jax": ipg_jax.__version__, "jax": jax.__version__},
-        "class_names": detector.class_names,
-        "category_ids": detector.category_ids,
-        "thresholds": detector.thresholds.tolist(),
-        "image_size": detector.image_size,
-        "input": {"height": height, "width": width},
-        "max_detections": detector.task.max_detections,
-        "image_options": dataclasses.asdict(detector.image_options),
-    }
 
 
 def onnx_detect(programs: Mapping[Size, bytes]) -> Detect:

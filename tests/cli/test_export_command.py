@@ -6,27 +6,47 @@ import sys
 import numpy as np
 import pytest
 from absl import flags
+from etils import epath
 from PIL import Image
 
-from ipg_jax.cli.export import judged, named_images, spread
+from ipg_jax.cli.export import check_out, judged, named_images, spread
 from ipg_jax.images import DEFAULT_OPTIONS
 from ipg_jax.inference.export import Difference
 
 
-@pytest.mark.parametrize("name", ["savedmodel", "litert"])
-def test_what_is_not_offered_says_why_and_what_is(name, tmp_path):
+def test_what_is_not_offered_says_why_and_what_is(tmp_path):
     result = subprocess.run(
         [
             *(sys.executable, "-m", "ipg_jax.cli.export"),
-            *(f"--workdir={tmp_path}", f"--format={name}"),
+            *(f"--workdir={tmp_path}", "--format=litert"),
         ],
         capture_output=True,
         text=True,
         check=False,
     )
     assert result.returncode == 2
-    assert f"error: --format={name} is not offered: " in result.stderr
-    assert "--format=stablehlo and --format=onnx" in result.stderr
+    assert "error: --format=litert is not offered: " in result.stderr
+    assert "--format=stablehlo and --format=onnx and --format=savedmodel" in result.stderr
+
+
+def test_nothing_of_another_kind_is_replaced(tmp_path):
+    file, folder = epath.Path(tmp_path / "photo.jpg"), epath.Path(tmp_path / "model")
+    for kind in ("stablehlo", "onnx", "savedmodel"):
+        check_out(file, kind)  # what is not there yet
+        check_out(folder, kind)
+    file.write_text("a picture")
+    folder.mkdir()
+    check_out(file, "onnx")
+    check_out(folder, "savedmodel")
+    for kind, name in (("stablehlo", "detector.zip"), ("onnx", "detector.onnx")):
+        with pytest.raises(flags.Error, match=f"is a folder: .* such as {folder}/{name}"):
+            check_out(folder, kind)
+    with pytest.raises(flags.Error, match="is a file: a SavedModel is a folder"):
+        check_out(file, "savedmodel")
+    with pytest.raises(flags.Error, match="something else than a SavedModel"):
+        check_out(epath.Path(tmp_path), "savedmodel")
+    (folder / "saved_model.pb").write_text("one")
+    check_out(folder, "savedmodel")
 
 
 def test_too_large_a_difference_ends_in_a_failure():

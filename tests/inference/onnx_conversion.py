@@ -19,8 +19,8 @@ from PIL import Image
 from tiny_detectors import SIZE, pictures, tiny_detector
 
 from ipg_jax.inference.detector import Detector
-from ipg_jax.inference.export import differences, export_detector
-from ipg_jax.inference.onnx_export import export_onnx, onnx_detect, onnx_sizes
+from ipg_jax.inference.export import differences, export_detector, whole_sizes
+from ipg_jax.inference.onnx_export import export_onnx, onnx_detect
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -29,7 +29,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 def programs() -> dict[tuple[int, int], bytes]:
     """A RetinaNet for both sizes of images."""
     detector = tiny_detector()
-    return {size: export_onnx(detector, size) for size in onnx_sizes(detector)}
+    return {size: export_onnx(detector, size) for size in whole_sizes(detector)}
 
 
 def test_landscape_and_portrait_find_what_their_detector_does(programs):
@@ -67,7 +67,7 @@ def test_what_a_program_says(programs):
     assert about.key == "ipg_jax"
     assert header["class_names"] == [f"digit {i}" for i in range(10)]
     assert header["thresholds"] == [i / 20 for i in range(10)]
-    assert (header["image_size"], header["input"]) == ([64, 96], {"height": 64, "width": 96})
+    assert (header["image_size"], header["inputs"]) == ([64, 96], [{"height": 64, "width": 96}])
 
 
 def test_what_cannot_be_converted_is_refused(tmp_path):
@@ -118,7 +118,7 @@ np.savez("found.npz", **found)
 def test_numpy_and_onnxruntime_run_it_as_the_documentation_says(exported):
     folder = pathlib.Path(exported.args[-1].partition("=")[2])
     (snippet,) = re.findall(
-        r"```python\n(import json\n\nimport numpy.*?)```",
+        r"```python\n(import json\n\nimport numpy as np\nimport onnxruntime.*?)```",
         (ROOT / "docs/export.md").read_text(),
         re.DOTALL,
     )

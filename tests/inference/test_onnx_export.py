@@ -5,7 +5,8 @@ import sys
 import pytest
 from tiny_detectors import SIZE, tiny_detector
 
-from ipg_jax.inference.onnx_export import export_onnx, onnx_detect, onnx_sizes
+from ipg_jax.inference.export import whole_sizes
+from ipg_jax.inference.onnx_export import export_onnx, onnx_detect
 
 
 def test_what_is_not_installed_is_said(monkeypatch):
@@ -19,4 +20,4 @@ def test_what_is_not_installed_is_said(monkeypatch):
 
 
 def test_there_is_a_size_for_landscape_and_one_for_portrait():
-    assert onnx_sizes(tiny_detector()) == ((64, 96), (96, 64))
+    assert whole_sizes(tiny_detector()) == ((64, 96), (96, 64))

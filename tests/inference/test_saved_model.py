@@ -1,0 +1,91 @@
+"""Detectors as a SavedModel: the same boxes, what it says, and TensorFlow alone."""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from tiny_detectors import pictures, tiny_detector
+
+from ipg_jax.inference.detector import Detector
+from ipg_jax.inference.export import differences, export_detector
+from ipg_jax.inference.saved_model import save_saved_model, saved_model_detect
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> pathlib.Path:
+    path = tmp_path_factory.mktemp("exported") / "savedmodel"
+    save_saved_model(tiny_detector(), path)
+    return path
+
+
+def test_landscape_and_portrait_find_what_their_detector_does(folder):
+    detect = saved_model_detect(folder)
+    for picture in pictures():
+        found = differences(tiny_detector(), detect, picture)
+        assert (found.objects, found.unmatched) == (20, 0)
+        assert found.largest < 1e-3
+
+
+def test_two_stages(tmp_path):
+    save_saved_model(tiny_detector("cascade_rcnn"), tmp_path)
+    found = differences(tiny_detector("cascade_rcnn"), saved_model_detect(tmp_path), pictures()[0])
+    assert (found.objects, found.unmatched) == (20, 0)
+    assert found.largest < 1e-3
+
+
+def test_what_a_folder_says(folder):
+    about = json.loads((folder / "assets.extra" / "detector.json").read_text())
+    assert about["class_names"] == [f"digit {i}" for i in range(10)]
+    assert about["thresholds"] == [i / 20 for i in range(10)]
+    assert about["inputs"] == [{"height": 64, "width": 96}, {"height": 96, "width": 64}]
+
+
+def test_an_exported_detector_is_not_exported_again(tmp_path):
+    export_detector(tiny_detector(), platforms=["cpu"]).save(tmp_path / "detector.zip")
+    with pytest.raises(ValueError, match="exported already: name the run that it is of"):
+        save_saved_model(Detector.load(tmp_path / "detector.zip"), tmp_path / "savedmodel")
+
+
+ALONE = """
+import sys
+for name in ("flax", "ipg_jax", "jax"):
+    sys.modules[name] = None  # as if it were not installed
+
+import numpy as np
+
+picture = np.load("picture.npy")
+{snippet}
+np.savez("found.npz", **found)
+"""
+
+
+def test_tensorflow_alone_runs_it_as_the_documentation_says(folder):
+    (snippet,) = re.findall(
+        r"```python\n(import json\n\nimport numpy as np\nimport tensorflow.*?)```",
+        (ROOT / "docs/export.md").read_text(),
+        re.DOTALL,
+    )
+    picture = pictures()[0]  # as large as the input: neither resized nor padded
+    np.save(folder.parent / "picture.npy", picture)
+    result = subprocess.run(
+        [sys.executable, "-c", ALONE.format(snippet=snippet)],
+        cwd=folder.parent,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    own = tiny_detector().predict(picture, threshold=0.0)
+    found = np.load(folder.parent / "found.npz")
+    assert found["valid"].sum() == len(own) == 20
+    np.testing.assert_array_equal(found["labels"][0], own.labels)
+    np.testing.assert_allclose(found["scores"][0], own.scores, rtol=1e-4)
+    np.testing.assert_allclose(found["boxes"][0], own.boxes, rtol=1e-4, atol=1e-3)
