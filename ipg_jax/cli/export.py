@@ -18,7 +18,7 @@ from __future__ import annotations
 import functools
 import math
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -96,14 +96,14 @@ def main(_: list[str]) -> None:
     from ipg_jax.weights import locate
 
     workdir = locate(command_line.home(WORKDIR.value))
-    if OUT.value is None and not workdir.is_dir():
+    if not OUT.value and workdir.exists() and not workdir.is_dir():
         raise flags.Error(f"--workdir={workdir} is a file: say by --out where to write")
-    out = epath.Path(command_line.home(OUT.value or workdir / "export" / NAMES[FORMAT.value]))
-    check_out(out, FORMAT.value)
-    make_folder(out.parent)
+    default = workdir / "export" / NAMES[FORMAT.value]
+    out = check_out(command_line.home(OUT.value or str(default)), FORMAT.value)
     config = for_trained(flags.FLAGS.config, workdir)
-    if FORMAT.value == "onnx":
-        config.model.dtype = "float32"  # few runtimes compute in bfloat16
+    if FORMAT.value == "onnx" and config.model.dtype != "float32":
+        print(f"computes in float32, not {config.model.dtype}, which few runtimes of ONNX do")
+        config.model.dtype = "float32"
     trained = load_trained(workdir, checkpoint=CHECKPOINT.value, config=config)
     images: Iterable[tuple[str, np.ndarray]] | None = None
     if COMPARED.value:
@@ -111,12 +111,14 @@ def main(_: list[str]) -> None:
     elif workdir.is_dir():
         images = images_of_the_run(config, trained)
     detector = Detector.of(trained, mesh=one_device())
+    make_folder(out.parent)
     writers = {"stablehlo": write_stablehlo, "onnx": write_onnx, "savedmodel": write_saved_model}
-    detect = writers[FORMAT.value](detector, out)
+    read_again = writers[FORMAT.value](detector, out)
     if images is None:
         print("it was not compared with the detector: name images to do that on by --images=FOLDER")
         return
 
+    detect = read_again()
     print("objects  scores   boxes    pixels   unmatched  image")
     found = []
     for name, image in images:
@@ -127,28 +129,35 @@ def main(_: list[str]) -> None:
     print(judged(found, TOLERANCE.value))
 
 
-def check_out(out: epath.Path, kind: str) -> None:
-    """Refuses a folder where a file is to be, and the other way round.
+def check_out(out: str, kind: str) -> epath.Path:
+    """Returns where to write, which is nothing that a file, or a folder, of a format cannot be.
 
     Args:
-      out: where to write.
+      out: what the user said.
       kind: one of `NAMES`.
 
     Raises:
-      flags.Error: there is one, or a folder that holds something else than a SavedModel.
+      flags.Error: it is a folder where a file is to be, or in a store that is not known.
+      OSError: it is a file where a folder is to be, or a folder that holds something else.
     """
-    if kind != "savedmodel":
-        if out.is_dir():
-            name = NAMES[kind]
-            raise flags.Error(f"--out={out} is a folder: name a file in it, such as {out}/{name}")
-    elif out.exists() and not out.is_dir():
-        raise flags.Error(f"--out={out} is a file: a SavedModel is a folder")
-    elif out.is_dir() and any(out.iterdir()) and not (out / "saved_model.pb").exists():
-        raise flags.Error(f"--out={out} holds something else than a SavedModel: name a new folder")
+    from ipg_jax.files import check_folder
+
+    if "://" in out and not out.startswith("gs://"):
+        raise flags.Error(f"--out={out} is neither a local path nor gs://...")
+    path = epath.Path(out)
+    check_folder(path.parent)
+    if kind == "savedmodel":
+        from ipg_jax.inference.saved_model import check_replaceable
+
+        check_replaceable(path)
+    elif path.is_dir() or out.endswith("/"):
+        name = NAMES[kind]
+        raise flags.Error(f"--out={path} is a folder: name a file in it, such as {path}/{name}")
+    return path
 
 
-def write_stablehlo(detector: Detector, out: epath.Path) -> Detect:
-    """Writes a file of programs for JAX, and says so; returns what detects by that file."""
+def write_stablehlo(detector: Detector, out: epath.Path) -> Callable[[], Detect]:
+    """Writes a file of programs for JAX, and says so; returns what reads it, to detect by it."""
     import jax
 
     from ipg_jax.inference.export import export_detector
@@ -160,12 +169,16 @@ def write_stablehlo(detector: Detector, out: epath.Path) -> Detect:
         f"wrote {out}: images of {shown_sizes(exported.programs)} pixels, "
         f"for {', '.join(exported.platforms)}"
     )
-    loaded = ExportedDetector.load(out)
-    return functools.partial(jax.jit(loaded.predict), loaded.weights)
+
+    def read() -> Detect:
+        loaded = ExportedDetector.load(out)
+        return functools.partial(jax.jit(loaded.predict), loaded.weights)
+
+    return read
 
 
-def write_onnx(detector: Detector, out: epath.Path) -> Detect:
-    """Writes a file of ONNX for each size of images, and says so; returns what detects by them."""
+def write_onnx(detector: Detector, out: epath.Path) -> Callable[[], Detect]:
+    """Writes a file of ONNX for each size of images, and says so; returns what reads them."""
     from ipg_jax.files import read_regular, write_whole
     from ipg_jax.inference.export import whole_sizes
     from ipg_jax.inference.onnx_export import export_onnx, onnx_detect
@@ -177,21 +190,23 @@ def write_onnx(detector: Detector, out: epath.Path) -> Detect:
         else out.with_name(f"{out.stem}-{height}x{width}{out.suffix}")
         for height, width in sizes
     }
+    for file in files.values():
+        check_out(str(file), "onnx")
     for (height, width), file in files.items():
         write_whole(file, export_onnx(detector, (height, width)))
         print(f"wrote {file}: images of {height} x {width} pixels")
-    return onnx_detect({size: read_regular(file) for size, file in files.items()})
+    return lambda: onnx_detect({size: read_regular(file) for size, file in files.items()})
 
 
-def write_saved_model(detector: Detector, out: epath.Path) -> Detect:
-    """Writes a SavedModel, and says so; returns what detects by it."""
+def write_saved_model(detector: Detector, out: epath.Path) -> Callable[[], Detect]:
+    """Writes a SavedModel, and says so; returns what reads it."""
     from ipg_jax.inference.export import whole_sizes
     from ipg_jax.inference.exported import shown_sizes
     from ipg_jax.inference.saved_model import save_saved_model, saved_model_detect
 
     save_saved_model(detector, out)
     print(f"wrote {out}: images of {shown_sizes(dict.fromkeys(whole_sizes(detector)))} pixels")
-    return saved_model_detect(out)
+    return functools.partial(saved_model_detect, out)
 
 
 def named_images(arguments: Sequence[str], options: ImageOptions) -> list[tuple[str, np.ndarray]]:

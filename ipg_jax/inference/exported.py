@@ -166,7 +166,8 @@ class ExportedDetector:
         except (zipfile.BadZipFile, LookupError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{path} is no exported detector, or the end of one is missing ({error}): "
-                "ipg-jax export writes them"
+                "ipg-jax export --format=stablehlo writes them, and what it writes "
+                "in other formats is for onnxruntime and TensorFlow"
             ) from error
         if not known:
             raise ValueError(f"{path} is no exported detector, but a {header['format']!r}")

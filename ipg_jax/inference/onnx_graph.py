@@ -11,7 +11,11 @@ import numpy as np
 import onnx
 import onnx_ir
 from onnx import TensorProto, helper, numpy_helper, shape_inference
-from onnx_ir.passes.common import DeduplicateHashedInitializersPass, RemoveUnusedNodesPass
+from onnx_ir.passes.common import (
+    DeduplicateHashedInitializersPass,
+    LiftSubgraphInitializersToMainGraphPass,
+    RemoveUnusedNodesPass,
+)
 
 Nodes: TypeAlias = Sequence[Any]
 Rule: TypeAlias = Callable[[Any], Nodes | None]
@@ -55,7 +59,11 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
             del graph.node[:]
             graph.node.extend(nodes)
     _shrink_constants(model.graph)
-    passes = onnx_ir.passes.Sequential(DeduplicateHashedInitializersPass(), RemoveUnusedNodesPass())
+    passes = onnx_ir.passes.Sequential(
+        LiftSubgraphInitializersToMainGraphPass(),
+        DeduplicateHashedInitializersPass(),
+        RemoveUnusedNodesPass(),
+    )
     return onnx_ir.to_proto(passes(onnx_ir.from_proto(model)).model)
 
 
@@ -156,4 +164,9 @@ def _shrink_constants(graph: Any) -> None:
                     spanned(node, array.name, shape, axis) for node in users[array.name]
                 ):
                     values = first
-            array.CopyFrom(numpy_helper.from_array(values, array.name))
+            if values.size < math.prod(shape):
+                array.CopyFrom(numpy_helper.from_array(values, array.name))
+                # What was noted of its shape is no longer true.
+                noted = [value for value in each.value_info if value.name != array.name]
+                del each.value_info[:]
+                each.value_info.extend(noted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from typing import Any
 
 import jax
@@ -29,7 +30,7 @@ DESCRIPTION = "assets.extra/detector.json"
 
 
 def save_saved_model(detector: Detector, folder: epath.PathLike) -> None:
-    """Writes a detector as a SavedModel, in the place of one in that folder.
+    """Writes a detector as a SavedModel, in the place of all that is in that folder.
 
     It has a signature `detect_HEIGHTxWIDTH` for each of `whole_sizes`, the first of which is
     `serving_default` too. A signature takes `images`, uint8 `[1, HEIGHT, WIDTH, 3]` in RGB, any in
@@ -42,8 +43,9 @@ def save_saved_model(detector: Detector, folder: epath.PathLike) -> None:
 
     Raises:
       ValueError: the detector is an exported one.
-      OSError: it cannot be written.
+      OSError: it cannot be written, or the folder holds something else (`check_replaceable`).
     """
+    check_replaceable(folder)
     from ipg_jax.data.quiet_tensorflow import tf  # isort: split
     from tensorflow.compiler.tf2xla.python.xla import call_module
 
@@ -85,11 +87,45 @@ def save_saved_model(detector: Detector, folder: epath.PathLike) -> None:
     sizes = whole_sizes(detector)
     signatures = {f"detect_{height}x{width}": signature(height, width) for height, width in sizes}
     signatures["serving_default"] = next(iter(signatures.values()))
-    tf.saved_model.save(model, str(folder), signatures)
-    make_folder((epath.Path(folder) / DESCRIPTION).parent)
-    write_whole(
-        epath.Path(folder) / DESCRIPTION, json.dumps(described(detector, sizes), indent=2).encode()
-    )
+    with tempfile.TemporaryDirectory() as made:
+        tf.saved_model.save(model, made, signatures)
+        _replace(epath.Path(folder), epath.Path(made), described(detector, sizes))
+
+
+def check_replaceable(folder: epath.PathLike) -> None:
+    """Checks that a folder holds nothing, or an earlier export.
+
+    Raises:
+      NotADirectoryError: it is a file.
+      FileExistsError: it holds something else.
+    """
+    folder = epath.Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file: a SavedModel is a folder")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / DESCRIPTION).exists():
+        raise FileExistsError(
+            f"{folder} holds something else than a SavedModel of ipg-jax: name a new folder"
+        )
+
+
+def _replace(folder: epath.Path, made: epath.Path, description: dict[str, Any]) -> None:
+    """Moves a SavedModel to its place.
+
+    The description comes first, by which the folder is known as an export that may be replaced, and
+    the program last: without it TensorFlow loads nothing of what was interrupted.
+    """
+    check_replaceable(folder)
+    if folder.exists():
+        folder.rmtree()
+    text = json.dumps(description, indent=2)
+    files = {
+        DESCRIPTION: text.encode(),
+        **{f"variables/{file.name}": file.read_bytes() for file in (made / "variables").iterdir()},
+        **{name: (made / name).read_bytes() for name in ("fingerprint.pb", "saved_model.pb")},
+    }
+    for name, data in files.items():
+        make_folder((folder / name).parent)
+        write_whole(folder / name, data)
 
 
 def saved_model_detect(folder: epath.PathLike) -> Detect:

@@ -62,7 +62,7 @@ def read_trained_config(workdir: epath.PathLike) -> ConfigDict | None:
     if is_regular(path):
         raise ValueError(
             f"{path} is neither a run nor a .safetensors of ipg-jax weights, which can be changed; "
-            "what ipg-jax export writes is read by Detector.load alone"
+            "what ipg-jax export --format=stablehlo writes is read by Detector.load alone"
         )
     path = path / "config.json"
     if not path.exists():

@@ -30,23 +30,34 @@ def test_what_is_not_offered_says_why_and_what_is(tmp_path):
 
 
 def test_nothing_of_another_kind_is_replaced(tmp_path):
-    file, folder = epath.Path(tmp_path / "photo.jpg"), epath.Path(tmp_path / "model")
+    file, folder = tmp_path / "photo.jpg", tmp_path / "model"
     for kind in ("stablehlo", "onnx", "savedmodel"):
-        check_out(file, kind)  # what is not there yet
-        check_out(folder, kind)
+        assert check_out(str(file), kind) == epath.Path(file)  # there is nothing yet
+        with pytest.raises(flags.Error, match=r"^--out=s3://a/b is neither a local path nor gs://"):
+            check_out("s3://a/b", kind)
     file.write_text("a picture")
     folder.mkdir()
-    check_out(file, "onnx")
-    check_out(folder, "savedmodel")
+    check_out(str(file), "onnx")
+    check_out(str(folder), "savedmodel")
     for kind, name in (("stablehlo", "detector.zip"), ("onnx", "detector.onnx")):
         with pytest.raises(flags.Error, match=f"is a folder: .* such as {folder}/{name}"):
-            check_out(folder, kind)
-    with pytest.raises(flags.Error, match="is a file: a SavedModel is a folder"):
-        check_out(file, "savedmodel")
-    with pytest.raises(flags.Error, match="something else than a SavedModel"):
-        check_out(epath.Path(tmp_path), "savedmodel")
-    (folder / "saved_model.pb").write_text("one")
-    check_out(folder, "savedmodel")
+            check_out(str(folder), kind)
+        with pytest.raises(flags.Error, match=f"such as {tmp_path}/new/{name}"):
+            check_out(f"{tmp_path}/new/", kind)
+    with pytest.raises(NotADirectoryError, match="is a file: a SavedModel is a folder"):
+        check_out(str(file), "savedmodel")
+
+
+def test_a_run_that_is_not_there_is_said_and_gets_no_folder(tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-m", "ipg_jax.cli.export", f"--workdir={tmp_path}/nowhere"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert f"error: no {tmp_path}/nowhere/config.json: was this run trained?" in result.stderr
+    assert not any(tmp_path.iterdir())
 
 
 def test_too_large_a_difference_ends_in_a_failure():

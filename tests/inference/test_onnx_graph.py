@@ -115,6 +115,7 @@ def test_constants_shrink_only_where_the_result_keeps_its_shape():
     shapes = {array.name: tuple(array.dims) for array in simple.graph.initializer}
     assert shapes["uniform"] == (1, 1)
     assert shapes["wide"] == shapes["by_row"] == (2, 600)
+    onnx.checker.check_model(simple, full_check=True)
     inputs = {"x": np.ones((2, 600), np.float32), "narrow": np.float32([[4], [5]])}
     y, z, k = results(simple, **inputs)
     np.testing.assert_array_equal(y, np.full((2, 600), 4))

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -13,7 +14,11 @@ from tiny_detectors import pictures, tiny_detector
 
 from ipg_jax.inference.detector import Detector
 from ipg_jax.inference.export import differences, export_detector
-from ipg_jax.inference.saved_model import save_saved_model, saved_model_detect
+from ipg_jax.inference.saved_model import (
+    check_replaceable,
+    save_saved_model,
+    saved_model_detect,
+)
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -51,6 +56,26 @@ def test_an_exported_detector_is_not_exported_again(tmp_path):
     export_detector(tiny_detector(), platforms=["cpu"]).save(tmp_path / "detector.zip")
     with pytest.raises(ValueError, match="exported already: name the run that it is of"):
         save_saved_model(Detector.load(tmp_path / "detector.zip"), tmp_path / "savedmodel")
+
+
+def test_only_an_earlier_export_is_replaced_and_whole(folder, tmp_path):
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "saved_model.pb").write_bytes(b"of somebody else")
+    with pytest.raises(FileExistsError, match="something else than a SavedModel of ipg-jax"):
+        save_saved_model(tiny_detector(), theirs)
+    assert (theirs / "saved_model.pb").read_bytes() == b"of somebody else"
+
+    ours = tmp_path / "ours"
+    shutil.copytree(folder, ours)
+    (ours / "variables" / "left_over").write_bytes(b"")
+    save_saved_model(tiny_detector(), ours)
+    names = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+    assert {str(file.relative_to(ours)) for file in ours.rglob("*") if file.is_file()} == names
+    (ours / "saved_model.pb").unlink()  # as if the writing had been interrupted
+    with pytest.raises(OSError, match="SavedModel file does not exist"):
+        saved_model_detect(ours)
+    check_replaceable(ours)
 
 
 ALONE = """
