@@ -139,10 +139,12 @@ def _shrink_constants(graph: Any) -> None:
                 users[name].append(node)
         for output in each.output:
             users[output.name].append(output)
-    shapes = {  # of what is computed
+    constants = {array.name for each in _graphs(graph) for array in each.initializer}
+    shapes = {  # of what is computed: constants may shrink, too
         value.name: [size.dim_value for size in value.type.tensor_type.shape.dim]
         for each in _graphs(graph)
         for value in [*each.value_info, *each.input]
+        if value.name not in constants
     }
 
     def spanned(node: Any, name: str, shape: Sequence[int], axis: int) -> bool:

@@ -111,6 +111,10 @@ SUM = """sum (float[2,600] x, float[2,1] narrow)
 def test_constants_shrink_only_where_the_result_keeps_its_shape():
     rows = np.broadcast_to(np.float32([[1], [2]]), (2, 600))
     model = parsed(SUM, uniform=np.full((2, 600), 3, np.float32), wide=rows, by_row=rows + 1)
+    model.graph.value_info.extend(  # as jax2onnx notes the shapes of constants, too
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, (2, 600))
+        for name in ("uniform", "wide", "by_row")
+    )
     simple = simplify(model)
     shapes = {array.name: tuple(array.dims) for array in simple.graph.initializer}
     assert shapes["uniform"] == (1, 1)
