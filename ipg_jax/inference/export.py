@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import flax.traverse_util
 import jax
@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
 
-import ipg_jax
 from ipg_jax import ops
 from ipg_jax.images import make_geometry
 from ipg_jax.inference.detector import Detector
@@ -121,25 +120,6 @@ def whole_sizes(detector: Detector) -> tuple[Size, ...]:
     Landscape comes first; there is one size where both are the same.
     """
     return make_geometry(detector.image_size, detector.task.pyramid_levels).canvases
-
-
-def described(detector: Detector, sizes: Sequence[Size]) -> dict[str, Any]:
-    """Returns what a user of a detector's programs has to know, as JSON.
-
-    Args:
-      detector: the detector.
-      sizes: height and width of the images that there are programs for.
-    """
-    return {
-        "written_by": {"ipg_jax": ipg_jax.__version__, "jax": jax.__version__},
-        "class_names": detector.class_names,
-        "category_ids": detector.category_ids,
-        "thresholds": detector.thresholds.tolist(),
-        "image_size": detector.image_size,
-        "inputs": [{"height": height, "width": width} for height, width in sizes],
-        "max_detections": detector.task.max_detections,
-        "image_options": dataclasses.asdict(detector.image_options),
-    }
 
 
 class Difference(NamedTuple):

@@ -18,8 +18,8 @@ import dataclasses
 import io
 import json
 import zipfile
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jaxlib
@@ -31,6 +31,9 @@ import ipg_jax
 from ipg_jax.files import read_regular, write_whole
 from ipg_jax.images import ImageOptions, make_geometry
 from ipg_jax.types import Array, Detections, Pyramid, Size
+
+if TYPE_CHECKING:
+    from ipg_jax.inference.detector import Detector
 
 FORMAT = "ipg_jax detector"
 VERSION = 1
@@ -113,20 +116,9 @@ class ExportedDetector:
         return {
             "format": FORMAT,
             "version": VERSION,
-            "written_by": {
-                "ipg_jax": ipg_jax.__version__,
-                "jax": jax.__version__,
-                "jaxlib": jaxlib.__version__,
-            },
+            **description(self, self.programs, max_detections=self.max_detections),
             "platforms": self.platforms,
-            "class_names": self.class_names,
-            "category_ids": self.category_ids,
-            "thresholds": self.thresholds,
-            "image_size": self.image_size,
-            "inputs": [{"height": height, "width": width} for height, width in self.programs],
             "pyramid_levels": self.pyramid_levels,
-            "max_detections": self.max_detections,
-            "image_options": dataclasses.asdict(self.image_options),
         }
 
     def save(self, path: epath.PathLike) -> None:
@@ -231,6 +223,32 @@ class ExportedDetector:
                 raise ValueError(
                     f"{min(wrong)[0]} among its weights is not what {_program(*size)} takes"
                 )
+
+
+def description(
+    detector: Detector | ExportedDetector, sizes: Iterable[Size], *, max_detections: int
+) -> dict[str, Any]:
+    """Returns what a user of a detector's programs has to know, as JSON.
+
+    Args:
+      detector: the detector.
+      sizes: height and width of the images that there are programs for.
+      max_detections: boxes that are found in an image at most.
+    """
+    return {
+        "written_by": {
+            "ipg_jax": ipg_jax.__version__,
+            "jax": jax.__version__,
+            "jaxlib": jaxlib.__version__,
+        },
+        "class_names": detector.class_names,
+        "category_ids": detector.category_ids,
+        "thresholds": [float(threshold) for threshold in detector.thresholds],
+        "image_size": detector.image_size,
+        "inputs": [{"height": height, "width": width} for height, width in sizes],
+        "max_detections": max_detections,
+        "image_options": dataclasses.asdict(detector.image_options),
+    }
 
 
 def shown_sizes(programs: Mapping[Size, Any]) -> str:

@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Int32
 
 from ipg_jax.inference.detector import Detector
-from ipg_jax.inference.export import described, detection_program, trained_task
+from ipg_jax.inference.export import detection_program, trained_task
+from ipg_jax.inference.exported import description
 from ipg_jax.inference.tiles import Detect
 from ipg_jax.types import Array, Detections, Pyramid, Size
 
@@ -47,8 +48,8 @@ def export_onnx(detector: Detector, size: Size) -> bytes:
       ValueError: the detector is an exported one, computes in another type than float32, or has an
         operation that is not converted.
     """
-    detect, weights = detection_program(detector)
-    dtype = jnp.dtype(trained_task(detector).dtype)
+    task = trained_task(detector)
+    dtype = jnp.dtype(task.dtype)
     if dtype != jnp.float32:
         raise ValueError(
             f"the detector computes in {dtype.name}, which most runtimes of ONNX do not: set "
@@ -60,6 +61,8 @@ def export_onnx(detector: Detector, size: Size) -> bytes:
         from ipg_jax.inference.onnx_graph import simplify
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"{error}: {_INSTALL}", name=error.name) from error
+
+    detect, weights = detection_program(detector)
 
     def fields(images: Array, image_size: Array) -> tuple[Array, ...]:
         found = detect(weights, images, image_size)
@@ -84,10 +87,14 @@ def export_onnx(detector: Detector, size: Size) -> bytes:
             output_names=OUTPUTS,
         )
     except NotImplementedError as error:
-        raise ValueError(f"this detector is not converted to ONNX: {error}") from error
+        raise ValueError(
+            f"jax2onnx does not convert this detector ({error}): --format=stablehlo and "
+            "--format=savedmodel do without it"
+        ) from error
     model = simplify(model)
     about = model.metadata_props.add()
-    about.key, about.value = METADATA, json.dumps(described(detector, [size]))
+    about.key = METADATA
+    about.value = json.dumps(description(detector, [size], max_detections=task.max_detections))
     return bytes(model.SerializeToString())
 
 

@@ -21,8 +21,22 @@ Nodes: TypeAlias = Sequence[Any]
 Rule: TypeAlias = Callable[[Any], Nodes | None]
 """From a node to those that take its place; None keeps it."""
 
-_BY_ELEMENT = {"Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"} | {
-    *("Max", "Min", "Mul", "Or", "Pow", "Sub", "Where")
+_BY_ELEMENT = {
+    "Add",
+    "And",
+    "Div",
+    "Equal",
+    "Greater",
+    "GreaterOrEqual",
+    "Less",
+    "LessOrEqual",
+    "Max",
+    "Min",
+    "Mul",
+    "Or",
+    "Pow",
+    "Sub",
+    "Where",
 }
 """Operations that repeat axes of 1 to the length of those of other operands."""
 

@@ -15,12 +15,10 @@ from jaxtyping import Int32
 
 from ipg_jax.files import make_folder, write_whole
 from ipg_jax.inference.detector import Detector
-from ipg_jax.inference.export import described, detection_program, whole_sizes
+from ipg_jax.inference.export import PLATFORMS, detection_program, trained_task, whole_sizes
+from ipg_jax.inference.exported import description
 from ipg_jax.inference.tiles import Detect
 from ipg_jax.types import Detections, Pyramid
-
-PLATFORMS = ("cpu", "cuda", "tpu")
-"""What programs are lowered for."""
 
 STABLEHLO = "1.5.0"
 """Version of StableHLO of the programs; TensorFlow reads older ones than JAX writes by itself."""
@@ -89,7 +87,8 @@ def save_saved_model(detector: Detector, folder: epath.PathLike) -> None:
     signatures["serving_default"] = next(iter(signatures.values()))
     with tempfile.TemporaryDirectory() as made:
         tf.saved_model.save(model, made, signatures)
-        _replace(epath.Path(folder), epath.Path(made), described(detector, sizes))
+        about = description(detector, sizes, max_detections=trained_task(detector).max_detections)
+        _replace(epath.Path(folder), epath.Path(made), about)
 
 
 def check_replaceable(folder: epath.PathLike) -> None:
@@ -108,7 +107,7 @@ def check_replaceable(folder: epath.PathLike) -> None:
         )
 
 
-def _replace(folder: epath.Path, made: epath.Path, description: dict[str, Any]) -> None:
+def _replace(folder: epath.Path, made: epath.Path, about: dict[str, Any]) -> None:
     """Moves a SavedModel to its place.
 
     The description comes first, by which the folder is known as an export that may be replaced, and
@@ -117,9 +116,8 @@ def _replace(folder: epath.Path, made: epath.Path, description: dict[str, Any]) 
     check_replaceable(folder)
     if folder.exists():
         folder.rmtree()
-    text = json.dumps(description, indent=2)
     files = {
-        DESCRIPTION: text.encode(),
+        DESCRIPTION: json.dumps(about, indent=2).encode(),
         **{f"variables/{file.name}": file.read_bytes() for file in (made / "variables").iterdir()},
         **{name: (made / name).read_bytes() for name in ("fingerprint.pb", "saved_model.pb")},
     }

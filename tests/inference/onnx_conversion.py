@@ -6,15 +6,14 @@ installed besides: `pip install --no-deps -c constraints.txt jax2onnx`. Hence th
 """
 
 import json
-import os
 import pathlib
-import re
 import subprocess
 import sys
 
 import numpy as np
 import onnx
 import pytest
+from documented import assert_like, run_snippet
 from PIL import Image
 from tiny_detectors import SIZE, pictures, tiny_detector
 
@@ -105,41 +104,18 @@ def test_the_command_writes_and_compares_a_file_for_each_size(exported):
     assert verdict.endswith("labels of 0 objects; --tolerance is 0.01")
 
 
-ALONE = """
-import sys
-for name in ("flax", "ipg_jax", "jax", "tensorflow"):
-    sys.modules[name] = None  # as if it were not installed
-
-{snippet}
-np.savez("found.npz", **found)
-"""
-
-
 def test_numpy_and_onnxruntime_run_it_as_the_documentation_says(exported):
     folder = pathlib.Path(exported.args[-1].partition("=")[2])
-    (snippet,) = re.findall(
-        r"```python\n(import json\n\nimport numpy as np\nimport onnxruntime.*?)```",
-        (ROOT / "docs/export.md").read_text(),
-        re.DOTALL,
+    found, printed = run_snippet(
+        "import json\n\nimport numpy as np\nimport onnxruntime\n",
+        folder,
+        hidden=("jax", "tensorflow"),
+        names={"detector-576x736.onnx": "new/detector-64x96.onnx", "street.jpg": "street.png"},
     )
-    snippet = snippet.replace("detector-576x736", "new/detector-64x96").replace(".jpg", ".png")
-    result = subprocess.run(
-        [sys.executable, "-c", ALONE.format(snippet=snippet)],
-        cwd=folder,
-        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
     detector = Detector.load("hit_uav_small", image_size=(64, 96))
     own = detector.predict(str(folder / "street.png"), threshold=0.0)
-    found = {name: values[0] for name, values in np.load(folder / "found.npz").items()}
-    count = len(own)  # of 100, as many as the detector's own least score leaves
-    assert count > 20
+    assert len(own) > 20  # as many of the 100 as the detector's own least score leaves
     assert found["valid"].all()
-    np.testing.assert_array_equal(found["labels"][:count], own.labels)
-    np.testing.assert_allclose(found["scores"][:count], own.scores, rtol=1e-4)
-    np.testing.assert_allclose(found["boxes"][:count], own.boxes, rtol=1e-4, atol=1e-3)
-    shown = [line.split()[0] for line in result.stdout.splitlines()]
+    assert_like(found, own)
+    shown = [line.split()[0] for line in printed.splitlines()]
     assert shown == detector.predict(str(folder / "street.png")).names

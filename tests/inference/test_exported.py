@@ -3,16 +3,13 @@
 import functools
 import io
 import json
-import os
 import pathlib
-import re
-import subprocess
-import sys
 import zipfile
 
 import jax
 import numpy as np
 import pytest
+from documented import assert_like, run_snippet
 from tiny_detectors import SIZE, pictures, tiny_detector
 
 from ipg_jax.images import ImageOptions
@@ -144,44 +141,18 @@ def test_other_files_are_refused_by_name(file, tmp_path):
     refused(tmp_path / "flipped.zip", "cannot be read")
 
 
-ALONE = """
-import sys
-
-for name in ("flax", "ipg_jax", "ml_collections", "orbax", "tensorflow"):
-    sys.modules[name] = None  # as if it were not installed
-
-import numpy as np
-
-picture = np.load("picture.npy")
-{snippet}
-np.savez("found.npz", **found)
-"""
-
-
 def test_jax_alone_runs_a_file_as_the_documentation_says(file, tmp_path):
-    (snippet,) = re.findall(
-        r"```python\n(import json\nimport zipfile\n.*?)```",
-        (ROOT / "docs/export.md").read_text(),
-        re.DOTALL,
-    )
     picture = pictures()[0]  # as large as the input: neither resized nor padded
-    np.save(tmp_path / "picture.npy", picture)
     (tmp_path / "detector.zip").write_bytes(file.read_bytes())
-    result = subprocess.run(
-        [sys.executable, "-c", ALONE.format(snippet=snippet)],
-        cwd=tmp_path,
-        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
-        capture_output=True,
-        text=True,
-        check=False,
+    found, _ = run_snippet(
+        "import json\nimport zipfile\n",
+        tmp_path,
+        hidden=("ml_collections", "orbax", "tensorflow"),
+        picture=picture,
     )
-    assert result.returncode == 0, result.stderr
     own = tiny_detector().predict(picture, threshold=0.0)
-    found = np.load(tmp_path / "found.npz")
     assert found["valid"].sum() == len(own) == 20
-    np.testing.assert_array_equal(found["labels"][0], own.labels)
-    np.testing.assert_allclose(found["scores"][0], own.scores, rtol=1e-4)
-    np.testing.assert_allclose(found["boxes"][0], own.boxes, rtol=1e-4, atol=1e-3)
+    assert_like(found, own)
 
 
 def found(*objects: tuple) -> Found:

@@ -1,15 +1,11 @@
 """Detectors as a SavedModel: the same boxes, what it says, and TensorFlow alone."""
 
 import json
-import os
 import pathlib
-import re
 import shutil
-import subprocess
-import sys
 
-import numpy as np
 import pytest
+from documented import assert_like, run_snippet
 from tiny_detectors import pictures, tiny_detector
 
 from ipg_jax.inference.detector import Detector
@@ -78,39 +74,14 @@ def test_only_an_earlier_export_is_replaced_and_whole(folder, tmp_path):
     check_replaceable(ours)
 
 
-ALONE = """
-import sys
-for name in ("flax", "ipg_jax", "jax"):
-    sys.modules[name] = None  # as if it were not installed
-
-import numpy as np
-
-picture = np.load("picture.npy")
-{snippet}
-np.savez("found.npz", **found)
-"""
-
-
 def test_tensorflow_alone_runs_it_as_the_documentation_says(folder):
-    (snippet,) = re.findall(
-        r"```python\n(import json\n\nimport numpy as np\nimport tensorflow.*?)```",
-        (ROOT / "docs/export.md").read_text(),
-        re.DOTALL,
-    )
     picture = pictures()[0]  # as large as the input: neither resized nor padded
-    np.save(folder.parent / "picture.npy", picture)
-    result = subprocess.run(
-        [sys.executable, "-c", ALONE.format(snippet=snippet)],
-        cwd=folder.parent,
-        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
-        capture_output=True,
-        text=True,
-        check=False,
+    found, _ = run_snippet(
+        "import json\n\nimport numpy as np\nimport tensorflow as tf\n",
+        folder.parent,
+        hidden=("jax",),
+        picture=picture,
     )
-    assert result.returncode == 0, result.stderr
     own = tiny_detector().predict(picture, threshold=0.0)
-    found = np.load(folder.parent / "found.npz")
     assert found["valid"].sum() == len(own) == 20
-    np.testing.assert_array_equal(found["labels"][0], own.labels)
-    np.testing.assert_allclose(found["scores"][0], own.scores, rtol=1e-4)
-    np.testing.assert_allclose(found["boxes"][0], own.boxes, rtol=1e-4, atol=1e-3)
+    assert_like(found, own)
